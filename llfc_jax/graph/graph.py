@@ -1,0 +1,228 @@
+"""A traced network: its sites, and its evaluation with any of them read or written."""
+
+import dataclasses
+import fnmatch
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.errors import GraphError, unknown
+from llfc_jax.graph.sites import Site, find_sites
+from llfc_jax.graph.trace import (
+    CONTROL,
+    Apply,
+    Equation,
+    Program,
+    count_linear,
+    flatten,
+    is_literal,
+    subjaxprs,
+)
+
+KINDS = ("linear", "relu", "module")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """A network traced at one batch size.
+
+    Attributes:
+        program: the flat list of equations.
+        sites: its named values, in the order in which they are computed.
+    """
+
+    program: Program
+    sites: tuple[Site, ...]
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, Site]:
+        """Site of each name."""
+        return {site.name: site for site in self.sites}
+
+    @property
+    def opaque(self) -> tuple[str, ...]:
+        """What is kept whole though matrix products stand inside it: `scan in Net/layers`."""
+        return tuple(
+            f"{eq.name} in {eq.scope or 'the network'}"
+            for eq in self.program.equations
+            if eq.name in CONTROL and any(map(count_linear, subjaxprs(eq)))
+        )
+
+    def __getitem__(self, name: str) -> Site:
+        """The site of this name.
+
+        Raises:
+            GraphError: there is none; the line names the nearest.
+        """
+        if name not in self.by_name:
+            raise GraphError(unknown("site", name, self.by_name))
+        return self.by_name[name]
+
+    def select(self, patterns: str | Iterable[str] = ("linear", "relu")) -> tuple[Site, ...]:
+        """Sites by kind ("linear", "relu", "module", "all") or by name, `*` matching anything.
+
+        Only sites whose value has a sample axis count: the others hold no features.
+
+        Raises:
+            GraphError: a pattern matches nothing.
+        """
+        patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        chosen: set[str] = set()
+        for pattern in patterns:
+            of_kind = [s.name for s in self.sites if s.kind == pattern or pattern == "all"]
+            match = of_kind or [s.name for s in self.sites if fnmatch.fnmatchcase(s.name, pattern)]
+            if not match and pattern not in KINDS:
+                raise GraphError(unknown("site", pattern, [*KINDS, "all", *self.by_name]))
+            chosen.update(match)
+        sites = tuple(s for s in self.sites if s.name in chosen and s.sample_axis is not None)
+        if not sites:
+            opaque = f" (kept whole: {', '.join(self.opaque)})" if self.opaque else ""
+            raise GraphError(f"the network has no site that matches {patterns}{opaque}")
+        return sites
+
+    def evaluate(self, variables: Any, x: Any) -> "Values":
+        """Run the network, keeping every value: pure, so it may stand in jit, vmap and grad.
+
+        Raises:
+            GraphError: arguments whose shapes are not those of the trace.
+        """
+        program = self.program
+        given = [*jax.tree.leaves(variables), x]
+        numbers = [*program.leaves, program.input]
+        if len(given) != len(numbers):
+            raise GraphError(
+                f"variables have {len(given) - 1} arrays, the traced network {len(numbers) - 1}"
+            )
+        values = dict(program.constants)
+        for name, number, value in zip([*program.paths, "x"], numbers, given, strict=True):
+            if jnp.shape(value) != program.avals[number].shape:
+                raise GraphError(
+                    f"{name} has shape {jnp.shape(value)}, the trace {program.avals[number].shape}"
+                )
+            values[number] = value
+        for eq in program.equations:
+            _run(eq, values)
+        return Values(self, values)
+
+    def explain(self) -> str:
+        """The sites as lines of text, and what could not be looked into."""
+        width = max((len(s.name) for s in self.sites), default=0)
+        lines = [f"{s.name:<{width}}  {s.kind:<6}  {s.shape}" for s in self.sites]
+        lines += [f"kept whole, no sites inside: {name}" for name in self.opaque]
+        return "\n".join(lines)
+
+
+def _run(eq: Equation, values: dict[int, Any]) -> None:
+    out = eq.bind(*(a.val if is_literal(a) else values[a] for a in eq.inputs))
+    values.update(zip(eq.outputs, out, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Values:
+    """All values of one run. `values["Dense_0"]` reads a site; `replace` writes.
+
+    Attributes:
+        graph: the traced network.
+        all: value of every number.
+    """
+
+    graph: Graph
+    all: Mapping[int, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        """The value at a site."""
+        return self.all[self.graph[name].value]
+
+    @property
+    def output(self) -> Any:
+        """The network's output."""
+        return self.all[self.graph.program.output]
+
+    def replace(self, written: Mapping[str, Any]) -> "Values":
+        """The run with other values at these sites.
+
+        Only what depends on them is evaluated again; all else is taken from this run.
+
+        Raises:
+            GraphError: an unknown site, or a value of another shape than the site's.
+        """
+        values = dict(self.all)
+        changed = set()
+        for name, value in written.items():
+            site = self.graph[name]
+            if jnp.shape(value) != site.shape:
+                raise GraphError(f"site {name} has shape {site.shape}, not {jnp.shape(value)}")
+            values[site.value] = value
+            changed.add(site.value)
+        written_ = frozenset(changed)
+        for eq in self.graph.program.equations:
+            if any(not is_literal(a) and a in changed for a in eq.inputs):
+                keep = {n: values[n] for n in eq.outputs if n in written_}
+                _run(eq, values)
+                values.update(keep)
+                changed.update(eq.outputs)
+        return Values(self.graph, values)
+
+
+def features(values: Values, site: Site) -> jax.Array:
+    """A site's value as one row per sample: [n, d], the samples' own axes flattened."""
+    value = values.all[site.value]
+    assert site.sample_axis is not None
+    n = values.graph.program.avals[values.graph.program.input].shape[0]
+    return jnp.moveaxis(value, site.sample_axis, 0).reshape(n, -1)
+
+
+def _sample_axes(program: Program, other: Program | None) -> dict[int, int | None]:
+    """The axis of each value that grows with the batch: found by comparing two traces."""
+    n = program.avals[program.input].shape[0]
+    axes: dict[int, int | None] = {}
+    for number, aval in program.avals.items():
+        shape = getattr(aval, "shape", ())
+        if other is None:
+            axes[number] = 0 if shape[:1] == (n,) else None
+            continue
+        bigger = getattr(other.avals[number], "shape", ())
+        grown = [i for i, (p, q) in enumerate(zip(shape, bigger, strict=True)) if p != q]
+        axes[number] = grown[0] if len(grown) == 1 and shape[grown[0]] % n == 0 else None
+    return axes
+
+
+def trace(apply: Apply, variables: Any, x: Any) -> Graph:
+    """Trace a network and name its sites.
+
+    Args:
+        apply: `apply(variables, x) -> logits [n, classes]`, from any framework.
+        variables: any pytree of arrays (or of their shapes).
+        x: one batch [n, ...], or its shape; only shapes are looked at.
+
+    Returns:
+        The graph at this batch size. Site names do not depend on the batch size.
+
+    Raises:
+        GraphError: the network fails on these shapes, or returns more than one array.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def apply(w, x):
+        ...     return jnp.maximum(x @ w["first"] + w["shift"], 0) @ w["second"]
+        >>> w = {"first": jnp.ones((3, 4)), "shift": jnp.ones(4), "second": jnp.ones((4, 2))}
+        >>> [site.name for site in trace(apply, w, jnp.ones((5, 3))).sites]
+        ['first', 'first.relu', 'second']
+    """
+    if not np.shape(x):
+        raise GraphError("x must have samples along its first axis; it is a scalar")
+    program = flatten(apply, variables, x)
+    # Which axis holds the samples is read off a second trace with one sample more: right for any
+    # primitive and any layout. A network that is tied to one batch size has them in front.
+    larger = jax.ShapeDtypeStruct((np.shape(x)[0] + 1, *np.shape(x)[1:]), jnp.result_type(x))
+    try:
+        other = flatten(apply, variables, larger)
+        if len(other.avals) != len(program.avals):
+            other = None
+    except GraphError:
+        other = None
+    return Graph(program, find_sites(program, _sample_axes(program, other)))

@@ -1,0 +1,261 @@
+"""Sites: the values of a trace that have a name.
+
+Three kinds. A *linear* site is one `dot_general` or `conv_general_dilated` that has exactly one
+operand made of parameters; its value is the pre-activation, bias included. A *relu* site is any
+`max(x, 0)`, wherever it was called. A *module* site is what a module hands out, where the name
+stack says which module an equation belongs to (Linen writes it there).
+
+Names come from the parameter tree, which every framework has: `Dense_0` for the layer whose weight
+is `params/Dense_0/kernel`, `Dense_0.relu` for the ReLU behind it, `Block_2` for a module.
+"""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from llfc_jax.graph.trace import LINEAR, Equation, Program, body, is_literal
+
+# What may stand between a layer's product and its bias, and between a leaf and its product.
+SHAPING = ("reshape", "transpose", "convert_element_type", "broadcast_in_dim", "squeeze", "copy")
+COLLECTION = "params"
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A named value of the trace.
+
+    Attributes:
+        name: unique, stable name.
+        kind: "linear", "relu" or "module".
+        value: number of the value that is read or written here.
+        shape: its shape at the traced batch size.
+        sample_axis: the axis along which the samples stand; None where there is none.
+        equation: index of the equation: the product itself (before the bias) of a linear site.
+        data: for linear and relu sites, which input of that equation is the feature.
+        weight: for linear sites, which input of that equation is the weight.
+        leaf: for linear sites, the path of the leaf that holds the weight ("" where it is computed
+            from several).
+    """
+
+    name: str
+    kind: Literal["linear", "relu", "module"]
+    value: int
+    shape: tuple[int, ...]
+    sample_axis: int | None
+    equation: int
+    data: int | None = None
+    weight: int | None = None
+    leaf: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origins:
+    """Where each value comes from.
+
+    Attributes:
+        data: numbers of the values that depend on `x`.
+        leaves: for the others, the indices of the leaves that they depend on.
+        zeros: numbers of the values known to be zero everywhere.
+    """
+
+    data: frozenset[int]
+    leaves: dict[int, frozenset[int]]
+    zeros: frozenset[int]
+
+
+def origins(program: Program) -> Origins:
+    """Follow `x` and every leaf through the equations."""
+    data = {program.input}
+    leaves = {number: frozenset({i}) for i, number in enumerate(program.leaves)}
+    zeros = {n for n, c in program.constants.items() if not np.any(np.asarray(c))}
+    for eq in program.equations:
+        numbers = [a for a in eq.inputs if not is_literal(a)]
+        if any(n in data for n in numbers):
+            data.update(eq.outputs)
+            continue
+        from_ = frozenset[int]().union(*(leaves.get(n, frozenset()) for n in numbers))
+        leaves.update(dict.fromkeys(eq.outputs, from_))
+        if eq.name in SHAPING and _is_zero(eq.inputs[0], zeros):
+            zeros.update(eq.outputs)
+    return Origins(frozenset(data), leaves, frozenset(zeros))
+
+
+def _is_zero(atom: Any, zeros: Iterable[int]) -> bool:
+    return not np.any(np.asarray(atom.val)) if is_literal(atom) else atom in zeros
+
+
+def relu_input(eq: Equation, zeros: Iterable[int]) -> int | None:
+    """Which input of an equation is rectified, or None where it is no ReLU."""
+    inner: Any = eq
+    while (jaxpr := body(inner)) is not None:  # jax.nn.relu: a derivative rule around max
+        nested = getattr(jaxpr, "jaxpr", jaxpr).eqns
+        if len(nested) != 1 or len(inner.params.get("call_jaxpr", jaxpr).in_avals) != 1:
+            return None
+        inner = nested[0]
+    if inner.primitive.name != "max":
+        return None
+    atoms = inner.inputs if inner is eq else inner.invars
+    zero = [_is_zero(a, zeros if inner is eq else ()) for a in atoms]
+    if sorted(zero) != [False, True]:
+        return None
+    return zero.index(False) if inner is eq else 0
+
+
+def linear_inputs(eq: Equation, found: Origins) -> tuple[int, int] | None:
+    """(feature, weight) inputs of a product of a feature with parameters; None for all else."""
+    if eq.name not in LINEAR or any(map(is_literal, eq.inputs)):
+        return None
+    of_data = [a in found.data for a in eq.inputs]
+    if sorted(of_data) != [False, True]:
+        return None
+    feature = of_data.index(True)
+    return (feature, 1 - feature) if found.leaves.get(eq.inputs[1 - feature]) else None
+
+
+def _module_path(path: str) -> str:
+    """The module part of a leaf's path: without its collection and the wrapping of NNX."""
+    parts = path.split("/")
+    if parts[-1] in ("value", "raw_value"):
+        parts = parts[:-1]
+    return "/".join(parts)
+
+
+def _layer_names(paths: tuple[str, ...], weights: Iterable[int]) -> dict[int, str]:
+    """A name per weight leaf: its module, or its whole path where a module holds several."""
+    collections = {p.split("/")[0] for p in paths}
+    strip = COLLECTION in collections and all("/" in p for p in paths)
+    plain = {i: _module_path(paths[i].split("/", 1)[1] if strip else paths[i]) for i in weights}
+    siblings = Counter(p.rpartition("/")[0] for p in plain.values())
+    return {
+        i: parent if (parent := p.rpartition("/")[0]) and siblings[parent] == 1 else p
+        for i, p in plain.items()
+    }
+
+
+def find_sites(program: Program, sample_axes: dict[int, int | None]) -> tuple[Site, ...]:
+    """Name the sites of a program, in the order in which they are computed."""
+    found = origins(program)
+    users: dict[int, list[int]] = defaultdict(list)
+    for i, eq in enumerate(program.equations):
+        for atom in eq.inputs:
+            if not is_literal(atom):
+                users[atom].append(i)
+    linear = {
+        i: inputs
+        for i, eq in enumerate(program.equations)
+        if (inputs := linear_inputs(eq, found)) is not None
+    }
+    held = {i: _weight_leaf(program, found, i, inputs[1]) for i, inputs in linear.items()}
+    names = _layer_names(program.paths, sorted(set(held.values())))
+
+    sites: list[Site] = []
+    layer_of: dict[int, str] = {}  # value -> name of the latest layer that it has passed
+
+    def add(name: str, kind: Any, value: int, equation: int, **rest: Any) -> None:
+        shape = tuple(program.avals[value].shape)
+        sites.append(Site(name, kind, value, shape, sample_axes[value], equation, **rest))
+
+    latest: dict[int, int] = {}  # value -> index of the latest linear equation above it
+    for i, eq in enumerate(program.equations):
+        above = max((latest.get(a, -1) for a in eq.inputs if not is_literal(a)), default=-1)
+        latest.update(dict.fromkeys(eq.outputs, i if i in linear else above))
+        if i in linear:
+            feature, weight = linear[i]
+            leaf = program.paths[held[i]] if _only_leaf(found, eq.inputs[weight]) else ""
+            layer_of[i] = names[held[i]]
+            value = _with_bias(program, found, users, eq.outputs[0])
+            add(layer_of[i], "linear", value, i, data=feature, weight=weight, leaf=leaf)
+        elif (
+            (place := relu_input(eq, found.zeros)) is not None
+            and eq.outputs[0] in found.data
+            and not _clamps_variance(program, users, eq.outputs[0])
+        ):
+            layer = layer_of.get(above, "")
+            add(f"{layer}.relu" if layer else "relu", "relu", eq.outputs[0], i, data=place)
+    layers = {site.name for site in sites}  # a layer's module hands out the layer's own value
+    for scope, value, i in _module_outputs(program, found, users):
+        if scope not in layers:
+            add(scope, "module", value, i)
+    order = {value: i for i, eq in enumerate(program.equations) for value in eq.outputs}
+    return _unique(sorted(sites, key=lambda site: order[site.value]))
+
+
+def _only_leaf(found: Origins, value: int) -> bool:
+    return len(found.leaves[value]) == 1
+
+
+def _weight_leaf(program: Program, found: Origins, equation: int, weight: int) -> int:
+    """The leaf that names a layer: the largest of those that its weight is made of."""
+    leaves = found.leaves[program.equations[equation].inputs[weight]]
+    return max(leaves, key=lambda i: (np.prod(program.avals[program.leaves[i]].shape), -i))
+
+
+def _with_bias(program: Program, found: Origins, users: dict[int, list[int]], value: int) -> int:
+    """The value after the bias, where nothing but the adding of one follows; else the same."""
+    at = value
+    while len(users[at]) == 1:
+        eq = program.equations[users[at][0]]
+        others = [a for a in eq.inputs if a is not at and a != at]
+        if eq.name in ("add", "add_any") and len(others) == 1:
+            bias = others[0]
+            is_bias = not is_literal(bias) and bias not in found.data and found.leaves.get(bias)
+            return eq.outputs[0] if is_bias else value
+        if eq.name not in SHAPING:
+            break
+        at = eq.outputs[0]
+    return value
+
+
+def _clamps_variance(program: Program, users: dict[int, list[int]], value: int) -> bool:
+    """Whether a `max(v, 0)` only keeps a norm's variance from rounding below zero."""
+    while len(users[value]) == 1:
+        eq = program.equations[users[value][0]]
+        if eq.name in ("sqrt", "rsqrt"):
+            return True
+        if eq.name not in (*SHAPING, "add"):
+            return False
+        value = eq.outputs[0]
+    return False
+
+
+def _module_outputs(
+    program: Program, found: Origins, users: dict[int, list[int]]
+) -> Iterable[tuple[str, int, int]]:
+    """(module path, value, equation) of the last value that each module hands out."""
+    known = {""}
+    for path in program.paths:
+        parts = _module_path(path).split("/")
+        inner = parts[1:] if len(parts) > 2 else parts
+        for which in (parts, inner):
+            known |= {"/".join(which[:n]) for n in range(1, len(which))}
+    inside: dict[str, set[int]] = defaultdict(set)
+    for i, eq in enumerate(program.equations):
+        parts = eq.scope.split("/")[1:]  # the first part is the network itself
+        for n in range(1, len(parts) + 1):
+            scope = "/".join(parts[:n])
+            if scope in known:
+                inside[scope].add(i)
+    for scope, members in inside.items():
+        handed = [
+            (value, i)
+            for i in sorted(members)
+            for value in program.equations[i].outputs
+            if value in found.data
+            and (value == program.output or any(u not in members for u in users[value]))
+        ]
+        if handed:
+            yield scope, *handed[-1]
+
+
+def _unique(sites: list[Site]) -> tuple[Site, ...]:
+    """Number the sites that share a name: the second call of a layer is `name#2`."""
+    seen: Counter[str] = Counter()
+    named = []
+    for site in sites:
+        seen[site.name] += 1
+        again = f"{site.name}#{seen[site.name]}" if seen[site.name] > 1 else site.name
+        named.append(dataclasses.replace(site, name=again))
+    return tuple(named)

@@ -1,0 +1,228 @@
+"""A network as its trace: a flat list of equations in which every value has a number.
+
+`jax.make_jaxpr` turns any `apply(variables, x)` into equations. Here nested calls are inlined, so
+that each weight, each ReLU and each feature is a value of one flat list, whichever framework
+wrote the network:
+
+- `jit`, `remat`, `closed_call` and their kin: always inlined.
+- `custom_jvp`, `custom_vjp`: kept whole, with their derivative rule, where no matrix product
+  stands inside (`jax.nn.relu`, softmax, ...); inlined, and then differentiated by their body,
+  where one does.
+- `scan`, `while`, `cond`: kept whole. They evaluate and differentiate as ever, but no site inside
+  them can be read or written: `Graph.opaque` names them, and `Graph.explain` says so.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from llfc_jax.errors import GraphError
+
+Apply = Callable[[Any, Any], Any]
+
+CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
+CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+CONTROL = ("scan", "while", "cond")
+LINEAR = ("dot_general", "conv_general_dilated")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Equation:
+    """One primitive applied to values.
+
+    Attributes:
+        primitive: the JAX primitive.
+        params: its parameters.
+        inputs: number of the value, or the literal, at each input.
+        outputs: number of the value at each output.
+        scope: module path in which it was traced, from the name stack ("" where none is written).
+    """
+
+    primitive: core.Primitive
+    params: dict[str, Any]
+    inputs: tuple[Any, ...]
+    outputs: tuple[int, ...]
+    scope: str
+
+    @property
+    def name(self) -> str:
+        """Name of the primitive."""
+        return self.primitive.name
+
+    def bind(self, *values: Any) -> tuple[Any, ...]:
+        """Evaluate this one equation on other values of the same shapes, as a tuple of outputs."""
+        params = self.primitive.get_bind_params(self.params)
+        # Before JAX 0.10 the call primitives also hand back functions to pass first.
+        functions, params = params if isinstance(params, tuple) else ((), params)
+        out = self.primitive.bind(*functions, *values, **params)
+        return tuple(out) if self.primitive.multiple_results else (out,)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """The flat trace, before its sites are named.
+
+    Attributes:
+        equations: all equations, in an order in which they can be evaluated.
+        avals: shape and dtype of every value, by its number.
+        leaves: numbers of the values that are the leaves of `variables`, in tree order.
+        paths: path of each leaf, as in `params/Dense_0/kernel`.
+        input: number of `x`.
+        output: number of the network's output.
+        constants: arrays that the network closes over, by number.
+    """
+
+    equations: tuple[Equation, ...]
+    avals: dict[int, Any]
+    leaves: tuple[int, ...]
+    paths: tuple[str, ...]
+    input: int
+    output: int
+    constants: dict[int, Any]
+
+
+def is_literal(atom: Any) -> bool:
+    """Whether an equation's input is a literal rather than the number of a value."""
+    return isinstance(atom, core.Literal)
+
+
+def body(equation: Any) -> Any | None:
+    """The jaxpr that a call equation runs, or None where it is no call."""
+    if equation.primitive.name in CALLS + CUSTOM:
+        for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+            if name in equation.params:
+                return equation.params[name]
+    return None
+
+
+def subjaxprs(equation: Any) -> Iterator[Any]:
+    """Every jaxpr among an equation's parameters, whatever the primitive."""
+    for value in equation.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if hasattr(item, "eqns") or hasattr(item, "jaxpr"):
+                yield item
+
+
+def count_linear(jaxpr: Any) -> int:
+    """Number of matrix products and convolutions in a jaxpr, nested ones included."""
+    return sum(
+        (e.primitive.name in LINEAR) + sum(map(count_linear, subjaxprs(e)))
+        for e in getattr(jaxpr, "jaxpr", jaxpr).eqns
+    )
+
+
+def strip_transforms(scope: str) -> str:
+    """A name stack without the transformations around its parts: `vmap(Net)/a` is `Net/a`."""
+    parts = (part.rsplit("(", 1)[-1].rstrip(")") for part in scope.split("/"))
+    return "/".join(part for part in parts if part)
+
+
+class _Flattener:
+    """Numbers the values and appends the equations of nested jaxprs to one list."""
+
+    def __init__(self) -> None:
+        self.avals: dict[int, Any] = {}
+        self.equations: list[Equation] = []
+        self.constants: dict[int, Any] = {}
+
+    def new(self, aval: Any) -> int:
+        number = len(self.avals)
+        self.avals[number] = aval
+        return number
+
+    def constant(self, value: Any) -> int:
+        number = self.new(jax.typeof(value))
+        self.constants[number] = value
+        return number
+
+    def inline(self, jaxpr: Any, inputs: Sequence[Any], scope: str) -> list[Any]:
+        """Append a jaxpr's equations; `inputs` and the returned outputs are numbers or literals."""
+        consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
+        env = dict(zip(jaxpr.invars, inputs, strict=True))
+        env |= {v: self.constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+
+        def read(atom: Any) -> Any:
+            return atom if is_literal(atom) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            own = "/".join(p for p in (scope, str(eqn.source_info.name_stack)) if p)
+            inner = body(eqn)
+            keep = inner is None or (eqn.primitive.name in CUSTOM and not count_linear(inner))
+            if not keep:
+                outputs = self.inline(inner, [read(a) for a in eqn.invars], own)
+                env |= dict(zip(eqn.outvars, outputs, strict=True))
+                continue
+            numbers = tuple(self.new(v.aval) for v in eqn.outvars)
+            env |= dict(zip(eqn.outvars, numbers, strict=True))
+            inputs_ = tuple(read(a) for a in eqn.invars)
+            self.equations.append(
+                Equation(eqn.primitive, dict(eqn.params), inputs_, numbers, strip_transforms(own))
+            )
+        return [read(a) for a in jaxpr.outvars]
+
+
+def leaf_paths(variables: Any) -> tuple[str, ...]:
+    """Path of every leaf, parts joined by "/", in tree order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
+
+
+def abstract(tree: Any) -> Any:
+    """The tree with each array replaced by its shape and dtype.
+
+    Raises:
+        GraphError: a leaf is no array or number.
+    """
+
+    def one(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        if not hasattr(leaf, "dtype"):
+            if not isinstance(leaf, (bool, int, float, complex)):
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise GraphError(
+                    f"variables hold a {type(leaf).__name__} at {name or 'their root'!r}, which is "
+                    "no array; keep what is not an array out of the tree (closed over by apply)"
+                )
+            leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(type(leaf)))
+        return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def flatten(apply: Apply, variables: Any, x: Any) -> Program:
+    """Trace `apply(variables, x)` for the shapes of its arguments and inline its calls.
+
+    Raises:
+        GraphError: `apply` fails on these shapes, or its output is no single array.
+    """
+    variables, x = abstract(variables), abstract(x)
+    if not isinstance(x, jax.ShapeDtypeStruct):
+        raise GraphError("x must be one array with a sample along each first-axis entry")
+    try:
+        closed = jax.make_jaxpr(functools.partial(apply))(variables, x)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise GraphError(f"the network does not accept x of shape {x.shape}: {first}") from error
+    if len(closed.jaxpr.outvars) != 1:
+        raise GraphError(
+            f"apply returns {len(closed.jaxpr.outvars)} arrays; it must return the logits alone "
+            "(wrap it: lambda v, x: apply(v, x)[0])"
+        )
+    flat = _Flattener()
+    inputs = [flat.new(v.aval) for v in closed.jaxpr.invars]
+    (output,) = flat.inline(closed, inputs, "")
+    if is_literal(output):
+        output = flat.constant(output.val)
+    return Program(
+        tuple(flat.equations),
+        flat.avals,
+        tuple(inputs[:-1]),
+        leaf_paths(variables),
+        inputs[-1],
+        output,
+        flat.constants,
+    )

@@ -1,0 +1,56 @@
+"""A mode is one trained parameter tree; two of one network make a pair."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.errors import ModeError
+
+
+def interpolate(a: Any, b: Any, alpha: Any) -> Any:
+    """The point θ_α = α a + (1 - α) b on the straight line between two modes.
+
+    Every floating-point leaf is interpolated, BatchNorm's running statistics included; any other
+    leaf (a counter, say) is a's. At α = 0 and α = 1 the ends come back exactly.
+
+    Args:
+        a: the mode that alpha multiplies.
+        b: the other mode.
+        alpha: scalar; may be traced, so it can be vmapped over.
+    """
+
+    def one(p: Any, q: Any) -> Any:
+        p, q = jnp.asarray(p), jnp.asarray(q)
+        if not jnp.issubdtype(p.dtype, jnp.inexact):
+            return p
+        weight = jnp.asarray(alpha, p.dtype)
+        return weight * p + (1 - weight) * q
+
+    return jax.tree.map(one, a, b)
+
+
+def check_pair(a: Any, b: Any) -> None:
+    """See that two trees are modes of one network.
+
+    Raises:
+        ModeError: no arrays, other structures, other shapes, or values that are not finite.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(a)
+    if not paths:
+        raise ModeError("the modes hold no arrays; pass the networks' variables")
+    others, other = jax.tree_util.tree_flatten_with_path(b)
+    if structure != other:
+        names = [{jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in t}
+                 for t in (paths, others)]  # fmt: skip
+        odd = sorted(names[0] ^ names[1])[:3]
+        detail = f"only one of them has {', '.join(odd)}" if odd else "their containers differ"
+        raise ModeError(f"a and b are not modes of one network: {detail}")
+    for (path, p), (_, q) in zip(paths, others, strict=True):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if np.shape(p) != np.shape(q):
+            raise ModeError(f"a and b differ at {name}: shape {np.shape(p)} against {np.shape(q)}")
+        for which, leaf in (("a", p), ("b", q)):
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():
+                raise ModeError(f"mode {which} holds NaN or infinity at {name}: did it diverge?")

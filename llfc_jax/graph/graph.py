@@ -3,7 +3,7 @@
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from llfc_jax.graph.trace import (
     subjaxprs,
 )
 
+Visit = Callable[[Mapping[int, Any]], Mapping[int, Any]]
 KINDS = ("linear", "relu", "module")
 
 
@@ -84,8 +85,14 @@ class Graph:
             raise GraphError(f"the network has no site that matches {patterns}{opaque}")
         return sites
 
-    def evaluate(self, variables: Any, x: Any) -> "Values":
+    def evaluate(self, variables: Any, x: Any, visit: Mapping[int, Visit] | None = None) -> "Values":
         """Run the network, keeping every value: pure, so it may stand in jit, vmap and grad.
+
+        Args:
+            variables: tree of the traced structure and shapes.
+            x: a batch of the traced shape.
+            visit: functions called with all values so far, just after the value of that number is
+                known; what they return replaces values that later equations read.
 
         Raises:
             GraphError: arguments whose shapes are not those of the trace.
@@ -104,8 +111,12 @@ class Graph:
                     f"{name} has shape {jnp.shape(value)}, the trace {program.avals[number].shape}"
                 )
             values[number] = value
+        visit = visit or {}
         for eq in program.equations:
             _run(eq, values)
+            for number in eq.outputs:
+                if number in visit:
+                    values.update(visit[number](values))
         return Values(self, values)
 
     def explain(self) -> str:

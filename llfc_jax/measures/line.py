@@ -1,0 +1,192 @@
+"""The straight line between two modes, and running the network along it.
+
+α multiplies `a`: θ_α = α a + (1 - α) b. Every measure that walks the line does it here, so that
+what is interpolated, what is renormalised and how a loop over α runs is decided once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.errors import DataError, GraphError, ModeError
+from llfc_jax.execution import How, over, plan
+from llfc_jax.graph import Apply, Graph, Values, trace
+from llfc_jax.measures import renormalise as renorm
+from llfc_jax.measures.calibrate import calibrate
+from llfc_jax.measures.stream import Batches, Progress, fold, padded
+from llfc_jax.modes import check_pair, interpolate
+
+T = TypeVar("T")
+
+ALPHAS = tuple(i / 10 for i in range(11))
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """The points θ_α that a measure visits.
+
+    Attributes:
+        apply: `apply(variables, x) -> logits`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        alphas: the points, in [0, 1] unless made with `outside=True`.
+        how: how the loop over α runs.
+        corrections: renormalisation of every point, stacked along α; None for none.
+        renormalise: the kind of renormalisation, as results record it.
+    """
+
+    apply: Apply
+    a: Any
+    b: Any
+    alphas: tuple[float, ...]
+    how: How
+    corrections: renorm.Correction | None = None
+    renormalise: str = "none"
+
+    def fold(
+        self,
+        kernel: "Kernel",
+        batches: Batches,
+        progress: Progress | None = None,
+        words: str = "measuring",
+        **static: Any,
+    ) -> Any:
+        """Run a measure's kernel on every batch; see `Kernel` and `stream.fold`."""
+        run = compiled(kernel, self.apply, self.how, tuple(sorted(static.items())))
+        alphas = jnp.asarray(self.alphas, jnp.float32)
+        corrections = self.corrections or renorm.NOTHING
+        return fold(
+            lambda x, y, weight: run(self.a, self.b, (alphas, corrections), x, y, weight),
+            batches,
+            progress,
+            words,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a kernel sees of one batch: both ends evaluated, and every point at hand.
+
+    Attributes:
+        graph: the trace at this batch's shape.
+        a: all values of the run of `a`.
+        b: all values of the run of `b`.
+        x: the inputs [n, ...].
+        y: labels [n].
+        weight: 1 for a sample, 0 for padding [n].
+        walk: maps `fn(alpha, values of θ_alpha)` over the line, results stacked along α.
+    """
+
+    graph: Graph
+    a: Values
+    b: Values
+    x: jax.Array
+    y: jax.Array
+    weight: jax.Array
+    walk: Callable[[Callable[[jax.Array, Values], Any]], Any]
+
+
+# A kernel takes a `Step` and the measure's static options and returns what `stream.fold` merges.
+Kernel = Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(kernel: Kernel, apply: Apply, how: How, static: tuple[tuple[str, Any], ...]) -> Any:
+    """The jitted kernel; one compilation serves every pair of the same network."""
+
+    @jax.jit
+    def run(a: Any, b: Any, points: Any, x: jax.Array, y: jax.Array, weight: jax.Array) -> Any:
+        graph = trace(apply, a, x)
+
+        def walk(fn: Callable[[jax.Array, Values], Any]) -> Any:
+            def at(point: tuple[jax.Array, renorm.Correction]) -> Any:
+                alpha, correction = point
+                return fn(alpha, renorm.evaluate(graph, interpolate(a, b, alpha), x, correction))
+
+            return over(at, points, how)
+
+        ends = graph.evaluate(a, x), graph.evaluate(b, x)
+        return kernel(Step(graph, *ends, x, y, weight, walk), **dict(static))
+
+    return run
+
+
+def check_alphas(alphas: Sequence[float], *, outside: bool = False) -> tuple[float, ...]:
+    """The grid, as floats in increasing order.
+
+    Raises:
+        ModeError: an empty grid, a number that is not finite, or one outside [0, 1] without
+            `outside=True`.
+    """
+    try:
+        grid = tuple(sorted({float(alpha) for alpha in alphas}))
+    except (TypeError, ValueError) as error:
+        raise ModeError(f"alphas must be numbers, not {alphas!r}") from error
+    if not grid:
+        raise ModeError("the grid of alphas is empty; give at least one in [0, 1]")
+    if not np.isfinite(grid).all():
+        raise ModeError(f"alphas must be finite, not {alphas!r}")
+    if not outside and not (grid[0] >= 0 and grid[-1] <= 1):
+        raise ModeError(f"alphas lie outside [0, 1]: {grid[0]} to {grid[-1]}; say outside=True")
+    return grid
+
+
+def line(
+    apply: Apply,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    outside: bool = False,
+    over: How | None = None,
+    renormalise: str = "none",
+    train_batches: Batches | None = None,
+    progress: Progress | None = None,
+) -> Line:
+    """Check a pair and lay out the points between its modes.
+
+    Args:
+        apply: `apply(variables, x) -> logits [n, classes]`.
+        a: variables of the mode that α multiplies.
+        b: variables of the other.
+        batches: what will be measured on; its first batch gives the shapes.
+        alphas: points to visit.
+        outside: allows α outside [0, 1].
+        over: how the loop over α runs; chosen by network and backend if None.
+        renormalise: "none", "reset" (BatchNorm) or "repair" (networks without it).
+        train_batches: the data for renormalising.
+        progress: called while renormalising.
+
+    Raises:
+        ModeError: no pair of modes, or a grid that is none.
+        DataError: batches that do not fit the network.
+    """
+    grid = check_alphas(alphas, outside=outside)
+    check_pair(a, b)
+    x, y, _ = next(padded(batches))
+    graph = trace(apply, a, x)
+    check_logits(graph, y)
+    how = over or plan(apply, a, x).alphas
+    if renormalise == "none":
+        return Line(apply, a, b, grid, how)
+    renorm.check(graph, renormalise)
+    if train_batches is None:
+        raise ModeError(f"renormalise={renormalise!r} needs train_batches")
+    corrections = calibrate(apply, a, b, grid, train_batches, renormalise, progress)
+    return Line(apply, a, b, grid, how, corrections, renormalise)
+
+
+def check_logits(graph: Graph, y: Any) -> None:
+    """See that the output is [n, classes] and that the labels are among the classes."""
+    shape = graph.program.avals[graph.program.output].shape
+    if len(shape) != 2 or shape[0] != len(y):
+        raise GraphError(f"the network must return logits [n, classes], not shape {shape}")
+    low, high = int(np.min(y)), int(np.max(y))
+    if low < 0 or high >= shape[1]:
+        raise DataError(f"labels run from {low} to {high}, but the network has {shape[1]} classes")

@@ -1,0 +1,182 @@
+"""One pass over a data set: a jitted kernel per batch, small statistics out, merged in float64.
+
+A kernel returns a tree of `Moments`, `Products` and plain arrays (sums). Features live for one
+batch only, so memory does not grow with the number of samples; every batch has the first one's
+shape (the last is padded with samples of weight zero), so a kernel compiles once.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.errors import DataError
+
+Batches = Iterable[tuple[Any, Any]]
+Progress = Callable[[int, int, str], None]
+
+# Batches in flight before their statistics are fetched: the device never waits for the host.
+AHEAD = 2
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of a quantity over samples.
+
+    Merging is exact (Chan, Golub, LeVeque 1983), so the result depends on neither the batch size
+    nor the order of the samples beyond rounding.
+    """
+
+    count: Any
+    mean: Any
+    squares: Any
+
+    @property
+    def std(self) -> Any:
+        """Standard deviation over samples, with n - 1 (NaN below two samples)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.sqrt(np.where(self.count > 1, self.squares / (self.count - 1), np.nan))
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of both sets of samples together."""
+        n = self.count + other.count
+        share = np.divide(other.count, n, out=np.zeros_like(n, dtype=np.float64), where=n > 0)
+        delta = other.mean - self.mean
+        squares = self.squares + other.squares + delta**2 * self.count * share
+        return Moments(n, self.mean + delta * share, squares)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Products:
+    """Inner products of long vectors u, v and of their difference, a part at a time.
+
+    Each part is held divided by its largest entry (`scale_*`), so that float32 neither overflows
+    nor vanishes from 1e-20 to 1e20; `absolute` multiplies them in again, in float64. The
+    difference has its own sum because <u,u> + <v,v> - 2 <u,v> would lose it to rounding.
+    """
+
+    uu: Any
+    vv: Any
+    uv: Any
+    dd: Any
+    scale_u: Any
+    scale_v: Any
+    scale_d: Any
+
+    def merge(self, other: "Products") -> "Products":
+        """Products over both parts of the vectors."""
+        return jax.tree.map(lambda p, q: p + q, self.absolute(), other.absolute()).unscaled()
+
+    def unscaled(self) -> "Products":
+        """The same sums, said to be held undivided."""
+        one = np.ones_like(self.uu)
+        return dataclasses.replace(self, scale_u=one, scale_v=one, scale_d=one)
+
+    def absolute(self) -> "Products":
+        """The sums with their scales multiplied in."""
+        u, v, d = (np.asarray(s, np.float64) for s in (self.scale_u, self.scale_v, self.scale_d))
+        full = (self.uu * u * u, self.vv * v * v, self.uv * u * v, self.dd * d * d)
+        return Products(*full, u, v, d).unscaled()
+
+
+def moments(values: jax.Array, weight: jax.Array) -> Moments:
+    """Moments over the last axis; a NaN, or a sample of weight zero, does not count."""
+    counts = (weight > 0) & jnp.isfinite(values)
+    n = counts.sum(-1)
+    safe = jnp.where(counts, values, 0)
+    mean = safe.sum(-1) / jnp.maximum(n, 1)
+    squares = (jnp.where(counts, safe - mean[..., None], 0) ** 2).sum(-1)
+    return Moments(n, mean, squares)
+
+
+def _mergeable(node: Any) -> bool:
+    return isinstance(node, (Moments, Products))
+
+
+def _merge(one: Any, other: Any) -> Any:
+    return one.merge(other) if _mergeable(one) else one + other
+
+
+def _to_host(tree: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(tree))
+
+
+def padded(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+    """(x, y, weight) of every batch, all of the first one's size.
+
+    Raises:
+        DataError: no batch at all, a batch larger than the first, labels that do not fit x.
+    """
+    size = 0
+    for x, y in batches:
+        n = int(np.shape(x)[0]) if np.ndim(x) else 0
+        if np.shape(y) != (n,) or not n:
+            raise DataError(
+                f"a batch needs x [n, ...] and labels [n]; got {np.shape(x)} and {np.shape(y)}"
+            )
+        if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
+            raise DataError(f"labels must be integers, not {jnp.result_type(y)}")
+        size = size or n
+        if n > size:
+            raise DataError(f"a batch of {n} follows one of {size}: only the last may be smaller")
+        weight = np.ones(size, np.float32)
+        if n < size:
+            weight[n:] = 0
+            fill = [(0, size - n)]
+            x = jnp.pad(jnp.asarray(x), fill + [(0, 0)] * (np.ndim(x) - 1), mode="edge")
+            y = jnp.pad(jnp.asarray(y), fill, mode="edge")
+        yield jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight)
+    if not size:
+        raise DataError("there is no batch to measure on (a generator can be read only once)")
+
+
+def fold(
+    kernel: Callable[[jax.Array, jax.Array, jax.Array], Any],
+    batches: Batches,
+    progress: Progress | None = None,
+    words: str = "measuring",
+) -> Any:
+    """Run `kernel(x, y, weight)` on every batch and merge what it returns.
+
+    Args:
+        kernel: jitted; returns a tree of `Moments`, `Products` and sums.
+        batches: pairs (x [n, ...], y int [n]), all of one size but the last.
+        progress: called as (batches done, batches in all or 0, words).
+        words: what progress says.
+
+    Raises:
+        DataError: see `padded`; or x holds NaN or infinity.
+    """
+    total = len(batches) if hasattr(batches, "__len__") else 0  # pyright: ignore[reportArgumentType]
+    merged: Any = None
+    pending: deque[Any] = deque()
+
+    def take() -> None:
+        nonlocal merged
+        finite, part = pending.popleft()
+        if not bool(finite):
+            raise DataError("the data hold NaN or infinity; clean them before measuring")
+        part = _to_host(part)
+        merged = part if merged is None else jax.tree.map(_merge, merged, part, is_leaf=_mergeable)
+
+    for i, (x, y, weight) in enumerate(padded(batches)):
+        pending.append((_finite(x), kernel(x, y, weight)))
+        if len(pending) > AHEAD:
+            take()
+        if progress:
+            progress(i + 1, total, words)
+    while pending:
+        take()
+    return jax.tree.map(lambda n: n.absolute() if isinstance(n, Products) else n, merged,
+                        is_leaf=_mergeable)  # fmt: skip
+
+
+@jax.jit
+def _finite(x: jax.Array) -> jax.Array:
+    return jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.array(True)

@@ -1,0 +1,325 @@
+"""Permutation specs: which units of a network may trade places, and where that acts.
+
+Convention, as in Git Re-Basin: unit `indices[i]` goes to place `i`, that is
+`jnp.take(weight, indices, axis)`.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.errors import MatchingError, unknown
+from llfc_jax.graph.trace import leaf_paths
+from llfc_jax.matching.axes import (
+    Axis,
+    Fixed,
+    Permutation,
+    Units,
+    from_json,
+    permute,
+    to_json,
+    units,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Units that may trade places with each other.
+
+    Attributes:
+        name: unique; the first layer that hands these units out.
+        size: number of units (inside one place of the parent, if there is one).
+        parent: name of the group inside whose places this one permutes, independently in each
+            (attention: the width of a head inside the heads); "" for none.
+    """
+
+    name: str
+    size: int
+    parent: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PermutationSpec:
+    """Every permutation of hidden units that leaves a network's function unchanged.
+
+    Hashable, so that it can be a static argument of `jax.jit`.
+
+    Attributes:
+        groups: the groups of units, parents before the groups inside them.
+        leaves: (path, axes) of every leaf of the variables, in tree order.
+        sites: (name, axes) of the network's sites that carry a group, in the order in which they
+            are computed: where activations can be matched.
+        notes: what was fixed because it could not be understood, and why.
+    """
+
+    groups: tuple[Group, ...]
+    leaves: tuple[tuple[str, tuple[Axis, ...]], ...]
+    sites: tuple[tuple[str, tuple[Axis, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def group(self) -> dict[str, Group]:
+        """Group of each name."""
+        return {group.name: group for group in self.groups}
+
+    @functools.cached_property
+    def parents(self) -> dict[str, str]:
+        """Parent of each nested group."""
+        return {group.name: group.parent for group in self.groups if group.parent}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a group's index array: [size], or [parent size, size]."""
+        group = self.group[name]
+        return (self.group[group.parent].size, group.size) if group.parent else (group.size,)
+
+    # -- permutations ----------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, jax.Array]:
+        """The permutation that moves nothing."""
+        return {
+            g.name: jnp.broadcast_to(jnp.arange(g.size, dtype=jnp.int32), self.shape(g.name))
+            for g in self.groups
+        }
+
+    def random(self, key: jax.Array) -> dict[str, jax.Array]:
+        """A permutation drawn uniformly; group `i` uses `fold_in(key, i)`."""
+        return {
+            name: jax.random.permutation(jax.random.fold_in(key, i), start, -1, independent=True)
+            for i, (name, start) in enumerate(self.identity().items())
+        }
+
+    def apply(self, permutation: Permutation, variables: Any) -> Any:
+        """The permuted network π(θ): the same function, its units in other places.
+
+        Leaves that no group touches come back as they are, not copied. Traceable.
+
+        Raises:
+            MatchingError: the permutation or the variables do not belong to this spec.
+        """
+        self.validate(permutation)
+        self.check_variables(variables)
+        leaves, structure = jax.tree.flatten(variables)
+        moved = [
+            permute(leaf, axes, permutation, self.parents)
+            for leaf, (_, axes) in zip(leaves, self.leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    def invert(self, permutation: Permutation) -> dict[str, jax.Array]:
+        """The permutation that undoes this one: `apply(invert(p), apply(p, θ)) = θ`."""
+        self.validate(permutation)
+        inverse = {name: jnp.argsort(jnp.asarray(p), -1) for name, p in permutation.items()}
+        for name, parent in self.parents.items():
+            inverse[name] = inverse[name][inverse[parent]]
+        return {name: p.astype(jnp.int32) for name, p in inverse.items()}
+
+    def compose(self, second: Permutation, first: Permutation) -> dict[str, jax.Array]:
+        """`apply(compose(second, first), θ) = apply(second, apply(first, θ))`."""
+        self.validate(second)
+        self.validate(first)
+        whole = {}
+        for name, p in first.items():
+            q, parent = jnp.asarray(second[name]), self.parents.get(name)
+            p = jnp.asarray(p) if parent is None else jnp.asarray(p)[jnp.asarray(second[parent])]
+            whole[name] = jnp.take_along_axis(p, q, -1, mode="clip").astype(jnp.int32)
+        return whole
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def validate(self, permutation: Permutation) -> None:
+        """See that a permutation belongs to this spec (its values only outside a trace).
+
+        Raises:
+            MatchingError: a group is missing, unknown, of another shape, or no permutation.
+        """
+        for name in permutation:
+            if name not in self.group:
+                raise MatchingError(unknown("permutation group", name, self.group))
+        for name in self.group:
+            if name not in permutation:
+                raise MatchingError(f"the permutation lacks group {name!r}; start from identity()")
+            index, shape = permutation[name], self.shape(name)
+            if np.shape(index) != shape or not jnp.issubdtype(jnp.result_type(index), jnp.integer):
+                raise MatchingError(
+                    f"group {name!r} needs integers of shape {shape}, the permutation has "
+                    f"{jnp.result_type(index)} of shape {np.shape(index)}"
+                )
+            if isinstance(index, jax.core.Tracer):
+                continue
+            if (np.sort(np.asarray(index), -1) != np.arange(shape[-1])).any():
+                raise MatchingError(
+                    f"group {name!r} holds no permutation of 0..{shape[-1] - 1}: a number repeats "
+                    "or is out of range"
+                )
+
+    def check_variables(self, variables: Any) -> None:
+        """See that variables are those of the network of this spec.
+
+        Raises:
+            MatchingError: other paths or other shapes.
+        """
+        paths = leaf_paths(variables)
+        known = tuple(path for path, _ in self.leaves)
+        if paths != known:
+            odd = sorted(set(paths) ^ set(known))[:3] or ["their order"]
+            raise MatchingError(
+                f"these variables are not the spec's: they differ in {', '.join(odd)}; derive the "
+                "spec from the network they belong to"
+            )
+        for (path, axes), leaf in zip(self.leaves, jax.tree.leaves(variables), strict=True):
+            if np.shape(leaf) != tuple(axis.size for axis in axes):
+                raise MatchingError(
+                    f"{path} has shape {np.shape(leaf)}, the spec "
+                    f"{tuple(axis.size for axis in axes)}"
+                )
+
+    def where(self, name: str) -> list[tuple[str, int]]:
+        """The (path, axis) pairs on which a group acts.
+
+        Raises:
+            MatchingError: an unknown group.
+        """
+        if name not in self.group:
+            raise MatchingError(unknown("permutation group", name, self.group))
+        return [
+            (path, i)
+            for path, axes in self.leaves
+            for i, axis in enumerate(axes)
+            if any(u.group == name for u in units(axis))
+        ]
+
+    def explain(self) -> str:
+        """The spec in words: groups and where they act, fixed axes and why, what was given up."""
+        lines = []
+        layout = dict(self.leaves)
+        for group in self.groups:
+            inside = f", inside each of {group.parent}" if group.parent else ""
+            lines.append(f"{group.name}: {group.size} units{inside}")
+            for path, axis in self.where(group.name):
+                lines.append(f"    {path} axis {axis}: {layout[path][axis]}")
+        reasons: dict[str, list[str]] = {}
+        for path, axes in self.leaves:
+            for i, axis in enumerate(axes):
+                for part in _fixed(axis):
+                    if part.size > 1:
+                        reasons.setdefault(part.reason or "fixed", []).append(f"{path} axis {i}")
+        for reason, places in reasons.items():
+            lines.append(f"fixed ({reason}): {', '.join(dict.fromkeys(places))}")
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The spec as JSON."""
+        return json.dumps(
+            {
+                "groups": [[g.name, g.size, g.parent] for g in self.groups],
+                "leaves": [[path, [to_json(a) for a in axes]] for path, axes in self.leaves],
+                "sites": [[name, [to_json(a) for a in axes]] for name, axes in self.sites],
+                "notes": list(self.notes),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "PermutationSpec":
+        """The spec that `to_json` wrote.
+
+        Raises:
+            MatchingError: the text is no spec.
+        """
+
+        def layout(pairs: Iterable[Any]) -> tuple[tuple[str, tuple[Axis, ...]], ...]:
+            return tuple((name, tuple(map(from_json, axes))) for name, axes in pairs)
+
+        try:
+            value = json.loads(text)
+            groups = tuple(Group(*entry) for entry in value["groups"])
+            return cls(
+                groups, layout(value["leaves"]), layout(value["sites"]), tuple(value["notes"])
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise MatchingError(f"not a permutation spec: {error}") from error
+
+    def save(self, path: str | os.PathLike[str], permutation: Permutation) -> None:
+        """Write spec and permutation to one .npz file (plain arrays, no pickles)."""
+        self.validate(permutation)
+        arrays = {f"group:{name}": np.asarray(p) for name, p in permutation.items()}
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        try:
+            np.savez_compressed(aside, spec=np.array(self.to_json()), **arrays)  # pyright: ignore
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> tuple[PermutationSpec, dict[str, jax.Array]]:
+    """The spec and the permutation that `PermutationSpec.save` wrote.
+
+    Raises:
+        MatchingError: the file is missing, damaged, or holds no valid permutation.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            spec = PermutationSpec.from_json(str(file["spec"]))
+            found = {
+                name.removeprefix("group:"): jnp.asarray(file[name])
+                for name in file.files
+                if name.startswith("group:")
+            }
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, MatchingError):
+            raise
+        raise MatchingError(f"{path} holds no saved permutation: {error}") from error
+    spec.validate(found)
+    return spec, {group.name: found[group.name] for group in spec.groups}
+
+
+def _fixed(axis: Axis) -> Iterable[Fixed]:
+    if isinstance(axis, Fixed):
+        return [axis]
+    parts: tuple[Axis, ...] = getattr(axis, "parts", ())
+    return [f for part in parts for f in _fixed(part)]
+
+
+def plain_spec(variables: Any, groups: Mapping[str, Iterable[tuple[str, int]]]) -> PermutationSpec:
+    """A spec written by hand: for each group its (path, axis) pairs. Without sites.
+
+    For networks that cannot be traced. Prefer `permutation_spec`, and prove what you typed with
+    `check`.
+
+    Raises:
+        MatchingError: unknown paths, axes of different sizes in a group, an axis in two groups.
+    """
+    leaves = dict(zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True))
+    axes: dict[str, list[Axis]] = {
+        path: [Fixed(n, "not in any group") for n in np.shape(leaf)]
+        for path, leaf in leaves.items()
+    }
+    made = []
+    for name, places in groups.items():
+        sizes = set()
+        for path, axis in places:
+            if path not in axes:
+                raise MatchingError(unknown("leaf", path, axes))
+            if not 0 <= axis < len(axes[path]):
+                raise MatchingError(f"{path} has no axis {axis}; it has {len(axes[path])}")
+            if isinstance(axes[path][axis], Units):
+                raise MatchingError(f"{path} axis {axis} is in two groups; give it to one")
+            axes[path][axis] = units_ = Units(name, axes[path][axis].size)
+            sizes.add(units_.size)
+        if len(sizes) != 1:
+            raise MatchingError(f"group {name!r} joins axes of sizes {sorted(sizes)}; it needs one")
+        made.append(Group(name, sizes.pop()))
+    return PermutationSpec(tuple(made), tuple((path, tuple(a)) for path, a in axes.items()))

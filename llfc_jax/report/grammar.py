@@ -5,6 +5,7 @@ both follow the description of `llfc_jax.results.Chart`.
 """
 
 import math
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -114,7 +115,7 @@ def show(value: Any) -> str:
         return str(value) or "–"
     if float(value).is_integer() and abs(float(value)) < 1e7:
         return str(int(value))
-    return f"{float(value):.4g}".replace("-", "−")
+    return re.sub(r"e([+-])0+", r"e\1", f"{float(value):.4g}")
 
 
 def numeric(rows: Sequence[Mapping[str, Any]], column: str) -> bool:

@@ -96,10 +96,14 @@ def picture(svg: str, prefix: str, label: str) -> str:
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = svg.replace("url(#", f"url(#{prefix}-")
     svg = re.sub(r"#[0-9a-f]{6}\b(?=[;\"])", lambda m: _COLOURS.get(m[0], m[0]), svg)
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", svg)
+    svg = re.sub(r'\b(?:d|x|y)="[^"]*"', _rounded, svg)
     box = re.search(r'viewBox="[^"]*"', svg)
     start = f'<svg {box[0] if box else ""} role="img" aria-label="{escape(label)}">'
     return start + re.sub(r"\s*\n\s*", " ", svg[svg.index(">") + 1 :])
+
+
+def _rounded(coordinates: re.Match[str]) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", coordinates[0])
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> dict[str, list[Any]]:

@@ -14,6 +14,8 @@ from llfc_jax.results import Chart, Section, write_text
 
 Rows = Sequence[Mapping[str, Any]]
 ROWS = 100  # of a table that the page shows; the rest is in the section's CSV
+SCRIPTS = ("grammar.js", "draw.js", "page.js")
+READ_DATA = "const DATA = JSON.parse(document.getElementById('data').textContent);"
 TONES = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
 
 
@@ -92,7 +94,7 @@ def _write(
     """Put the parts into one file with its styles, script and data."""
     assets = importlib.resources.files(__package__ or "llfc_jax.report") / "assets"
     css = _variables() + (assets / "page.css").read_text("utf-8")
-    script = (assets / "page.js").read_text("utf-8")
+    script = "".join((assets / name).read_text("utf-8") for name in SCRIPTS)
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     links = "".join(tag("li", tag("a", escape(text), href=f"#{name}")) for name, text in nav)
     bar = tag(
@@ -113,7 +115,8 @@ def _write(
         f"{tag('a', 'Skip to the results', class_='skip', href='#main')}\n{bar}\n"
         f"{tag('main', main, _details(details), id='main')}\n"
         f'<script type="application/json" id="data">{markup.embed(data)}</script>\n'
-        f"<script>\n{script}</script>\n</body>\n</html>\n",
+        f"<script>\n(() => {{\n'use strict';\n{READ_DATA}\n{script}}})();\n</script>\n"
+        "</body>\n</html>\n",
     )
 
 
@@ -136,14 +139,15 @@ class _Book:
             svg = Path(files[i]).read_text("utf-8") if i < len(files) else None
             svg = svg or drawing.to_svg(drawing.draw(chart, rows))
             if chart.name == self.headline or (self.headline is None and not self.first):
-                self.first = self._figure(chart, svg)
+                self.first = self._figure(chart, svg, plain=True)
             made.append(self._figure(chart, svg))
+        folded = _folded(section, rows, len(self._tables))
         self._tables.append(_table_data(section, rows))
         words = tag("div", tag("h2", escape(section.title)), prose(section.text), class_="words")
-        content = tag("div", *made, _folded(section, rows), class_="figures")
+        content = tag("div", *made, folded, class_="figures")
         return tag("section", words, content, id=f"section-{number}")
 
-    def _figure(self, chart: Chart, svg: str) -> str:
+    def _figure(self, chart: Chart, svg: str, *, plain: bool = False) -> str:
         number = len(self._charts) + 1
         self._charts.append(
             {**dataclasses.asdict(chart), "id": f"figure-{number}", "table": len(self._tables)}
@@ -151,9 +155,10 @@ class _Book:
         label = f"{chart.title}. {chart.caption}"
         return tag(
             "figure",
-            tag("div", markup.picture(svg, f"f{number}", label), class_="plot"),
             tag("figcaption", tag("b", inline(chart.title)), " ", inline(chart.caption)),
+            tag("div", markup.picture(svg, f"f{number}", label), class_="plot"),
             id=f"figure-{number}",
+            data_plain=plain,
         )
 
     def data(self) -> dict[str, Any]:
@@ -183,19 +188,22 @@ def _plain(value: Any) -> Any:
 
 
 def _table_data(section: Section, rows: Rows) -> dict[str, Any]:
+    keys: set[str] = set()
     wanted = list(section.columns)
     for chart in section.charts:
-        wanted += [chart.x, *chart.y, *chart.band.values(), *chart.panels, *chart.where]
-        wanted += [chart.lines] if chart.lines else []
+        keys |= {chart.x, *chart.panels, *chart.where, *([chart.lines] if chart.lines else [])}
+        wanted += [*chart.y, *chart.band.values()]
     return {
         "name": section.name,
+        "title": section.title,
+        "keys": [column for column in section.columns if column in keys],
         "headings": dict(section.columns),
         "count": len(rows),
-        "columns": markup.columns_of(rows, wanted),
+        "columns": markup.columns_of(rows, [*sorted(keys), *wanted]),
     }
 
 
-def _folded(section: Section, rows: Rows) -> str:
+def _folded(section: Section, rows: Rows, number: int) -> str:
     shown = rows[:ROWS]
     caption = f"{section.title}: {len(rows):,} rows"
     if len(rows) > len(shown):
@@ -206,6 +214,7 @@ def _folded(section: Section, rows: Rows) -> str:
         tag("summary", "Numbers"),
         markup.table(shown, section.columns, caption),
         class_="numbers",
+        data_table=str(number),
     )
 
 

@@ -16,11 +16,12 @@ import matplotlib.ft2font
 from matplotlib.colors import to_hex
 
 INK = {
+    "page": ("#ffffff", "#15181b"),
     "ink": ("#1d2126", "#e6e4df"),
-    "soft": ("#646b73", "#9ba1a8"),
+    "soft": ("#5f666e", "#9ba1a8"),
     "rule": ("#dedcd6", "#34383d"),
 }
-"""CSS variable -> (light, dark): text, secondary text, grid lines."""
+"""CSS variable -> (light, dark): background, text, secondary text, grid lines."""
 
 SOFT = INK["soft"][0]
 

@@ -1,0 +1,10 @@
+"""The paper's networks in Flax Linen, by name.
+
+Every module takes `train: bool = False` as a call argument, so `module.apply(variables, x)` is
+evaluation; x is float32 [n, h, w, c], the result logits [n, classes].
+"""
+
+from llfc_jax.networks import lenet, mlp
+from llfc_jax.networks.registry import REGISTRY, build, count, init
+
+__all__ = ["REGISTRY", "build", "count", "init", "lenet", "mlp"]

@@ -1,0 +1,83 @@
+"""Networks by name: the one place where they are listed, built and initialised."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llfc_jax import fields
+from llfc_jax.errors import ConfigError, LlfcError, unknown
+
+REGISTRY: dict[str, type[nn.Module]] = {}
+M = TypeVar("M", bound=type[nn.Module])
+
+
+def network(name: str) -> Callable[[M], M]:
+    """Class decorator that lists a Linen module under a name."""
+
+    def register(cls: M) -> M:
+        REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def build(name: str, classes: int, **values: Any) -> nn.Module:
+    """A network by name.
+
+    Args:
+        name: one of `REGISTRY`.
+        classes: number of logits.
+        **values: the module's own fields, such as `widths=(512, 512)`; lists pass as tuples.
+
+    Raises:
+        ConfigError: for an unknown name or field, or a value of the wrong type.
+
+    Example:
+        >>> build("mlp", classes=10, widths=(32, 32)).widths
+        (32, 32)
+    """
+    if name not in REGISTRY:
+        raise ConfigError(unknown("network", name, REGISTRY))
+    return fields.make(REGISTRY[name], f"network {name!r}", {"classes": classes, **values})
+
+
+def init(module: nn.Module, key: jax.Array, x: Any) -> dict[str, Any]:
+    """Fresh variables of a module, float32: {'params': ..., 'batch_stats': ...}.
+
+    The shapes are checked by an abstract run first, so a network that does not fit its data fails
+    at once and in one line.
+
+    Args:
+        module: a Linen module called as `module(x, train=False)`.
+        key: a typed key (`jax.random.key`).
+        x: a batch of inputs [n, h, w, c] (or [n, d]), or its shape; only the shape counts.
+
+    Raises:
+        DataError: if the images are too small for the network.
+        ConfigError: if the module cannot take an input of this shape for another reason.
+    """
+    shape = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    try:
+        jax.eval_shape(module.init, key, shape)
+    except LlfcError:
+        raise
+    except Exception as error:  # whatever Flax or XLA says, the user needs the one line
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"{type(module).__name__} cannot take inputs of shape {tuple(x.shape[1:])}: {reason}"
+        ) from error
+    return dict(_init(module, key, shape.shape, shape.dtype))
+
+
+@partial(jax.jit, static_argnums=(0, 2, 3))
+def _init(module: nn.Module, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
+    return module.init(key, jnp.zeros(shape, dtype))
+
+
+def count(variables: Any) -> int:
+    """Number of trainable parameters; BatchNorm's running statistics are not among them."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

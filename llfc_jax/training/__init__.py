@@ -1,0 +1,20 @@
+"""Training: recipes, a loop that stays on the device, true spawning, exact resumption."""
+
+from llfc_jax.training.lockstep import History, Run, train
+from llfc_jax.training.recipe import Recipe
+from llfc_jax.training.spawn import Pair, parse_pair, train_pairs, train_seeds
+from llfc_jax.training.state import State, create, fork
+
+__all__ = [
+    "History",
+    "Pair",
+    "Recipe",
+    "Run",
+    "State",
+    "create",
+    "fork",
+    "parse_pair",
+    "train",
+    "train_pairs",
+    "train_seeds",
+]

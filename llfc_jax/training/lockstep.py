@@ -1,0 +1,293 @@
+"""Runs trained in lockstep: forks, checkpoints, interruptions and histories.
+
+All runs are at the same epoch at any time, so that they make one batch of replicas. Which of them
+are in the batch is a function of the epoch alone, so a checkpoint needs no more than the states.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from llfc_jax.data import Dataset
+from llfc_jax.errors import ConfigError
+from llfc_jax.execution import Plan
+from llfc_jax.execution import plan as choose_plan
+from llfc_jax.results import Result, axes, labels, result
+from llfc_jax.training.checkpoint import Checkpoints
+from llfc_jax.training.loop import Pace, Task, epoch, make_task
+from llfc_jax.training.recipe import Recipe
+from llfc_jax.training.state import State, create, create_all, regroup, take
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network's training.
+
+    Attributes:
+        name: unique.
+        stream: where its randomness comes from. Without a trunk: a seed, then constants that are
+            folded into its key. With one: the branch's number.
+        trunk: the run it goes on from; None starts from fresh weights.
+        start: epoch at which it leaves its trunk.
+        end: epoch at which it stops. One that stops before the last epoch is trained for its
+            branches only and not returned.
+    """
+
+    name: str
+    stream: tuple[int, ...]
+    trunk: str | None = None
+    start: int = 0
+    end: int = 0
+
+
+@result
+class History(Result):
+    """How training went.
+
+    Attributes:
+        run: names of the networks.
+        epoch: 1, 2, ...
+        loss: mean training loss over the epoch, while the weights moved; NaN from the epoch of
+            divergence on.
+        accuracy: share of training samples that were classified rightly when they were seen.
+        diverged: epoch in which loss or gradient stopped being finite, 0 if never; the network
+            is as it was before that step.
+    """
+
+    run: tuple[str, ...] = labels("run")
+    epoch: tuple[int, ...] = labels("epoch")
+    loss: np.ndarray = axes("run", "epoch")
+    accuracy: np.ndarray = axes("run", "epoch")
+    diverged: np.ndarray = axes("run")
+
+
+def history(states: Mapping[str, State], steps_per_epoch: int, batch_size: int) -> History:
+    """The histories of trained networks, by name."""
+
+    def gather(name: str) -> np.ndarray:
+        return np.stack([np.asarray(getattr(state, name)) for state in states.values()])
+
+    loss = gather("loss") / steps_per_epoch
+    accuracy = gather("correct") / (steps_per_epoch * batch_size)
+    epochs = np.arange(1, loss.shape[1] + 1)
+    diverged = np.where(gather("alive"), 0, gather("step") // steps_per_epoch + 1)
+    gone = (diverged[:, None] > 0) & (epochs >= diverged[:, None])
+    return History(
+        run=tuple(states),
+        epoch=tuple(epochs.tolist()),
+        loss=np.where(gone, np.nan, loss),
+        accuracy=np.where(gone, np.nan, accuracy),
+        diverged=diverged,
+    )
+
+
+def train(
+    module: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    runs: Sequence[Run],
+    *,
+    plan: Plan | None = None,
+    workdir: str | Path | None = None,
+    checkpoint_every: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, State]:
+    """Train runs side by side, all at the same epoch, and return their final states by name.
+
+    With a workdir, Ctrl-C and SIGTERM are let through only after the states were saved as they
+    are, in mid-epoch if need be; called again, it goes on from there with the same bits.
+
+    Args:
+        module: a Linen network called as `module(x, train=...)`.
+        dataset: its train split is used.
+        recipe: how to train.
+        runs: which; trunks stand before their branches.
+        plan: how the loops are run; by default what suits network and backend.
+        workdir: checkpoints go to `workdir/checkpoints`; None keeps nothing.
+        checkpoint_every: epochs between checkpoints.
+        progress: called as (steps done, steps in all, words), steps counted over all runs.
+
+    Raises:
+        ConfigError, DataError: if recipe, network and data do not fit together.
+        WorkdirError: if the checkpoints cannot be used.
+    """
+    if checkpoint_every < 1:
+        raise ConfigError(f"checkpoint_every must be 1 or more, not {checkpoint_every!r}")
+    crew = _Crew(make_task(module, recipe, dataset), tuple(runs), dataset.shape)
+    like = crew.shape(dataset.classes)
+    plan = plan or choose_plan(module.apply, like.variables, crew.x)
+    with contextlib.ExitStack() as context:
+        store, signals, done, states = None, [], 0, None
+        if workdir is not None:
+            signals = context.enter_context(deferred_signals())
+            identity = _identity(module, dataset, recipe, runs)
+            store = context.enter_context(Checkpoints(Path(workdir) / "checkpoints", identity))
+            done = store.latest or 0
+            if done:
+                count = len(crew.members(done // crew.task.steps))
+                batch = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)  # noqa: E731
+                states = store.load(done, jax.tree.map(batch, like))
+        if states is None:
+            states = crew.begin()
+        data = jax.device_put((dataset.train.images, dataset.train.labels))
+        for at, trained in crew.train(plan, data, states, done):
+            states = trained
+            number, within = divmod(at, crew.task.steps)
+            if progress:
+                progress(*crew.progress(at, states))
+            due = not within and (number % checkpoint_every == 0 or number == recipe.epochs)
+            if store and (due or signals):
+                store.save(at, states)
+            if signals:
+                break
+    names = [run.name for run in crew.members(recipe.epochs)]
+    return {name: take(states, i) for i, name in enumerate(names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Crew:
+    """The runs of one training, and who of them is aboard when."""
+
+    task: Task
+    runs: tuple[Run, ...]
+    image: tuple[int, ...]
+
+    @property
+    def x(self) -> jax.ShapeDtypeStruct:
+        """The shape of one input."""
+        return jax.ShapeDtypeStruct((1, *self.image), jnp.float32)
+
+    def members(self, epoch: int) -> list[Run]:
+        """The runs in the batch from the start of an epoch on; after the last, those that stay."""
+        last = self.task.recipe.epochs
+        return [r for r in self.runs if r.start <= epoch and (epoch < r.end or r.end == last)]
+
+    def shape(self, classes: int) -> State:
+        """The shape of one replica's state, after a check that the network has enough logits."""
+        module, recipe, steps = self.task.module, self.task.recipe, self.task.steps
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state = jax.eval_shape(lambda key: create(module, recipe, key, self.x, steps), key)
+        logits = jax.eval_shape(module.apply, state.variables, self.x)
+        if logits.ndim != 2 or logits.shape[1] < classes:
+            raise ConfigError(
+                f"{type(module).__name__} gives outputs of shape {logits.shape[1:]} where the "
+                f"data has {classes} classes; build it with classes={classes}"
+            )
+        return state
+
+    def begin(self) -> State:
+        """The states at the start of training."""
+        roots = [run for run in self.runs if run.trunk is None]
+        keys = []
+        for run in roots:
+            seed, *constants = run.stream
+            key = jax.random.key(seed)
+            for constant in constants:
+                key = jax.random.fold_in(key, constant)
+            keys.append(key)
+        task = self.task
+        states = create_all(task.module, task.recipe, jnp.stack(keys), self.x.shape, task.steps)
+        return self.regroup(states, roots, self.members(0))
+
+    def grow(self, states: State, epoch: int) -> State:
+        """The states at the start of an epoch: new runs come aboard, finished ones leave."""
+        before, after = self.members(epoch - 1), self.members(epoch)
+        return states if before == after else self.regroup(states, before, after)
+
+    def regroup(self, states: State, before: list[Run], after: list[Run]) -> State:
+        """The states of some runs out of those of others, which are the same or their trunks."""
+        place = {run.name: row for row, run in enumerate(before)}
+        stays = [run.name in place for run in after]
+        names = [run.name if stay else run.trunk for run, stay in zip(after, stays, strict=True)]
+        rows = [place[name] for name in names if name is not None]
+        branches = [-1 if stay else run.stream[0] for run, stay in zip(after, stays, strict=True)]
+        return regroup(states, jnp.array(rows, jnp.int32), jnp.array(branches, jnp.int32))
+
+    def train(self, plan: Plan, data: Any, states: State, done: int) -> Iterator[tuple[int, State]]:
+        """Train on from step `done`; yields steps done and states after every dispatch."""
+        steps, pace = self.task.steps, Pace()
+        for number in range(done // steps, self.task.recipe.epochs):
+            for within, trained in epoch(self.task, plan, data, states, done % steps, pace):
+                states = trained
+                if within < steps:
+                    yield number * steps + within, states
+            done = (number + 1) * steps
+            states = self.grow(states, number + 1)
+            yield done, states
+
+    def progress(self, done: int, states: State) -> tuple[int, int, str]:
+        """Steps done and steps in all, over all runs, and words on the latest loss."""
+        steps, epochs = self.task.steps, self.task.recipe.epochs
+        counts = [len(self.members(number)) * steps for number in range(epochs)]
+        number = (done - 1) // steps
+        share = (done - 1) % steps + 1
+        loss = float(np.mean(states.loss[:, number], where=states.alive)) / share
+        before = sum(counts[:number]) + counts[number] * share // steps
+        return before, sum(counts), f"epoch {number + 1} of {epochs}, loss {loss:.4f}"
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM in a list instead of acting on them; act when the block is left.
+
+    A second one acts at once. Outside the main thread, where signals never arrive, this does
+    nothing.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            restore()
+            signal.raise_signal(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        restore()
+    if caught:
+        signal.raise_signal(caught[0])
+
+
+def _identity(
+    module: nn.Module, dataset: Dataset, recipe: Recipe, runs: Sequence[Run]
+) -> dict[str, Any]:
+    """What tells one training from another, as JSON."""
+    skipped = ("parent", "name")
+    parts = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
+    return {
+        "network": {"class": type(module).__qualname__}
+        | {name: _words(value) for name, value in parts.items() if name not in skipped},
+        "train": dataclasses.asdict(recipe),
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+        },
+        "runs": {run.name: dataclasses.asdict(run) for run in runs},
+    }
+
+
+def _words(value: Any) -> str:
+    """A field's value as words that are the same in every process."""
+    return getattr(value, "__qualname__", None) or str(value)

@@ -1,0 +1,183 @@
+"""A training recipe: everything that decides how a network is trained, but for the data.
+
+The defaults are the recipe of rows S3 to S5 of the paper: SGD 0.1 with momentum 0.9, weight decay
+1e-4, batches of 128, 160 epochs, the rate divided by 10 at epochs 80 and 120.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import optax
+
+from llfc_jax import fields
+from llfc_jax.errors import ConfigError, unknown
+from llfc_jax.training import augment
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. Checked when made, so a wrong value never starts a run.
+
+    An epoch is a pass over the train split in random order, in batches of exactly `batch_size`;
+    what is left over after the last full batch is dropped (another remainder in every epoch).
+
+    Attributes:
+        epochs: passes over the train split.
+        batch_size: samples per step.
+        optimizer: "sgd", "adam" or "adamw".
+        learning_rate: peak rate.
+        momentum: of SGD (0 for none); Adam has its usual 0.9 and 0.999.
+        nesterov: Nesterov's form of the momentum.
+        weight_decay: for sgd and adam added to the gradient (L2, as in PyTorch), for adamw
+            decoupled from it.
+        decay: which parameters decay: "all", or "kernels" (no biases, no norm parameters).
+        clip_norm: the gradient is scaled down to this global norm before the decay; 0 for never.
+        schedule: "constant", "cosine" (to 0), "warmup_cosine" or "step".
+        warmup_epochs: epochs of linear warm-up from 0, for warmup_cosine.
+        boundaries: epochs at which the rate is multiplied by `factor`, for step.
+        factor: see `boundaries`.
+        label_smoothing: share of the target spread evenly over all classes.
+        augment: name -> strength of each augmentation (`llfc_jax.training.augment`).
+        compute_dtype: "float32" or "bfloat16"; parameters are always float32.
+    """
+
+    epochs: int = 160
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    decay: Literal["all", "kernels"] = "all"
+    clip_norm: float = 0.0
+    schedule: str = "step"
+    warmup_epochs: float = 0.0
+    boundaries: tuple[float, ...] = (80, 120)
+    factor: float = 0.1
+    label_smoothing: float = 0.0
+    augment: Any = ()
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        """Check every value; `augment` is kept as sorted pairs, so that recipes can be hashed."""
+        for name, hint in fields.hints(type(self)).items():
+            value = fields.convert(getattr(self, name), hint, f"train.{name}")
+            object.__setattr__(self, name, value)
+        self._check_numbers()
+        for what, name, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if name not in known:
+                raise ConfigError(unknown(what, name, known))
+        try:
+            strengths = dict(self.augment)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"train.augment must map names to strengths, such as {{'crop': 4}}, "
+                f"not {self.augment!r}"
+            ) from error
+        augment.check(strengths)
+        object.__setattr__(self, "augment", tuple(sorted(strengths.items())))
+
+    def _check_numbers(self) -> None:
+        """Ranges of the numbers."""
+        positive = ("epochs", "batch_size", "learning_rate", "factor")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            if not math.isfinite(value) or value < 0 or (field.name in positive and value == 0):
+                kind = "above 0" if field.name in positive else "0 or more"
+                raise ConfigError(f"train.{field.name} must be finite and {kind}, not {value!r}")
+        for name in ("momentum", "label_smoothing"):
+            if getattr(self, name) >= 1:
+                raise ConfigError(f"train.{name} must be below 1, not {getattr(self, name)!r}")
+        if self.warmup_epochs > self.epochs:
+            raise ConfigError(
+                f"train.warmup_epochs must be at most the {self.epochs} epochs, "
+                f"not {self.warmup_epochs!r}"
+            )
+        edges = self.boundaries
+        if any(edge <= 0 for edge in edges) or list(edges) != sorted(set(edges)):
+            raise ConfigError(f"train.boundaries must be rising epochs above 0, not {edges!r}")
+
+    def learning_rates(self, steps_per_epoch: int) -> optax.Schedule:
+        """Learning rate as a function of the step (0, 1, ...)."""
+        return SCHEDULES[self.schedule](self, steps_per_epoch)
+
+    def transformation(self, steps_per_epoch: int) -> optax.GradientTransformation:
+        """The optimiser: clipping, weight decay and the update, in this order."""
+        clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
+        return optax.chain(clip, OPTIMIZERS[self.optimizer](self, steps_per_epoch))
+
+
+def decayed(params: Any) -> Any:
+    """Mask over parameters: False for biases and norm scales (Flax's names `bias`, `scale`)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: getattr(path[-1], "key", None) not in ("bias", "scale"), params
+    )
+
+
+def _l2(recipe: Recipe) -> optax.GradientTransformation:
+    """Weight decay as a term of the gradient: g + weight_decay * w."""
+    if not recipe.weight_decay:
+        return optax.identity()
+    return optax.add_decayed_weights(recipe.weight_decay, _mask(recipe))
+
+
+def _mask(recipe: Recipe) -> Callable[[Any], Any] | None:
+    return decayed if recipe.decay == "kernels" else None
+
+
+def _sgd(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    momentum = recipe.momentum or None
+    step = optax.sgd(recipe.learning_rates(steps), momentum, nesterov=recipe.nesterov)
+    return optax.chain(_l2(recipe), step)
+
+
+def _adam(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    return optax.chain(_l2(recipe), optax.adam(recipe.learning_rates(steps)))
+
+
+def _adamw(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    rates = recipe.learning_rates(steps)
+    return optax.adamw(rates, weight_decay=recipe.weight_decay, mask=_mask(recipe))
+
+
+def _constant(recipe: Recipe, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(recipe.learning_rate)
+
+
+def _cosine(recipe: Recipe, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(recipe.learning_rate, recipe.epochs * steps)
+
+
+def _warmup_cosine(recipe: Recipe, steps: int) -> optax.Schedule:
+    warmup = round(recipe.warmup_epochs * steps)
+    if not warmup:
+        return _cosine(recipe, steps)
+    rise = optax.linear_schedule(0.0, recipe.learning_rate, warmup)
+    fall = optax.cosine_decay_schedule(recipe.learning_rate, max(recipe.epochs * steps - warmup, 1))
+    return optax.join_schedules([rise, fall], [warmup])
+
+
+def _step(recipe: Recipe, steps: int) -> optax.Schedule:
+    drops = {round(edge * steps): recipe.factor for edge in recipe.boundaries}
+    return optax.piecewise_constant_schedule(recipe.learning_rate, drops)
+
+
+OPTIMIZERS: Mapping[str, Callable[[Recipe, int], optax.GradientTransformation]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+}
+SCHEDULES: Mapping[str, Callable[[Recipe, int], optax.Schedule]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "warmup_cosine": _warmup_cosine,
+    "step": _step,
+}

@@ -1,0 +1,101 @@
+"""Batches on the device: a split is put there once, as stored, and cut up under jit."""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.data.checks import positive
+from llfc_jax.data.dataset import Dataset, Split
+from llfc_jax.errors import DataError
+
+
+def normalise(
+    images: np.ndarray | jax.Array, mean: Sequence[float], std: Sequence[float]
+) -> jax.Array:
+    """`(x / 255 - mean) / std` for uint8 images, `(x - mean) / std` for floating ones.
+
+    Args:
+        images: [..., channels], uint8 or floating.
+        mean: one number per channel, or one in all.
+        std: the same.
+
+    Returns:
+        float32, of the shape of `images`. Traces under jit, vmap and grad.
+
+    Raises:
+        DataError: for images of another type.
+
+    Example:
+        >>> float(normalise(np.full((1, 1), 255, np.uint8), mean=(0.5,), std=(0.25,))[0, 0])
+        2.0
+    """
+    x = jnp.asarray(images)
+    if x.dtype == jnp.uint8:
+        x = x.astype(jnp.float32) / 255
+    elif jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(jnp.float32)
+    else:
+        raise DataError(f"images are {x.dtype}; make them uint8 or floating")
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    return (x - jnp.asarray(mean, jnp.float32).reshape(shape)) / jnp.asarray(
+        std, jnp.float32
+    ).reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "mean", "std"))
+def _cut(
+    images: jax.Array,
+    labels: jax.Array,
+    start: int,
+    size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> tuple[jax.Array, jax.Array]:
+    x = jax.lax.dynamic_slice_in_dim(images, start, size)
+    return normalise(x, mean, std), jax.lax.dynamic_slice_in_dim(labels, start, size)
+
+
+class Batches:
+    """A split in its order, `batch_size` samples at a time; can be gone through again and again.
+
+    The whole split lies on the device as it is stored (uint8 takes a quarter of float32's room);
+    only the batch at hand is float32.
+
+    Args:
+        split: what to cut up.
+        dataset: whose mean and std normalise the images.
+        batch_size: samples in a batch; the last one may be shorter.
+
+    Attributes:
+        samples: number of samples.
+        batch_size: as given, or the number of samples if that is less.
+
+    Raises:
+        DataError: if `batch_size` is not a positive whole number.
+
+    Example:
+        >>> from llfc_jax import data
+        >>> digits = data.load("digits", test_size=10)
+        >>> [x.shape for x, y in data.Batches(digits.test, digits, batch_size=8)]
+        [(8, 8, 8, 1), (2, 8, 8, 1)]
+    """
+
+    def __init__(self, split: Split, dataset: Dataset, batch_size: int) -> None:
+        positive(batch_size, "batch_size")
+        self.samples = len(split)
+        self.batch_size = min(batch_size, self.samples)
+        self._images = jnp.asarray(split.images)
+        self._labels = jnp.asarray(split.labels)
+        self._mean, self._std = dataset.mean, dataset.std
+
+    def __len__(self) -> int:
+        return math.ceil(self.samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array]]:
+        for start in range(0, self.samples, self.batch_size):
+            size = min(self.batch_size, self.samples - start)
+            yield _cut(self._images, self._labels, start, size, self._mean, self._std)

@@ -1,0 +1,33 @@
+"""Small checks shared by this room."""
+
+from llfc_jax.errors import DataError
+
+
+def limit(total: int, wanted: int | None, what: str) -> int:
+    """How many of `total` samples to take: `wanted`, or all for None.
+
+    Raises:
+        DataError: if `wanted` is not a whole number from 1 to `total`; `what` names it.
+    """
+    if wanted is None:
+        return total
+    positive(wanted, what)
+    if wanted > total:
+        raise DataError(f"{what} is {wanted}, but there are only {total} samples")
+    return wanted
+
+
+def positive(value: int, what: str) -> None:
+    """Check that a value is a positive whole number.
+
+    Raises:
+        DataError: if it is not; `what` names it.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DataError(f"{what} must be a positive whole number, not {value!r}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something, or its type."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -53,6 +53,15 @@ class Graph:
             if eq.name in CONTROL and any(map(count_linear, subjaxprs(eq)))
         )
 
+    @functools.cached_property
+    def parametric(self) -> frozenset[int]:
+        """Numbers of the values that depend on any leaf of the variables."""
+        seen = set(self.program.leaves)
+        for eq in self.program.equations:
+            if any(not is_literal(a) and a in seen for a in eq.inputs):
+                seen.update(eq.outputs)
+        return frozenset(seen)
+
     def __getitem__(self, name: str) -> Site:
         """The site of this name.
 
@@ -85,7 +94,9 @@ class Graph:
             raise GraphError(f"the network has no site that matches {patterns}{opaque}")
         return sites
 
-    def evaluate(self, variables: Any, x: Any, visit: Mapping[int, Visit] | None = None) -> "Values":
+    def evaluate(
+        self, variables: Any, x: Any, visit: Mapping[int, Visit] | None = None
+    ) -> "Values":
         """Run the network, keeping every value: pure, so it may stand in jit, vmap and grad.
 
         Args:

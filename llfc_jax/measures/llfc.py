@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from llfc_jax.graph import Values, features, trace
+from llfc_jax.graph import Graph, Site, Values, features, trace
 from llfc_jax.measures.line import ALPHAS, Step, line
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
@@ -40,8 +40,9 @@ class LLFC(Result):
         pooled_coefficient: coefficient of the same [layers, alphas].
         pooled_baseline: baseline of the same [layers].
         left_out: samples without a cosine, one of their vectors being zero [layers, alphas].
-        telling: False where LLFC says nothing: an end is at chance, or the baseline is below
-            1e-4 [layers].
+        telling: False where LLFC says nothing: an end is at chance, the baseline is below 1e-4,
+            or the layer is linear in the parameters, as the first one is, so that it holds for
+            any two networks [layers].
         accuracy_a: accuracy of the end a [].
         accuracy_b: accuracy of the end b [].
         samples: number of samples.
@@ -112,7 +113,9 @@ def llfc(
     Source: PAPER definition 2.
     """
     path = line(apply, a, b, batches, alphas=alphas, **options)
-    names = site_names(apply, a, batches, sites)
+    graph = trace(apply, a, next(padded(batches))[0])
+    names = tuple(site.name for site in graph.select(sites))
+    holds_always = np.array([_linear_in_parameters(graph, graph[name]) for name in names])
     found = path.fold(_kernel, batches, options.get("progress"), "features", sites=names)
     n = found["samples"]
     distance, coefficient, distance_abs = found["line"]
@@ -135,7 +138,9 @@ def llfc(
         pooled_coefficient=by_layer(of_line.coefficient),
         pooled_baseline=of_ends.distance,
         left_out=by_layer(n - distance.count),
-        telling=telling(accuracies, found["classes"], n) & (mean(baseline) >= SAME),
+        telling=better_than_chance(accuracies, found["classes"], n)
+        & (mean(baseline) >= SAME)
+        & ~holds_always,
         accuracy_a=np.asarray(accuracies[0]),
         accuracy_b=np.asarray(accuracies[1]),
         samples=int(n),
@@ -143,10 +148,11 @@ def llfc(
     )
 
 
-def site_names(apply: Any, variables: Any, batches: Batches, sites: Any) -> tuple[str, ...]:
-    """Names of the selected sites, in order."""
-    x, _, _ = next(padded(batches))
-    return tuple(site.name for site in trace(apply, variables, x).select(sites))
+def _linear_in_parameters(graph: Graph, site: Site) -> bool:
+    """Whether a layer sees the bare input, so that its value is linear in the parameters."""
+    if site.kind != "linear" or site.data is None:
+        return False
+    return graph.program.equations[site.equation].inputs[site.data] not in graph.parametric
 
 
 def by_layer(stacked: Any) -> np.ndarray:
@@ -159,7 +165,7 @@ def mean(of: Any) -> np.ndarray:
     return np.where(of.count > 0, of.mean, np.nan)
 
 
-def telling(accuracies: Sequence[float], classes: np.ndarray, n: float) -> bool:
+def better_than_chance(accuracies: Sequence[float], classes: np.ndarray, n: float) -> bool:
     """Whether both ends do better than always naming the most frequent class."""
     chance = float(classes.max() / n)
     margin = CHANCE * np.sqrt(chance * (1 - chance) / n)
@@ -203,13 +209,16 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
 def _headline(of: LLFC) -> dict[str, Any]:
     middle = int(np.argmin(np.abs(np.asarray(of.alphas) - 0.5)))
     distance = np.asarray(of.distance)[:, middle]
-    some = np.isfinite(distance)
-    ratio = of.ratio()[some]
+    some = np.isfinite(distance) & np.asarray(of.telling)
+    said = bool(some.any())
+    if not said:  # the numbers still stand in the table, beside the word that they say nothing
+        some = np.isfinite(distance)
+    nothing = not some.any()
     return {
-        "llfc_worst": float(distance[some].max()) if some.any() else float("nan"),
-        "llfc_median": float(np.median(distance[some])) if some.any() else float("nan"),
-        "llfc_ratio": float(np.median(ratio)) if some.any() else float("nan"),
-        "telling": bool(np.asarray(of.telling).any()),
+        "llfc_worst": np.nan if nothing else float(distance[some].max()),
+        "llfc_median": np.nan if nothing else float(np.median(distance[some])),
+        "llfc_ratio": np.nan if nothing else float(np.median(of.ratio()[some])),
+        "telling": said,
     }
 
 

@@ -43,8 +43,8 @@ class Setup:
 
     @property
     def line_options(self) -> dict[str, Any]:
-        """The keyword arguments of a measure that walks the line."""
-        names = ("alphas", "outside", "over", "renormalise", "train_batches", "progress")
+        """What `line` takes besides the pair, the data and the grid."""
+        names = ("outside", "over", "renormalise", "train_batches", "progress")
         return {name: getattr(self, name) for name in names}
 
 

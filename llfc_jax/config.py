@@ -1,0 +1,192 @@
+"""What a config may say: its fields with their defaults, and a clear line for what it may not.
+
+A config file is Python with a function `get_config()` that returns an `ml_collections.ConfigDict`;
+it starts from `base()` and changes what differs. Being Python, it runs when it is read: open only
+config files that you trust. `check` turns it into a `Config`, every name and type looked at, before
+anything else happens.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from llfc_jax import fields, matching
+from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.measures import MEASURES
+from llfc_jax.measures.line import check_alphas
+from llfc_jax.measures.renormalise import CHOICES
+from llfc_jax.networks import REGISTRY
+from llfc_jax.training import Recipe, parse_pair
+
+METHODS = getattr(matching, "METHODS", {})  # TEMPORARY
+SPLITS = ("train", "test")
+UNALIGNED = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which data set, and how it is cut to size; the arguments of `llfc_jax.data.load`.
+
+    Attributes:
+        name: "digits" (embedded), "npz" (the user's arrays), or a data set of TFDS.
+        path: the .npz file.
+        data_dir: where TFDS keeps prepared data sets; its own default if None.
+        train_size: number of training samples kept; all if None.
+        test_size: number of test samples kept; all if None.
+        pad_to: images are padded with zeros to this height and width.
+        channels: images of one channel are copied to this many.
+    """
+
+    name: str = "digits"
+    path: str | None = None
+    data_dir: str | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    pad_to: int | None = None
+    channels: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measuring:
+    """How every measure is taken.
+
+    Attributes:
+        batch_size: samples per kernel call; results do not depend on it.
+        splits: "train", "test" or both; None lets each measure choose its own (test; the loss
+            curve both).
+        sites: kinds ("linear", "relu", "module", "all") or name patterns of the layers shown.
+        over: how the loop over alphas runs; chosen by network and backend if None.
+        renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
+        outside: allows alphas outside [0, 1].
+    """
+
+    batch_size: int = 500
+    splits: tuple[str, ...] | None = None
+    sites: tuple[str, ...] = ("linear", "relu")
+    over: Literal["vmap", "map", "unroll"] | None = None
+    renormalise: str = "none"
+    outside: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment, checked.
+
+    Attributes:
+        seed: all randomness derives from it.
+        data: the data set.
+        network: `name`, and the fields of that network.
+        train: the recipe.
+        pairs: how pairs are made: "spawn_k<epoch>", "independent".
+        align: how b is permuted towards a before measuring: "none" and the matching methods.
+        match: options of the matching methods: method -> option -> value.
+        measures: what is measured.
+        alphas: points on the line: their number, or the points themselves.
+        measure: how it is measured.
+        checkpoint_every: epochs between checkpoints.
+    """
+
+    seed: int = 0
+    data: Data = dataclasses.field(default_factory=Data)
+    network: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "mlp"})
+    train: Recipe = dataclasses.field(default_factory=Recipe)
+    pairs: tuple[str, ...] = ("spawn_k1", "independent")
+    align: tuple[str, ...] = (UNALIGNED,)
+    match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    measures: tuple[str, ...] = ("lmc", "llfc", "ensemble")
+    alphas: int | tuple[float, ...] = 11
+    measure: Measuring = dataclasses.field(default_factory=Measuring)
+    checkpoint_every: int = 1
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The points on the line."""
+        if isinstance(self.alphas, int):
+            return tuple(i / (self.alphas - 1) for i in range(self.alphas))
+        return self.alphas
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def base() -> Any:
+    """The defaults, a ConfigDict to change; assigning to a field that does not exist raises."""
+    defaults = Config().to_dict()
+    defaults["train"]["augment"] = {}
+    return ConfigDict(defaults, type_safe=False)
+
+
+NESTED: dict[str, Any] = {"data": Data, "measure": Measuring}
+
+
+def check(given: ConfigDict | Mapping[str, Any]) -> Config:
+    """See that a config says only what it may.
+
+    Raises:
+        ConfigError: one line that names the field, what is wrong, and the nearest right name.
+    """
+    values = given.to_dict() if isinstance(given, ConfigDict) else dict(given)
+    known = [f.name for f in dataclasses.fields(Config)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(unknown("config field", name, known))
+    for name in ("data", "network", "train", "match", "measure"):
+        if name in values and not isinstance(values[name], Mapping):
+            raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
+    for name, cls in NESTED.items():
+        if name in values:
+            values[name] = fields.make(cls, f"config.{name}", values[name])
+    if "train" in values:
+        values["train"] = fields.make(Recipe, "config.train", values["train"])
+    config = fields.make(Config, "the config", values)
+    _check_names(config)
+    _check_ranges(config)
+    return config
+
+
+def _check_names(config: Config) -> None:
+    for what, names, registry in (
+        ("measure", config.measures, MEASURES),
+        ("alignment", config.align, (UNALIGNED, *METHODS)),
+        ("split", config.measure.splits or (), SPLITS),
+        ("alignment in config.match", tuple(config.match), METHODS),
+        ("renormalisation", (config.measure.renormalise,), CHOICES),
+        ("network", (config.network.get("name"),), REGISTRY),
+    ):
+        for name in names:
+            if name not in registry:
+                raise ConfigError(unknown(what, name, registry))
+        if len(set(names)) != len(names):
+            raise ConfigError(f"config names the same {what} twice: {', '.join(map(str, names))}")
+    for field in ("measures", "align", "pairs"):
+        if not getattr(config, field):
+            raise ConfigError(f"config.{field} is empty; name at least one")
+    for pair in config.pairs:
+        parse_pair(pair, config.train.epochs)
+    if len(set(config.pairs)) != len(config.pairs):
+        raise ConfigError(f"config.pairs names a pair twice: {', '.join(config.pairs)}")
+
+
+def _check_ranges(config: Config) -> None:
+    if config.seed < 0 or config.seed >= 2**32:
+        raise ConfigError(f"config.seed must lie in 0 to 2**32 - 1, not {config.seed}")
+    if isinstance(config.alphas, int) and not 2 <= config.alphas <= 10_001:
+        raise ConfigError(
+            f"config.alphas must be 2 or more points, or the points themselves, not {config.alphas}"
+        )
+    try:
+        check_alphas(config.grid, outside=config.measure.outside)
+    except ModeError as error:
+        words = str(error).replace("outside=True", "config.measure.outside=True")
+        raise ConfigError(f"config.alphas: {words}") from error
+    for name, value in (
+        ("measure.batch_size", config.measure.batch_size),
+        ("checkpoint_every", config.checkpoint_every),
+        ("data.train_size", config.data.train_size),
+        ("data.test_size", config.data.test_size),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"config.{name} must be 1 or more, not {value}")

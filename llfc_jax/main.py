@@ -1,0 +1,90 @@
+"""The command line: `python -m llfc_jax.main --config configs/quickstart.py --workdir out/q`.
+
+Any field of the config can be set from here: `--config.seed=1`.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+
+from llfc_jax.errors import ConfigError, LlfcError, unknown
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file; set its fields with --config.FIELD=VALUE."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory for checkpoints and results; out/NAME of the config by default."
+)
+QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
+
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the experiment that the flags describe."""
+    console = Console(stderr=True)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every step of every checkpoint
+    try:
+        if len(argv) > 1:
+            raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
+        _run(console)
+    except LlfcError as error:
+        _stop(f"error: {error}", MISTAKE)
+    except KeyboardInterrupt:
+        _stop("stopped; run the same command again to go on", INTERRUPTED)
+
+
+def _run(console: Console) -> None:
+    if CONFIG.value is None:
+        raise ConfigError("name a config: --config configs/quickstart.py")
+    # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
+    from llfc_jax import config as configs
+    from llfc_jax import experiment
+    from llfc_jax.progress import Reporter
+    from llfc_jax.report import table
+    from llfc_jax.workdir import claim
+
+    config = configs.check(CONFIG.value)
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    workdir = WORKDIR.value or Path("out") / file.stem
+    with claim(workdir, config.to_dict()) as held, Reporter(console, quiet=QUIET.value) as reporter:
+        outcome = experiment.run(config, held, reporter)
+    out = Console()
+    table.show(outcome.summary, outcome.columns, console=out)
+    for verdict in experiment.verdicts(outcome.summary):
+        out.print(verdict.text.replace("`", ""), highlight=False, markup=False, soft_wrap=True)
+    out.print(f"report: {held.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _stop(line: str, code: int) -> None:
+    print(" ".join(line.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parse the flags; a mistake in them or in the config file is one line and exit status 2."""
+    try:
+        return flags.FLAGS(list(argv))
+    except (AttributeError, KeyError) as error:
+        # ml_collections says so for a field that the config lacks.
+        name = _missing_field(str(error))
+        config = CONFIG.value if flags.FLAGS.is_parsed() else None
+        known = list(config.keys()) if config is not None else []
+        _stop(f"error: {unknown('config field', name, known) if known else error}", MISTAKE)
+    except (OSError, SyntaxError, ImportError) as error:
+        _stop(f"error: the config file cannot be read: {error}", MISTAKE)
+    except (flags.Error, TypeError, ValueError) as error:
+        _stop(f"error: {error}", MISTAKE)
+    raise AssertionError("unreachable")
+
+
+def _missing_field(message: str) -> str:
+    return message.split("'")[1] if message.count("'") >= 2 else message
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

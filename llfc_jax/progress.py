@@ -1,0 +1,89 @@
+"""Progress of long work: a bar with the time left in a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+EVERY = 10.0  # seconds between lines in a log
+
+
+class Reporter:
+    """Shows one piece of work at a time; a context manager.
+
+    Args:
+        console: where to; a terminal gets bars.
+        quiet: shows nothing.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console, self._quiet = console, quiet
+        self._bars = None
+        if console.is_terminal and not quiet:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+
+    def __enter__(self) -> "Reporter":
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if not self._quiet:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def task(self, title: str) -> Callable[[int, int, str], None]:
+        """A callback (done, total, words) for one piece of work."""
+        if self._bars:
+            return _Bar(self._bars, title)
+        return _Lines(self.say, title)
+
+
+class _Bar:
+    def __init__(self, bars: Progress, title: str) -> None:
+        self._bars, self._title = bars, title
+        self._task: TaskID | None = None
+
+    def __call__(self, done: int, total: int, words: str) -> None:
+        if self._task is None:
+            self._task = self._bars.add_task(self._title, total=total or None)
+        description = f"{self._title}: {words}"
+        self._bars.update(self._task, completed=done, total=total or None, description=description)
+        if total and done >= total:
+            self._bars.update(self._task, visible=False)
+
+
+class _Lines:
+    def __init__(self, say: Callable[[str], None], title: str) -> None:
+        self._say, self._title = say, title
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, words: str) -> None:
+        now = time.monotonic()
+        if now - self._last < EVERY:
+            return
+        self._last = now
+        left = f", {(now - self._start) / done * (total - done):.0f} s left" if done < total else ""
+        self._say(f"{self._title}: {words} {done}/{total}{left}")

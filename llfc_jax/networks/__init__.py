@@ -4,7 +4,18 @@ Every module takes `train: bool = False` as a call argument, so `module.apply(va
 evaluation; x is float32 [n, h, w, c], the result logits [n, classes].
 """
 
-from llfc_jax.networks import lenet, mlp
+from llfc_jax.networks import lenet, mlp, resnet_cifar, resnet_imagenet, vgg, vit
 from llfc_jax.networks.registry import REGISTRY, build, count, init
 
-__all__ = ["REGISTRY", "build", "count", "init", "lenet", "mlp"]
+__all__ = [
+    "REGISTRY",
+    "build",
+    "count",
+    "init",
+    "lenet",
+    "mlp",
+    "resnet_cifar",
+    "resnet_imagenet",
+    "vgg",
+    "vit",
+]

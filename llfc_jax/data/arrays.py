@@ -48,13 +48,11 @@ def _open(path: Path) -> dict[str, np.ndarray]:
     """The arrays that we know by name."""
     known = {name for layout in LAYOUTS for name in layout}
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} is no .npz file; write it with numpy.savez")
-        with file:
-            return {name: file[name] for name in file.files if name in known} | {
-                name: np.empty(0) for name in file.files if name not in known
-            }
+        with open(path, "rb") as stream:  # NumPy would leave it open on a damaged file
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} is no .npz file; write it with numpy.savez")
+            return {name: file[name] if name in known else np.empty(0) for name in file.files}
     except DataError:
         raise
     except OSError as error:

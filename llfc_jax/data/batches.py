@@ -90,7 +90,7 @@ class Batches:
         self.batch_size = min(batch_size, self.samples)
         self._images = jnp.asarray(split.images)
         self._labels = jnp.asarray(split.labels)
-        self._mean, self._std = dataset.mean, dataset.std
+        self._mean, self._std = tuple(dataset.mean), tuple(dataset.std)
 
     def __len__(self) -> int:
         return math.ceil(self.samples / self.batch_size)

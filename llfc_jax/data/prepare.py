@@ -36,10 +36,10 @@ def prepare(
 
     Args:
         name: as TFDS writes it: `fashion_mnist`, `emnist/letters`.
-        archives: folder with the official files, under their official names; nothing is
-            downloaded then. Debian's `/usr/share/datasets/fashion-mnist` is understood as well
-            (`llfc_jax.data.archives`). For a set that TFDS wants downloaded by hand
-            (imagenet2012), the folder with the files it names.
+        archives: folder with the official files, under their official names; they are then not
+            downloaded, and a missing one is an error. Debian's `/usr/share/datasets/fashion-mnist`
+            is understood as well (`llfc_jax.data.archives`). For a set that TFDS wants downloaded
+            by hand (imagenet2012), the folder with the files it names.
         data_dir: where to put the set; TFDS's own default if None.
 
     Returns:
@@ -59,7 +59,7 @@ def prepare(
     builder = _builder(name, data_dir)
     folder, root = Path(builder.data_dir), Path(builder.data_dir_root)
     if folder.exists():
-        _check_readable(builder)
+        _readable(builder)
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -89,26 +89,21 @@ def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     return builder
 
 
-def _check_readable(builder: Any) -> None:
-    try:
-        builder.as_data_source("train")
-    except NotImplementedError as error:
-        raise DataError(
-            f"{builder.data_dir} holds {builder.info.file_format.value} files, which only "
-            "TensorFlow reads; delete it, or choose another --data-dir"
-        ) from error
+def _readable(builder: Any) -> None:
+    from llfc_jax.data import records
+
+    for split in builder.info.splits:
+        records.access(builder, split)
 
 
 def _run(builder: Any, archives: Path | None, place: Path) -> None:
     """Let TFDS prepare, from the network or from verified archives only."""
     urls = _asked_for(builder)
     if archives is None:
-        manual, downloads, unpacked = None, None, None  # TFDS's own, kept for the next time
+        manual, downloads = None, None  # TFDS's own, kept for the next time
         _check_network(builder, urls)
     else:
-        # TFDS reuses by file name what it has unpacked, and MNIST and Fashion-MNIST share their
-        # names: never unpack two sets in one place.
-        manual, downloads, unpacked = place / "archives", place / "downloads", place / "unpacked"
+        manual, downloads = place / "archives", place / "downloads"
         manual.mkdir()
         collect(archives, _official(builder, urls), manual)
 
@@ -117,8 +112,10 @@ def _run(builder: Any, archives: Path | None, place: Path) -> None:
     tensorflow = importlib.import_module("tensorflow")
     with contextlib.suppress(RuntimeError):  # too late: TensorFlow runs already
         tensorflow.config.set_visible_devices([], "GPU")
+    # TFDS reuses by file name what it has unpacked, and MNIST and Fashion-MNIST share their names:
+    # never unpack two sets in one place.
     config = tfds.download.DownloadConfig(
-        manual_dir=manual, extract_dir=unpacked, try_download_gcs=False
+        manual_dir=manual, extract_dir=place / "unpacked", try_download_gcs=False
     )
     try:
         builder.download_and_prepare(

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from scipy.optimize import linear_sum_assignment
 
 from llfc_jax.errors import MatchingError, unknown
@@ -51,7 +52,7 @@ def assign(scores: jax.Array, solver: Solver = "auto", *, epsilon: float = EPSIL
             f"scores have shape {scores.shape}; an assignment needs [..., n, n]: as many rows as "
             "columns"
         )
-    if not isinstance(scores, jax.core.Tracer) and not np.isfinite(np.asarray(scores)).all():
+    if not isinstance(scores, Tracer) and not np.isfinite(np.asarray(scores)).all():
         raise MatchingError(
             "scores hold NaN or infinity; mend the weights or activations they were made from"
         )

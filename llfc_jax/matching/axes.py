@@ -133,41 +133,47 @@ def permute(
     place = {f.group: i for i, f in enumerate(flat) if isinstance(f, Units)}
     for i, factor in enumerate(flat):
         if carried[i] and not (isinstance(factor, Units) and factor.group in parents):
-            moved = jnp.take(moved, indices(factor, permutation), axis=i, mode="clip")
+            index = indices(factor, permutation, parents)
+            moved = jnp.take(moved, index, axis=i, mode="clip")
     for i, factor in enumerate(flat):
         if isinstance(factor, Units) and factor.group in parents:
-            parent = place[parents[factor.group]]
-            within = jnp.asarray(permutation[factor.group])
-            shape = [1] * len(flat)
-            shape[parent], shape[i] = within.shape
-            within = (within if parent < i else within.T).reshape(shape)
+            within = _within(permutation, factor.group, i, place[parents[factor.group]], len(flat))
             moved = jnp.take_along_axis(moved, within, axis=i, mode="clip")
     return jnp.reshape(moved, jnp.shape(array))
 
 
-def indices(axis: Axis, permutation: Permutation) -> jax.Array:
-    """Which place of the old axis each place of the new one takes: int [axis.size].
-
-    Raises:
-        MatchingError: the axis nests one group in another (`permute` handles those).
-    """
+def indices(axis: Axis, permutation: Permutation, parents: Mapping[str, str]) -> jax.Array:
+    """Which place of the old axis each place of the new one takes: int [axis.size]."""
     if isinstance(axis, Fixed):
         return jnp.arange(axis.size)
     if isinstance(axis, Units):
-        index = jnp.asarray(permutation[axis.group])
-        if index.ndim != 1:
-            raise MatchingError(f"group {axis.group} is nested; it cannot stand alone on an axis")
+        return jnp.asarray(permutation[axis.group])
+    if isinstance(axis, Sum):
+        index = jnp.zeros(axis.size, jnp.int32)
+        for i, part in enumerate(axis.parts):
+            places = axis.places(i)
+            inner = indices(part, permutation, parents)
+            index = index.at[places].set(jnp.asarray(places, jnp.int32)[inner])
         return index
-    if isinstance(axis, Product):
-        index = jnp.zeros(1, jnp.int32)
-        for part in axis.parts:
-            index = (index[:, None] * part.size + indices(part, permutation)[None, :]).reshape(-1)
-        return index
-    index = jnp.zeros(axis.size, jnp.int32)
-    for i, part in enumerate(axis.parts):
-        places = axis.places(i)
-        index = index.at[places].set(jnp.asarray(places, jnp.int32)[indices(part, permutation)])
-    return index
+    flat = factors(axis)
+    place = {f.group: i for i, f in enumerate(flat) if isinstance(f, Units)}
+    index = jnp.zeros([1] * len(flat), jnp.int32)
+    for i, factor in enumerate(flat):
+        if isinstance(factor, Units) and factor.group in parents:
+            own = _within(permutation, factor.group, i, place[parents[factor.group]], len(flat))
+        else:
+            own = indices(factor, permutation, parents)
+            own = own.reshape([-1 if j == i else 1 for j in range(len(flat))])
+        index = index * factor.size + own
+    return index.reshape(-1)
+
+
+def _within(permutation: Permutation, group: str, axis: int, parent: int, rank: int) -> jax.Array:
+    """A nested group's indices, shaped to run along its own axis and its parent's."""
+    index = jnp.asarray(permutation[group])
+    shape = [1] * rank
+    shape[parent], shape[axis] = index.shape
+    return (index if parent < axis else index.T).reshape(shape)
 
 
 def to_json(axis: Axis) -> list[Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.graph.trace import leaf_paths
@@ -153,7 +154,7 @@ class PermutationSpec:
                     f"group {name!r} needs integers of shape {shape}, the permutation has "
                     f"{jnp.result_type(index)} of shape {np.shape(index)}"
                 )
-            if isinstance(index, jax.core.Tracer):
+            if isinstance(index, Tracer):
                 continue
             if (np.sort(np.asarray(index), -1) != np.arange(shape[-1])).any():
                 raise MatchingError(

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.matching.assignment import Solver, assign
+from llfc_jax.matching.assignment import Solver
 from llfc_jax.matching.axes import Permutation
 from llfc_jax.matching.blocks import blocks
 from llfc_jax.matching.result import Matching
+from llfc_jax.matching.solve import composite, families, solve_family, units_in_all, value_of
 from llfc_jax.matching.spec import PermutationSpec
 from llfc_jax.modes import check_pair
 
@@ -77,12 +78,8 @@ class State(NamedTuple):
 @functools.cache
 def make_plan(spec: PermutationSpec, leaves: frozenset[str] | None) -> Plan:
     """Cut a spec into blocks and edges. `leaves` are the paths that count, None for all."""
-    families = tuple(
-        (g.name, tuple(c.name for c in spec.groups if c.parent == g.name))
-        for g in spec.groups
-        if not g.parent
-    )
-    family_of = {name: i for i, (root, inside) in enumerate(families) for name in (root, *inside)}
+    found = families(spec)
+    family_of = {name: i for i, (root, inside) in enumerate(found) for name in (root, *inside)}
     cut, constant, edges = [], [], []
     for leaf, (path, axes) in enumerate(spec.leaves):
         if leaves is not None and path not in leaves:
@@ -93,7 +90,7 @@ def make_plan(spec: PermutationSpec, leaves: frozenset[str] | None) -> Plan:
                 (edges if others else constant).append(Edge(len(cut), axis, group, others))
             if block.groups:
                 cut.append((leaf, block))
-    return Plan(families, tuple(cut), tuple(constant), tuple(edges), family_of)
+    return Plan(found, tuple(cut), tuple(constant), tuple(edges), family_of)
 
 
 def trainable(spec: PermutationSpec) -> frozenset[str]:
@@ -227,7 +224,7 @@ def ascend(
     """
     groups = len(plan.families)
     starts = next(iter(start.values())).shape[0] if start else 1
-    size = {name: _composite_size(spec, name) for name in spec.group}
+    size = {name: units_in_all(spec, name) for name in spec.group}
     cut_a = [block.extract(jnp.asarray(a[leaf])) for leaf, block in plan.blocks]
     cut_b = [block.extract(jnp.asarray(b[leaf])) for leaf, block in plan.blocks]
     constant = {name: jnp.zeros((n, n)) for name, n in size.items()}
@@ -245,6 +242,9 @@ def ascend(
         n = size[edge.group]
         return fixed_a[e].reshape(-1, n).T @ moved.reshape(-1, n)
 
+    def build_all(e: int, permutation: dict[str, jax.Array]) -> jax.Array:
+        return jax.vmap(functools.partial(build, e))(permutation)
+
     def visit(family: int, state: State) -> State:
         root, inside = plan.families[family]
         members = (root, *inside)
@@ -254,7 +254,7 @@ def ascend(
                 own.append(e)
                 scores[e] = jax.lax.cond(
                     state.stale[:, e].any(),
-                    lambda p, old, e=e: jax.vmap(functools.partial(build, e))(p),
+                    lambda p, old, e=e: build_all(e, p),
                     lambda p, old: old,
                     state.permutation,
                     scores[e],
@@ -266,25 +266,15 @@ def ascend(
         }
         total = {name: jnp.broadcast_to(t, (starts, *t.shape[1:])) for name, t in total.items()}
         old = {name: state.permutation[name] for name in members}
-        new = _solve(spec, root, inside, total, solver)
-        gain = jax.vmap(functools.partial(_gain, spec, members))(total, old, new)
-        twice = [e for e in own if family in plan.touches(plan.edges[e])]
-        if twice:  # a weight from the group to itself: its scores were only a linearisation
-            whole = {**state.permutation, **new}
-            for e in twice:
-                after = jax.vmap(functools.partial(build, e))(whole)
+        new = solve_family(spec, root, inside, total, solver)
+        gain = _gain(spec, members, total, old, new)
+        moved = {**state.permutation, **new}
+        for e in own:  # a weight from the group to itself: the scores were a linearisation
+            if family in plan.touches(plan.edges[e]):
                 name = plan.edges[e].group
-                gain -= jax.vmap(lambda s, p, q: _value(s, q) - _value(s, p))(
-                    scores[e],
-                    jax.vmap(lambda p, n=name: composite(spec, p, n))(state.permutation),
-                    jax.vmap(lambda p, n=name: composite(spec, p, n))(whole),
-                )
-                gain += 0.5 * jax.vmap(lambda s, t, p, q: _value(t, q) - _value(s, p))(
-                    scores[e],
-                    after,
-                    jax.vmap(lambda p, n=name: composite(spec, p, n))(state.permutation),
-                    jax.vmap(lambda p, n=name: composite(spec, p, n))(whole),
-                )
+                p, q = (composite(spec, x, name) for x in (state.permutation, moved))
+                exact = value_of(build_all(e, moved), q) - value_of(scores[e], p)
+                gain += 0.5 * exact - (value_of(scores[e], q) - value_of(scores[e], p))
         accept = gain > 0
         permutation = dict(state.permutation)
         for name in members:
@@ -350,25 +340,8 @@ def ascend(
     return state
 
 
-def composite(spec: PermutationSpec, permutation: Permutation, name: str) -> jax.Array:
-    """The index over all units that a group's axis of a block holds, parent's places included."""
-    index, parent = jnp.asarray(permutation[name]), spec.group[name].parent
-    if not parent:
-        return index
-    return (jnp.asarray(permutation[parent])[:, None] * index.shape[-1] + index).reshape(-1)
-
-
-def _composite_size(spec: PermutationSpec, name: str) -> int:
-    shape = spec.shape(name)
-    return shape[0] * (shape[1] if len(shape) > 1 else 1)
-
-
 def _units_last(block: jax.Array, axis: int) -> jax.Array:
     return jnp.moveaxis(block, axis, -1)
-
-
-def _value(scores: jax.Array, index: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(scores, index[:, None], 1, mode="clip").sum()
 
 
 def _gain(
@@ -381,38 +354,8 @@ def _gain(
     """What a move gains; rows that stay cancel exactly, so that small gains are not rounding."""
     gain = jnp.zeros(())
     for name in members:
-        p, q = (composite(spec, x, name)[:, None] for x in (old, new))
-        s = scores[name]
-        gain += jnp.sum(
-            jnp.take_along_axis(s, q, 1, mode="clip") - jnp.take_along_axis(s, p, 1, mode="clip")
-        )
+        p, q = (composite(spec, x, name)[..., None] for x in (old, new))
+        after = jnp.take_along_axis(scores[name], q, -1, mode="clip")
+        before = jnp.take_along_axis(scores[name], p, -1, mode="clip")
+        gain += (after - before).sum((-1, -2))
     return gain
-
-
-def _solve(
-    spec: PermutationSpec,
-    root: str,
-    inside: tuple[str, ...],
-    scores: dict[str, jax.Array],
-    solver: Solver,
-) -> dict[str, jax.Array]:
-    """The best joint permutation of a group and the groups inside it.
-
-    The best order within place h, if it takes the parent's unit k, is an assignment of its own;
-    its value then counts for the pair (h, k) in the assignment of the parent.
-    """
-    outer = scores[root]
-    starts, places = outer.shape[0], outer.shape[1]
-    within = {}
-    for name in inside:
-        n = spec.group[name].size
-        pairs = scores[name].reshape(starts, places, n, places, n).transpose(0, 1, 3, 2, 4)
-        found = assign(pairs, solver)
-        outer = outer + jnp.take_along_axis(pairs, found[..., None], -1, mode="clip").sum((-1, -2))
-        within[name] = found
-    index = assign(outer, solver)
-    chosen = {
-        name: jnp.take_along_axis(found, index[:, :, None, None], 2, mode="clip")[:, :, 0]
-        for name, found in within.items()
-    }
-    return {root: index, **chosen}

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from llfc_jax.report import grammar, legends, style
 from llfc_jax.results import Chart, Section, write_text
 
+DPI = 200
 MARKED = 25  # lines with more points than that go unmarked
 PANEL = (2.3, 1.65)  # plotting area of a panel, inches
 NAME = 0.135  # width of a name written upright along x, inches
@@ -33,7 +34,7 @@ def draw(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     plan = grammar.plan(chart, rows)
     with style.paper():
-        figure = Figure()
+        figure = Figure(dpi=DPI)
         FigureCanvasAgg(figure)
         places = _places(plan)
         count, columns = (1 + max(place[i] for place in places) for i in (0, 1))
@@ -48,7 +49,8 @@ def draw(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Figure:
         def at(x: float, y: float) -> tuple[float, float]:  # inches from the top left corner
             return x / width, 1 - y / height
 
-        figure.text(*at(0.08, 0.19), style.drawable(chart.title), size=9, weight="bold")
+        heading = figure.text(*at(0.08, 0.19), style.drawable(chart.title), size=9, weight="bold")
+        heading.set_gid(style.HEADING)  # the page has its own, and hides this one
         figure.text(*at(0.08, 0.36), style.drawable(words(plan)), size=7.5, color=style.SOFT)
         if not plan.panels:
             figure.text(0.5, 0.45, "No finite values to draw", ha="center", color=style.SOFT)
@@ -64,8 +66,9 @@ def draw(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Figure:
         for place, ax in np.ndenumerate(axes):
             if place not in places:
                 ax.set_axis_off()
-            elif (place[0] + 1, place[1]) not in places:
-                ax.tick_params(labelbottom=True)
+            else:
+                last = (place[0] + 1, place[1]) not in places
+                ax.tick_params(axis="x", labelbottom=last, bottom=last)
         _draw_axes(axes, chart, plan)
         figure.text(
             *at(width / 2, height - legend - 0.1), style.drawable(chart.x_label), ha="center"
@@ -77,6 +80,9 @@ def draw(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Figure:
         legends.draw(figure, chart, plan, entries, axes)
         figure.draw_without_rendering()  # lays out once, for every file it is saved to
         figure.set_layout_engine("none")
+        for ax in figure.axes:  # the solver's last bits depend on what was drawn before
+            left, bottom, width, height = ax.get_position(original=True).bounds
+            ax.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
     return figure
 
 
@@ -89,7 +95,7 @@ def save(figure: Figure, directory: str | os.PathLike[str], stem: str) -> tuple[
     directory.mkdir(parents=True, exist_ok=True)
     png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
     with style.paper():
-        figure.savefig(png, dpi=200, metadata={"Software": None})
+        figure.savefig(png, metadata={"Software": None})
     write_text(svg, to_svg(figure))
     return png, svg
 
@@ -202,9 +208,6 @@ def _draw_axes(axes: np.ndarray, chart: Chart, plan: grammar.Plan) -> None:
         first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.power_of_ten(value)))
     else:
         first.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    if chart.mark == "bars":
-        for ax in axes.flat:
-            ax.grid(visible=False, axis="x")
 
 
 def _short(name: str) -> str:

@@ -74,7 +74,7 @@ class Plan:
 
         The first panel column runs across, at most `most` wide; the second runs down.
         """
-        if len(self.varying) != 2:
+        if len(self.varying) != 2 or not self.panels:
             return None
         across = distinct(panel.key[0] for panel in self.panels)
         down = distinct(panel.key[1] for panel in self.panels)

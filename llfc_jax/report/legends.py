@@ -21,7 +21,11 @@ LINE = 0.17  # height of one line of the legend, inches
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is drawn: its y column by dash, marker and hatch, its `lines` value by colour."""
+    """How a line is drawn.
+
+    The y column shows in dash, hatch and whether markers are filled; the value in the `lines`
+    column in colour and, where that is a name, in the shape of the markers.
+    """
 
     colour: str
     dash: Any
@@ -33,19 +37,24 @@ class Look:
 def look(chart: Chart, plan: grammar.Plan, y: str, line: Any) -> Look:
     """How the line of column `y` at the value `line` is drawn."""
     index = list(chart.y).index(y)
-    if line is not None and plan.ordered:
-        colour = style.sequential(plan.lines.index(line) / max(1, len(plan.lines) - 1))
-    elif line is not None:
-        colour = style.categorical(plan.lines.index(line))
-    else:
+    if line is None:
         colour = style.INK["ink"][0] if len(plan.lines) > 1 else style.categorical(index)
-    return _look(colour, index)
+        return _look(colour, index, index)
+    place = plan.lines.index(line)
+    if plan.ordered:
+        return _look(style.sequential(place / max(1, len(plan.lines) - 1)), index, index)
+    return _look(style.categorical(place), index, place)
 
 
-def _look(colour: str, index: int) -> Look:
+def _look(colour: str, index: int, shape: int) -> Look:
     kind = index % len(style.DASHES)
-    fill = colour if kind == 0 else "white"
-    return Look(colour, style.DASHES[kind], style.MARKERS[kind], fill, style.HATCHES[kind])
+    return Look(
+        colour=colour,
+        dash=style.DASHES[kind],
+        marker=style.MARKERS[shape % len(style.MARKERS)],
+        fill=colour if kind == 0 else "white",
+        hatch=style.HATCHES[kind],
+    )
 
 
 def entries(chart: Chart, plan: grammar.Plan) -> list[Entry]:
@@ -56,7 +65,7 @@ def entries(chart: Chart, plan: grammar.Plan) -> list[Entry]:
         lines = [line for column, line in shown if column == y]
         if lines and (len(chart.y) > 1 or not plan.lines):
             grey = any(line is not None for line in lines) and len(plan.lines) > 1
-            how = _look(style.SOFT, index) if grey else look(chart, plan, y, lines[0])
+            how = _look(style.SOFT, index, index) if grey else look(chart, plan, y, lines[0])
             made.append(_entry(chart, how, label))
     if 1 < len(plan.lines) <= grammar.NAMES:
         drawn = {line: y for y, line in reversed(shown) if line is not None}

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llfc_jax.report import grammar, style
+from llfc_jax.report import grammar
 
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
-)
-_COLOURS = {light: f"var(--{name})" for name, (light, _) in style.variables().items()}
+# What HTML forbids in a text, and the carriage return, which it changes.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def escape(value: Any) -> str:
@@ -88,26 +86,11 @@ def embed(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def picture(svg: str, prefix: str, label: str) -> str:
-    """One of our SVG files as an element of the page: own identifiers, the page's colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
-    svg = svg.replace("url(#", f"url(#{prefix}-")
-    svg = re.sub(r"#[0-9a-f]{6}\b(?=[;\"])", lambda m: _COLOURS.get(m[0], m[0]), svg)
-    svg = re.sub(r'\b(?:d|x|y)="[^"]*"', _rounded, svg)
-    box = re.search(r'viewBox="[^"]*"', svg)
-    start = f'<svg {box[0] if box else ""} role="img" aria-label="{escape(label)}">'
-    return start + re.sub(r"\s*\n\s*", " ", svg[svg.index(">") + 1 :])
+def columns_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> dict[str, Any]:
+    """The wanted columns, for JSON: numbers to six digits, what is no finite number null.
 
-
-def _rounded(coordinates: re.Match[str]) -> str:
-    return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", coordinates[0])
-
-
-def columns_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> dict[str, list[Any]]:
-    """The wanted columns, for JSON: numbers to seven digits, what is no finite number null."""
+    A column that holds no number is {"names": [...], "codes": [...]}: many rows, few names.
+    """
 
     def plain(cell: Any) -> Any:
         if isinstance(cell, bool) or cell is None:
@@ -115,7 +98,15 @@ def columns_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> dict
         if not grammar.is_number(cell):
             return str(cell)
         cell = grammar.number(cell)
-        return None if cell != cell else float(f"{cell:.7g}")
+        return None if cell != cell else float(f"{cell:.6g}")
 
-    made = {c: [plain(row.get(c)) for row in rows] for c in dict.fromkeys(wanted)}
-    return {c: cells for c, cells in made.items() if any(cell is not None for cell in cells)}
+    made: dict[str, Any] = {}
+    for column in dict.fromkeys(wanted):
+        cells = [plain(row.get(column)) for row in rows]
+        if any(isinstance(cell, float) for cell in cells):
+            made[column] = cells
+        elif any(cell is not None for cell in cells):
+            names = grammar.distinct(cells)
+            place = {name: i for i, name in enumerate(names)}
+            made[column] = {"names": names, "codes": [place[cell] for cell in cells]}
+    return made

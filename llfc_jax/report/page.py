@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llfc_jax.report import figures as drawing
-from llfc_jax.report import grammar, markup, style
+from llfc_jax.report import grammar, markup, pictures, style
 from llfc_jax.report.markup import escape, inline, prose, tag
 from llfc_jax.results import Chart, Section, write_text
 
@@ -156,7 +156,7 @@ class _Book:
         return tag(
             "figure",
             tag("figcaption", tag("b", inline(chart.title)), " ", inline(chart.caption)),
-            tag("div", markup.picture(svg, f"f{number}", label), class_="plot"),
+            tag("div", pictures.inline(svg, f"f{number}", label), class_="plot"),
             id=f"figure-{number}",
             data_plain=plain,
         )

@@ -1,6 +1,7 @@
 // Draws a plan as one SVG that fills its container's width, and reads values out of it.
 
 const DASHES = ["", "5 3", "1.5 2.5", "7 2.5 1.5 2.5", "9 4"];
+const OPACITY = [1, 0.45, 0.2, 0.7, 0.1]; // of bars
 const CHARACTER = 5.9; // width of a character of the axis labels, pixels
 const LONGEST = 24; // characters of a name along x
 
@@ -11,16 +12,17 @@ function node(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Colour and kind (dash, marker, opacity) of a line. */
+/** Colour, kind (dash, opacity, filled or not) and shape (of the markers) of a line. */
 function lookOf(chart, plan, y, line) {
-  const kind = Object.keys(chart.y).indexOf(y);
-  const index = plan.lines.findIndex((value) => same(value, line));
-  let colour = plan.lines.length > 1 ? "var(--ink)" : `var(--c${kind % DATA.hues})`;
-  if (line !== null && plan.ordered) {
-    const t = index / Math.max(1, plan.lines.length - 1);
-    colour = `var(--s${Math.round(t * (DATA.levels - 1))})`;
-  } else if (line !== null) colour = `var(--c${index % DATA.hues})`;
-  return { colour, kind: kind % DASHES.length };
+  const kind = Math.max(0, Object.keys(chart.y).indexOf(y)) % DASHES.length;
+  const place = plan.lines.findIndex((value) => same(value, line));
+  if (line === null) {
+    const colour = plan.lines.length > 1 ? "var(--ink)" : `var(--c${kind % DATA.hues})`;
+    return { colour, kind, shape: kind };
+  }
+  if (!plan.ordered) return { colour: `var(--c${place % DATA.hues})`, kind, shape: place };
+  const t = place / Math.max(1, plan.lines.length - 1);
+  return { colour: `var(--s${Math.round(t * (DATA.levels - 1))})`, kind, shape: kind };
 }
 
 /** Scale of a set of panels: limits, ticks and the map from a value to a share of the height. */
@@ -63,11 +65,20 @@ function pathOf(points) {
     .join("");
 }
 
-function marker(kind, x, y, colour) {
+const SHAPES = [
+  "", // a circle
+  "-2.5,-2.5 2.5,-2.5 2.5,2.5 -2.5,2.5",
+  "0,-3.2 3,2.2 -3,2.2",
+  "0,-3.4 3.4,0 0,3.4 -3.4,0",
+  "0,3.2 3,-2.2 -3,-2.2",
+];
+
+function marker({ colour, kind, shape }, x, y) {
   const paint = { fill: kind === 0 ? colour : "var(--page)", stroke: colour };
-  if (kind === 0 || kind > 3) return node("circle", { cx: x, cy: y, r: 2.6, ...paint });
-  const shape = [, "-2.5 -2.5 2.5 -2.5 2.5 2.5 -2.5 2.5", "0 -3.2 3 2.2 -3 2.2", "0 -3.4 3.4 0 0 3.4 -3.4 0"];
-  return node("polygon", { points: shape[kind], transform: `translate(${x} ${y})`, ...paint });
+  const points = SHAPES[shape % SHAPES.length];
+  if (!points) return node("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: 2.6, ...paint });
+  const transform = `translate(${x.toFixed(1)} ${y.toFixed(1)})`;
+  return node("polygon", { points, transform, ...paint });
 }
 
 /** Draws `plan` into a new SVG element, `width` pixels wide; returns it with its panels' geometry. */
@@ -159,7 +170,7 @@ function drawPlan(chart, plan, width, own) {
                 y: Math.min(y, zero),
                 height: Math.abs(y - zero),
                 fill: look.colour,
-                "fill-opacity": [1, 0.45, 0.25, 0.65, 0.15][look.kind],
+                "fill-opacity": OPACITY[look.kind],
               }),
             );
         for (const p of banded) {
@@ -186,7 +197,7 @@ function drawPlan(chart, plan, width, own) {
           );
         const seen = points.filter((p) => isNumber(p[1]));
         if (chart.mark === "dots" || seen.length === 1 || (seen.length <= 25 && plan.lines.length <= DATA.names))
-          for (const [x, y] of seen) group.append(marker(look.kind, x, y, look.colour));
+          for (const [x, y] of seen) group.append(marker(look, x, y));
       }
       svg.append(group);
     }

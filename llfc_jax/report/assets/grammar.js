@@ -1,5 +1,9 @@
 // From a chart and its table to panels, lines and points: the twin of grammar.py.
 
+for (const { columns } of DATA.tables)
+  for (const [column, cells] of Object.entries(columns))
+    if (cells.codes) columns[column] = cells.codes.map((code) => cells.names[code]);
+
 const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);

@@ -131,13 +131,15 @@ class Figure {
     this.tip.hidden = true;
     this.width = Math.round(this.canvas.clientWidth) || 640;
     this.plan = makePlan(this.chart, this.table, this.line);
-    const pinned = this.plan.pinned.filter(([column]) => !this.chosen.has(column));
-    const notes = pinned.map(([column, value]) => `${this.heading(column)} = ${show(value)}`);
+    const notes = this.plan.pinned.map(([column, value]) => {
+      const words = `${this.heading(column)} = ${show(value)}`; // said by its control on screen
+      return element("span", { class: this.chosen.has(column) ? "paper" : null }, words);
+    });
     if (this.plan.clipped) {
       const floor = powerOfTen(this.plan.floor);
-      notes.push(`values below ${floor} are drawn at ${floor}`);
+      notes.push(element("span", {}, `values below ${floor} are drawn at ${floor}`));
     }
-    this.note.textContent = notes.join("  ·  ");
+    this.note.replaceChildren(...notes);
     if (!this.plan.panels.length) {
       this.panels = [];
       this.legend.replaceChildren();
@@ -168,24 +170,29 @@ class Figure {
   legendEntries() {
     const { chart, plan } = this;
     const shown = plan.panels.flatMap((p) => p.series);
-    const swatch = (colour, kind) => {
+    const swatch = (look) => {
       const key = node("svg", { viewBox: "0 0 26 10", class: "swatch", "aria-hidden": "true" });
       if (chart.mark === "bars")
-        key.append(node("rect", { x: 6, y: 0, width: 14, height: 10, fill: colour, "fill-opacity": [1, 0.45, 0.25][kind] ?? 0.6 }));
+        key.append(
+          node("rect", { x: 6, y: 0, width: 14, height: 10, fill: look.colour, "fill-opacity": OPACITY[look.kind] }),
+        );
       else {
         if (chart.mark === "line")
-          key.append(node("path", { d: "M1 5H25", class: "line", stroke: colour, "stroke-dasharray": DASHES[kind] }));
-        key.append(marker(kind, 13, 5, colour));
+          key.append(
+            node("path", { d: "M1 5H25", class: "line", stroke: look.colour, "stroke-dasharray": DASHES[look.kind] }),
+          );
+        key.append(marker(look, 13, 5));
       }
       return key;
     };
-    const entry = (colour, kind, words) => element("span", {}, swatch(colour, kind), words);
+    const entry = (look, words) => element("span", {}, swatch(look), words);
     const made = [];
     for (const [y, words] of Object.entries(chart.y)) {
       const mine = shown.filter((s) => s.y === y);
       if (!mine.length || (Object.keys(chart.y).length < 2 && plan.lines.length)) continue;
-      const { colour, kind } = lookOf(chart, plan, y, mine[0].line);
-      made.push(entry(mine[0].line !== null && plan.lines.length > 1 ? "var(--soft)" : colour, kind, words));
+      const look = lookOf(chart, plan, y, mine[0].line);
+      const grey = mine[0].line !== null && plan.lines.length > 1;
+      made.push(entry(grey ? { ...look, colour: "var(--soft)", shape: look.kind } : look, words));
     }
     const first = Object.keys(chart.y)[0];
     if (plan.lines.length > DATA.names && this.line === null) {
@@ -200,7 +207,7 @@ class Figure {
       for (const line of plan.lines) {
         if (this.line !== null && !same(line, this.line)) continue;
         const words = isNumber(line) ? `${this.heading(chart.lines)} = ${show(line)}` : show(line);
-        made.push(entry(lookOf(chart, plan, first, line).colour, 0, words));
+        made.push(entry(lookOf(chart, plan, first, line), words));
       }
     return made.length > 1 || plan.lines.length > 1 ? made : [];
   }

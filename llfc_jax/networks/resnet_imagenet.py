@@ -96,7 +96,7 @@ class ResNetImageNet(nn.Module):
         x = convolution(channels, size, stride, self.dtype, "conv1")(x)
         x = nn.relu(norm(self.norm, train, self.dtype, "norm1")(x))
         if self.stem != 32:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore[reportArgumentType]
         for stage, blocks in enumerate(STAGES[self.depth]):
             for number in range(blocks):
                 x = Block(

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -70,7 +69,7 @@ class Checkpoints:
         return self._orbax.latest.step if self._orbax.latest else None
 
     def save(self, step: int, states: State) -> None:
-        """Save the states as the checkpoint of `step`; the one before it is kept as well.
+        """Save states on the host as the checkpoint of `step`; the one before it is kept as well.
 
         Raises:
             WorkdirError: if it cannot be written, for a full disk say.
@@ -85,42 +84,37 @@ class Checkpoints:
                 "make room or make it writable, then run again to resume"
             ) from error
 
-    def load(self, step: int, like: State) -> State:
-        """The states of a checkpoint, bit for bit.
+    def load(self, step: int, like: State, count: int) -> State:
+        """The states of a checkpoint, bit for bit, on the host.
 
         Args:
             step: which one.
-            like: their shapes (`jax.eval_shape`); restores optimiser states as their own types.
+            like: the shapes of one replica; restores optimiser states as their own types.
+            count: number of replicas.
 
         Raises:
             WorkdirError: if it is damaged.
         """
-        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like
-        )
+        target = jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), like)
         try:
             tree = self._orbax.load(step, {"states": target, "digest": np.zeros(32, np.uint8)})
-            states, saved = tree["states"], tree["digest"]
-            if not np.array_equal(saved, digest(states)):
+            if not np.array_equal(tree["digest"], digest(tree["states"])):
                 raise ValueError("its contents differ from what was saved")
         except Exception as error:
             raise WorkdirError(
                 f"checkpoint {self.directory / str(step)} is damaged ({_line(error)}); delete it "
                 f"to resume from the one before it, or delete {self.directory} to train anew"
             ) from error
-        return states
+        return tree["states"]
 
 
 def digest(tree: Any) -> np.ndarray:
     """SHA-256 over paths, types, shapes and bytes of all leaves, uint8 [32]."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
-        total.update(array.view(np.uint8).data if array.ndim else array.tobytes())
+        total.update(array.data)
     return np.frombuffer(total.digest(), np.uint8)
 
 

@@ -6,6 +6,7 @@ are in the batch is a function of the epoch alone, so a checkpoint needs no more
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +24,9 @@ from llfc_jax.execution import Plan
 from llfc_jax.execution import plan as choose_plan
 from llfc_jax.results import Result, axes, labels, result
 from llfc_jax.training.checkpoint import Checkpoints
-from llfc_jax.training.loop import Pace, Task, epoch, make_task
+from llfc_jax.training.loop import Pace, Task, epoch, gather, make_task, place
 from llfc_jax.training.recipe import Recipe
-from llfc_jax.training.state import State, create, create_all, regroup, take
+from llfc_jax.training.state import State, create, fork, stack, unstack
 
 Progress = Callable[[int, int, str], None]
 
@@ -49,6 +50,10 @@ class Run:
     trunk: str | None = None
     start: int = 0
     end: int = 0
+
+    def key(self) -> jax.Array:
+        """The typed key of a run without a trunk."""
+        return functools.reduce(jax.random.fold_in, self.stream[1:], jax.random.key(self.stream[0]))
 
 
 @result
@@ -112,7 +117,7 @@ def train(
         module: a Linen network called as `module(x, train=...)`.
         dataset: its train split is used.
         recipe: how to train.
-        runs: which; trunks stand before their branches.
+        runs: which; a trunk has no trunk itself.
         plan: how the loops are run; by default what suits network and backend.
         workdir: checkpoints go to `workdir/checkpoints`; None keeps nothing.
         checkpoint_every: epochs between checkpoints.
@@ -124,35 +129,40 @@ def train(
     """
     if checkpoint_every < 1:
         raise ConfigError(f"checkpoint_every must be 1 or more, not {checkpoint_every!r}")
-    crew = _Crew(make_task(module, recipe, dataset), tuple(runs), dataset.shape)
-    like = crew.shape(dataset.classes)
-    plan = plan or choose_plan(module.apply, like.variables, crew.x)
+    crew = _Crew(make_task(module, recipe, dataset), tuple(runs))
+    like = crew.check(dataset)
+    plan = plan or choose_plan(module.apply, like.variables, _input(dataset))
+    done, states = 0, None
     with contextlib.ExitStack() as context:
-        store, signals, done, states = None, [], 0, None
+        signals, store = [], None
         if workdir is not None:
             signals = context.enter_context(deferred_signals())
             identity = _identity(module, dataset, recipe, runs)
             store = context.enter_context(Checkpoints(Path(workdir) / "checkpoints", identity))
             done = store.latest or 0
             if done:
-                count = len(crew.members(done // crew.task.steps))
-                batch = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype)  # noqa: E731
-                states = store.load(done, jax.tree.map(batch, like))
+                states = store.load(done, like, len(crew.members(done // crew.task.steps)))
         if states is None:
-            states = crew.begin()
+            states = crew.begin(dataset.shape)
         data = jax.device_put((dataset.train.images, dataset.train.labels))
-        for at, trained in crew.train(plan, data, states, done):
-            states = trained
-            number, within = divmod(at, crew.task.steps)
+        for at, groups in crew.train(plan, data, states, done):
             if progress:
-                progress(*crew.progress(at, states))
-            due = not within and (number % checkpoint_every == 0 or number == recipe.epochs)
-            if store and (due or signals):
-                store.save(at, states)
+                progress(*crew.progress(at, groups))
+            number, within = divmod(at, crew.task.steps)
+            due = store and not within and number % checkpoint_every == 0
+            if due or signals or number == recipe.epochs:
+                states = gather(groups)
+                if store:
+                    store.save(at, states)
             if signals:
                 break
     names = [run.name for run in crew.members(recipe.epochs)]
-    return {name: take(states, i) for i, name in enumerate(names)}
+    return dict(zip(names, map(jax.device_put, unstack(states)), strict=True))
+
+
+def _input(dataset: Dataset) -> jax.ShapeDtypeStruct:
+    """The shape of one input of the network."""
+    return jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,78 +171,71 @@ class _Crew:
 
     task: Task
     runs: tuple[Run, ...]
-    image: tuple[int, ...]
-
-    @property
-    def x(self) -> jax.ShapeDtypeStruct:
-        """The shape of one input."""
-        return jax.ShapeDtypeStruct((1, *self.image), jnp.float32)
 
     def members(self, epoch: int) -> list[Run]:
         """The runs in the batch from the start of an epoch on; after the last, those that stay."""
         last = self.task.recipe.epochs
         return [r for r in self.runs if r.start <= epoch and (epoch < r.end or r.end == last)]
 
-    def shape(self, classes: int) -> State:
-        """The shape of one replica's state, after a check that the network has enough logits."""
-        module, recipe, steps = self.task.module, self.task.recipe, self.task.steps
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        state = jax.eval_shape(lambda key: create(module, recipe, key, self.x, steps), key)
-        logits = jax.eval_shape(module.apply, state.variables, self.x)
-        if logits.ndim != 2 or logits.shape[1] < classes:
+    def check(self, dataset: Dataset) -> State:
+        """The shapes of a replica's state, after a check that the network fits the data."""
+        make = functools.partial(self.create, shape=dataset.shape)
+        state = jax.eval_shape(make, jax.eval_shape(lambda: jax.random.key(0)))
+        module = self.task.module
+        logits = jax.eval_shape(module.apply, state.variables, _input(dataset))
+        if logits.ndim != 2 or logits.shape[1] < dataset.classes:
             raise ConfigError(
-                f"{type(module).__name__} gives outputs of shape {logits.shape[1:]} where the "
-                f"data has {classes} classes; build it with classes={classes}"
+                f"{type(module).__name__} gives outputs of shape {logits.shape[1:]}, but "
+                f"{dataset.name!r} has {dataset.classes} classes; build it with that many"
             )
         return state
 
-    def begin(self) -> State:
+    def create(self, key: jax.Array, shape: tuple[int, ...]) -> State:
+        """A replica before its first step."""
+        return create(self.task.module, self.task.recipe, key, shape, self.task.steps)
+
+    def begin(self, shape: tuple[int, ...]) -> State:
         """The states at the start of training."""
         roots = [run for run in self.runs if run.trunk is None]
-        keys = []
-        for run in roots:
-            seed, *constants = run.stream
-            key = jax.random.key(seed)
-            for constant in constants:
-                key = jax.random.fold_in(key, constant)
-            keys.append(key)
-        task = self.task
-        states = create_all(task.module, task.recipe, jnp.stack(keys), self.x.shape, task.steps)
-        return self.regroup(states, roots, self.members(0))
+        return self.regroup([self.create(run.key(), shape) for run in roots], roots, 0)
 
-    def grow(self, states: State, epoch: int) -> State:
-        """The states at the start of an epoch: new runs come aboard, finished ones leave."""
-        before, after = self.members(epoch - 1), self.members(epoch)
-        return states if before == after else self.regroup(states, before, after)
+    def regroup(self, states: Sequence[State], runs: Sequence[Run], epoch: int) -> State:
+        """The states at the start of an epoch, out of those of the runs aboard before.
 
-    def regroup(self, states: State, before: list[Run], after: list[Run]) -> State:
-        """The states of some runs out of those of others, which are the same or their trunks."""
-        place = {run.name: row for row, run in enumerate(before)}
-        stays = [run.name in place for run in after]
-        names = [run.name if stay else run.trunk for run, stay in zip(after, stays, strict=True)]
-        rows = [place[name] for name in names if name is not None]
-        branches = [-1 if stay else run.stream[0] for run, stay in zip(after, stays, strict=True)]
-        return regroup(states, jnp.array(rows, jnp.int32), jnp.array(branches, jnp.int32))
+        Runs that end stay behind; those that start are forks of their trunks.
+        """
+        have = {run.name: state for run, state in zip(runs, states, strict=True)}
+        return stack(
+            [
+                have[run.name]
+                if run.trunk is None or run.name in have
+                else fork(have[run.trunk], *run.stream)
+                for run in self.members(epoch)
+            ]
+        )
 
-    def train(self, plan: Plan, data: Any, states: State, done: int) -> Iterator[tuple[int, State]]:
+    def train(
+        self, plan: Plan, data: Any, states: State, done: int
+    ) -> Iterator[tuple[int, list[State]]]:
         """Train on from step `done`; yields steps done and states after every dispatch."""
-        steps, pace = self.task.steps, Pace()
+        steps, pace, groups = self.task.steps, Pace(), place(states, plan)
         for number in range(done // steps, self.task.recipe.epochs):
-            for within, trained in epoch(self.task, plan, data, states, done % steps, pace):
-                states = trained
+            for within in epoch(self.task, plan, data, groups, done % steps, pace):
                 if within < steps:
-                    yield number * steps + within, states
+                    yield number * steps + within, groups
             done = (number + 1) * steps
-            states = self.grow(states, number + 1)
-            yield done, states
+            before = self.members(number)
+            if before != self.members(number + 1):
+                groups = place(self.regroup(unstack(gather(groups)), before, number + 1), plan)
+            yield done, groups
 
-    def progress(self, done: int, states: State) -> tuple[int, int, str]:
+    def progress(self, done: int, groups: Sequence[State]) -> tuple[int, int, str]:
         """Steps done and steps in all, over all runs, and words on the latest loss."""
         steps, epochs = self.task.steps, self.task.recipe.epochs
         counts = [len(self.members(number)) * steps for number in range(epochs)]
-        number = (done - 1) // steps
-        share = (done - 1) % steps + 1
-        loss = float(np.mean(states.loss[:, number], where=states.alive)) / share
+        number, share = (done - 1) // steps, (done - 1) % steps + 1
+        losses = [group.loss[group.alive, number] for group in groups]
+        loss = float(np.concatenate(jax.device_get(losses)).mean()) / share
         before = sum(counts[:number]) + counts[number] * share // steps
         return before, sum(counts), f"epoch {number + 1} of {epochs}, loss {loss:.4f}"
 

@@ -6,18 +6,19 @@ takes its batches in an order of its own, a fresh permutation per epoch.
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
 from llfc_jax.data import Dataset, normalise
 from llfc_jax.errors import ConfigError
-from llfc_jax.execution import Plan, over
+from llfc_jax.execution import Plan
 from llfc_jax.training.augment import augment
 from llfc_jax.training.recipe import Recipe
 from llfc_jax.training.state import AUGMENT, DROPOUT, ORDER, State
@@ -47,6 +48,11 @@ class Task:
     def steps(self) -> int:
         """Steps in one epoch; an incomplete last batch is dropped."""
         return self.samples // self.recipe.batch_size
+
+    @property
+    def stride(self) -> int:
+        """Steps that a scan does at the least: the largest divisor of `steps` up to 32."""
+        return next(length for length in range(32, 0, -1) if self.steps % length == 0)
 
 
 def make_task(module: nn.Module, recipe: Recipe, dataset: Dataset) -> Task:
@@ -92,8 +98,8 @@ def step(task: Task, data: tuple[jax.Array, jax.Array], order: jax.Array, state:
     epoch, within = jnp.divmod(state.step, task.steps)
     rows = jax.lax.dynamic_slice(order, (within * recipe.batch_size,), (recipe.batch_size,))
     images, labels = (array[rows] for array in data)
-    x = _inputs(task, _now(state, AUGMENT), images)
-    rngs = {"dropout": _now(state, DROPOUT)}
+    x = _inputs(task, jax.random.fold_in(state.stream(AUGMENT), state.step), images)
+    rngs = {"dropout": jax.random.fold_in(state.stream(DROPOUT), state.step)}
     params = state.variables["params"]
     others = {name: value for name, value in state.variables.items() if name != "params"}
 
@@ -132,11 +138,6 @@ def step(task: Task, data: tuple[jax.Array, jax.Array], order: jax.Array, state:
     )
 
 
-def _now(state: State, stream: int) -> jax.Array:
-    """The key of one stream of randomness at the present step."""
-    return jax.random.fold_in(jax.random.fold_in(state.key, stream), state.step)
-
-
 def _inputs(task: Task, key: jax.Array, images: jax.Array) -> jax.Array:
     """A batch as the network wants it: augmented on the pixel scale [0, 1], then normalised."""
     if task.recipe.augment:
@@ -145,71 +146,96 @@ def _inputs(task: Task, key: jax.Array, images: jax.Array) -> jax.Array:
     return normalise(images, task.mean, task.std)
 
 
+def _each(function: Callable[..., State | jax.Array]) -> Callable[..., Any]:
+    """`function` over the leading axis of its arguments; a single entry needs no `vmap`."""
+
+    def mapped(*arguments: Any) -> Any:
+        if len(jax.tree.leaves(arguments)[0]) > 1:
+            return jax.vmap(function)(*arguments)
+        one = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+        return jax.tree.map(lambda leaf: leaf[None], one)
+
+    return mapped
+
+
 @partial(jax.jit, static_argnames=("task",))
 def _orders(task: Task, states: State) -> jax.Array:
     """Every replica's order of the samples in its present epoch, int32 [replicas, samples]."""
 
-    def one(key: jax.Array, done: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(key, ORDER), done // task.steps)
+    def one(state: State) -> jax.Array:
+        key = jax.random.fold_in(state.stream(ORDER), state.step // task.steps)
         return jax.random.permutation(key, jnp.arange(task.samples, dtype=jnp.int32))
 
-    return jax.vmap(one)(states.key, states.step)
+    return _each(one)(states)
 
 
-@partial(jax.jit, static_argnames=("task", "batched"), donate_argnames=("states",))
-def _run(
-    task: Task, batched: bool, data: Any, orders: jax.Array, states: State, count: jax.Array
-) -> State:
-    """`count` steps in one dispatch; `count` is dynamic, so one program serves every length."""
-    one = partial(step, task, data)
-    advance = jax.vmap(one) if batched else one
-    return jax.lax.fori_loop(0, count, lambda _, states: advance(orders, states), states)
+@partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
+def _scan(task: Task, data: Any, orders: jax.Array, states: State, strides: jax.Array) -> State:
+    """`strides` times `task.stride` steps in one dispatch.
+
+    The number of strides is dynamic, so that one program serves dispatches of any length; the
+    steps of a stride are a loop of known length, which accelerators run without asking the host
+    after every step whether to go on.
+    """
+    advance = _each(partial(step, task, data))
+
+    def stride(states: State) -> State:
+        return jax.lax.fori_loop(0, task.stride, lambda _, s: advance(orders, s), states)
+
+    return jax.lax.fori_loop(0, strides, lambda _, s: stride(s), states)
 
 
-@partial(jax.jit, static_argnames=("task", "batched"), donate_argnames=("states",))
-def _run_one(task: Task, batched: bool, data: Any, orders: jax.Array, states: State) -> State:
+@partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
+def _single(task: Task, data: Any, orders: jax.Array, states: State) -> State:
     """One step in one dispatch, outside any compiled loop (`execution` says why)."""
-    one = partial(step, task, data)
-    return (jax.vmap(one) if batched else one)(orders, states)
+    return _each(partial(step, task, data))(orders, states)
 
 
-def advance(
-    task: Task, plan: Plan, data: Any, orders: jax.Array, states: State, count: int
-) -> State:
-    """`count` steps of every replica. `states` is used up: its buffers become the result's."""
+def place(states: State, plan: Plan) -> list[State]:
+    """Replicas from the host onto the device, in the groups that advance together.
 
-    def run(batched: bool, orders: jax.Array, states: State) -> State:
-        if plan.steps == "scan":
-            return _run(task, batched, data, orders, states, jnp.int32(count))
-        for _ in range(count):
-            states = _run_one(task, batched, data, orders, states)
-        return states
+    One group for all where the plan says `vmap`, one for each where it says `loop`. The arrays
+    are copies, since training uses its states up.
+    """
+    size = len(states.step) if plan.replicas == "vmap" else 1
+    groups = [slice(i, i + size) for i in range(0, len(states.step), size)]
+    return [
+        jax.device_put(jax.tree.map(lambda leaf, g=g: leaf[g], states), may_alias=False)
+        for g in groups
+    ]
 
-    if plan.replicas == "vmap":
-        return run(True, orders, states)
-    return over(lambda one: run(False, *one), (orders, states), "loop")
+
+def gather(groups: Sequence[State]) -> State:
+    """The opposite of `place`: all replicas as one stacked state on the host."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *jax.device_get(list(groups)))
 
 
 def epoch(
-    task: Task, plan: Plan, data: Any, states: State, first: int, pace: "Pace"
-) -> Iterator[tuple[int, State]]:
-    """Train to the end of the present epoch, from its step `first` on.
+    task: Task, plan: Plan, data: Any, groups: list[State], first: int, pace: "Pace"
+) -> Iterator[int]:
+    """Train to the end of the present epoch, from its step `first` on; `groups` is updated.
 
-    Yields after every dispatch: steps done in this epoch, and the states; nothing if all replicas
-    have diverged. The states handed in are used up, and so are the yielded ones once the iteration
-    goes on. Where the dispatches are cut changes no bit of the result, so an epoch can be left and
-    taken up at any step.
+    Yields the number of steps done in this epoch after every dispatch; nothing if all replicas
+    have diverged. Where the dispatches are cut changes no bit of the result, so an epoch can be
+    left and taken up at any step.
     """
-    if not states.alive.any():
+    if not any(group.alive.any() for group in groups):
         return
-    orders = _orders(task, states)
+    orders = [_orders(task, group) for group in groups]
+    stride = task.stride if plan.steps == "scan" else 1
     while first < task.steps:
-        count = min(pace.count, task.steps - first)
+        count = min(max(stride, pace.count // stride * stride), task.steps - first)
         began = time.monotonic()
-        states = jax.block_until_ready(advance(task, plan, data, orders, states, count))
+        for i, order in enumerate(orders):
+            if plan.steps == "scan":
+                groups[i] = _scan(task, data, order, groups[i], jnp.int32(count // stride))
+            else:
+                for _ in range(count):
+                    groups[i] = _single(task, data, order, groups[i])
+        jax.block_until_ready(groups)
         pace.tell(time.monotonic() - began)
         first += count
-        yield first, states
+        yield first
 
 
 @dataclasses.dataclass

@@ -6,17 +6,21 @@ more than another key.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from llfc_jax.networks import init
 from llfc_jax.training.recipe import Recipe
 
-INIT, ORDER, AUGMENT, DROPOUT, BRANCH = range(5)  # streams: fold_in(key, stream), then what varies
+# Streams of a replica's randomness: fold_in(key, stream), then the epoch (ORDER), the step
+# (AUGMENT, DROPOUT) or the step and the branch's number (BRANCH).
+INIT, ORDER, AUGMENT, DROPOUT, BRANCH = range(5)
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +32,7 @@ class State:
         variables: {'params': ..., 'batch_stats': ...}.
         opt_state: the optimiser's state, which holds the schedule's position.
         step: steps done, int32 [].
-        key: what its randomness derives from, a typed key [].
+        key: data of the typed key that its randomness derives from, uint32 [2].
         alive: False once its loss or gradient was not finite; it then stays as it was before
             that step, bool [].
         loss: training loss summed over the steps of each epoch, float32 [epochs].
@@ -38,80 +42,66 @@ class State:
 
     variables: Any
     opt_state: Any
-    step: jax.Array
-    key: jax.Array
-    alive: jax.Array
-    loss: jax.Array
-    correct: jax.Array
+    step: Any
+    key: Any
+    alive: Any
+    loss: Any
+    correct: Any
+
+    def stream(self, number: int) -> jax.Array:
+        """The key of one stream of randomness."""
+        return jax.random.fold_in(jax.random.wrap_key_data(self.key), number)
 
 
+@partial(jax.jit, static_argnames=("module", "recipe", "shape", "steps_per_epoch"))
 def create(
-    module: nn.Module, recipe: Recipe, key: jax.Array, x: Any, steps_per_epoch: int
+    module: nn.Module,
+    recipe: Recipe,
+    key: jax.Array,
+    shape: tuple[int, ...],
+    steps_per_epoch: int,
 ) -> State:
     """A replica before its first step, its weights drawn from `fold_in(key, INIT)`.
 
     Args:
         module: the network.
         recipe: how it is to be trained.
-        key: the replica's key.
-        x: a batch of inputs, or its shape.
+        key: the replica's key, typed.
+        shape: of one input, such as (28, 28, 1).
         steps_per_epoch: steps in one epoch, for the schedule.
 
     Raises:
         DataError, ConfigError: if the network does not fit the inputs (`networks.init`).
     """
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     variables = init(module, jax.random.fold_in(key, INIT), x)
     return State(
         variables=variables,
         opt_state=recipe.transformation(steps_per_epoch).init(variables["params"]),
         step=jnp.zeros((), jnp.int32),
-        key=key,
+        key=jax.random.key_data(key),
         alive=jnp.ones((), bool),
         loss=jnp.zeros(recipe.epochs, jnp.float32),
         correct=jnp.zeros(recipe.epochs, jnp.int32),
     )
 
 
-def fork(state: State, branch: int | jax.Array) -> State:
+def fork(state: State, branch: int) -> State:
     """A branch that goes on from a trunk: the same in all but its randomness from here on.
 
     Weights, optimiser state, schedule position, BatchNorm statistics and history are the trunk's;
     data order, augmentation and dropout derive from a key of the branch's own, which depends on
     the trunk's key, the step of the fork and the branch's number.
     """
-    stream = jax.random.fold_in(state.key, BRANCH)
-    key = jax.random.fold_in(jax.random.fold_in(stream, state.step), branch)
-    return dataclasses.replace(state, key=key)
+    key = jax.random.fold_in(jax.random.fold_in(state.stream(BRANCH), state.step), branch)
+    return dataclasses.replace(state, key=jax.random.key_data(key))
 
 
-@partial(jax.jit, static_argnames=("module", "recipe", "shape", "steps_per_epoch"))
-def create_all(
-    module: nn.Module,
-    recipe: Recipe,
-    keys: jax.Array,
-    shape: tuple[int, ...],
-    steps_per_epoch: int,
-) -> State:
-    """`create` for several keys [replicas] and one shape of inputs; a leading axis on each leaf."""
-    x = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.vmap(lambda key: create(module, recipe, key, x, steps_per_epoch))(keys)
+def stack(states: Sequence[State]) -> State:
+    """Several replicas as one state with a leading axis, on the host."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(list(states)))
 
 
-@jax.jit
-def regroup(states: State, rows: jax.Array, branches: jax.Array) -> State:
-    """New replicas out of old ones: each a copy that goes on alike, or a fork.
-
-    Args:
-        states: replicas.
-        rows: which of them each new replica continues, int32 [new].
-        branches: its branch number, or -1 where it goes on with the same randomness, int32 [new].
-    """
-    states = jax.tree.map(lambda leaf: leaf[rows], states)
-    forked = jax.vmap(fork)(states, branches)
-    return dataclasses.replace(states, key=jnp.where(branches < 0, states.key, forked.key))
-
-
-@jax.jit
-def take(states: State, index: int | jax.Array) -> State:
-    """One replica out of several."""
-    return jax.tree.map(lambda leaf: leaf[index], states)
+def unstack(states: State) -> list[State]:
+    """The replicas of a stacked state on the host, one by one."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(len(states.step))]

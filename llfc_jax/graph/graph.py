@@ -34,10 +34,13 @@ class Graph:
     Attributes:
         program: the flat list of equations.
         sites: its named values, in the order in which they are computed.
+        sample_axes: the axis along which the samples stand in each value, by number; None where
+            there is none.
     """
 
     program: Program
     sites: tuple[Site, ...]
+    sample_axes: Mapping[int, int | None]
 
     @functools.cached_property
     def by_name(self) -> dict[str, Site]:
@@ -190,12 +193,27 @@ class Values:
         return Values(self.graph, values)
 
 
+def rows(graph: Graph, number: int, value: Any) -> jax.Array:
+    """A value as one row per sample: [n, d], the samples' own axes flattened.
+
+    Args:
+        graph: the traced network.
+        number: which value of the trace it is, or has the layout of.
+        value: the array itself.
+
+    Raises:
+        GraphError: the value holds no samples.
+    """
+    axis = graph.sample_axes[number]
+    if axis is None:
+        raise GraphError("a value without a sample axis has no features")
+    n = graph.program.avals[graph.program.input].shape[0]
+    return jnp.moveaxis(value, axis, 0).reshape(n, -1)
+
+
 def features(values: Values, site: Site) -> jax.Array:
-    """A site's value as one row per sample: [n, d], the samples' own axes flattened."""
-    value = values.all[site.value]
-    assert site.sample_axis is not None
-    n = values.graph.program.avals[values.graph.program.input].shape[0]
-    return jnp.moveaxis(value, site.sample_axis, 0).reshape(n, -1)
+    """What is read at a site, a row per sample: [n, d]."""
+    return rows(values.graph, site.value, values.all[site.value])
 
 
 def _sample_axes(program: Program, other: Program | None) -> dict[int, int | None]:
@@ -247,4 +265,5 @@ def trace(apply: Apply, variables: Any, x: Any) -> Graph:
             other = None
     except GraphError:
         other = None
-    return Graph(program, find_sites(program, _sample_axes(program, other)))
+    sample_axes = _sample_axes(program, other)
+    return Graph(program, find_sites(program, sample_axes), sample_axes)

@@ -135,6 +135,31 @@ def _layer_names(paths: tuple[str, ...], weights: Iterable[int]) -> dict[int, st
     }
 
 
+def layer_paths(program: Program, sites: Iterable[Site]) -> dict[str, tuple[str, ...]]:
+    """The leaves of each layer, by its name: a norm's go with the layer used before it.
+
+    Every leaf that the network uses belongs to exactly one layer; those used before any layer
+    (an embedding, say) are a layer called `input`.
+    """
+    layer_at = {s.equation: s.name for s in sites if s.kind == "linear"}
+    number = dict(zip(program.leaves, program.paths, strict=True))
+    of_value: dict[int, set[str]] = {n: {p} for n, p in number.items()}
+    groups: dict[str, list[str]] = {}
+    taken: set[str] = set()
+    current = "input"
+    for i, eq in enumerate(program.equations):
+        current = layer_at.get(i, current)
+        from_ = set().union(*(of_value.get(a, set()) for a in eq.inputs if not is_literal(a)))
+        if i in layer_at or any(a not in of_value for a in eq.inputs if not is_literal(a)):
+            new = from_ - taken
+            if new:
+                groups.setdefault(current, []).extend(p for p in program.paths if p in new)
+            taken |= new
+        else:  # made of parameters alone: who uses it decides
+            of_value.update(dict.fromkeys(eq.outputs, from_))
+    return {name: tuple(paths) for name, paths in groups.items()}
+
+
 def find_sites(program: Program, sample_axes: dict[int, int | None]) -> tuple[Site, ...]:
     """Name the sites of a program, in the order in which they are computed."""
     found = origins(program)

@@ -80,6 +80,7 @@ class Step:
         y: labels [n].
         weight: 1 for a sample, 0 for padding [n].
         walk: maps `fn(alpha, values of θ_alpha)` over the line, results stacked along α.
+        grid: maps `fn(alpha)` over the line without running the network there.
     """
 
     graph: Graph
@@ -89,10 +90,21 @@ class Step:
     y: jax.Array
     weight: jax.Array
     walk: Callable[[Callable[[jax.Array, Values], Any]], Any]
+    grid: Callable[[Callable[[jax.Array], Any]], Any]
 
 
 # A kernel takes a `Step` and the measure's static options and returns what `stream.fold` merges.
 Kernel = Callable[..., Any]
+
+
+def stack(parts: Sequence[Any]) -> Any:
+    """Trees of one structure, stacked leaf by leaf along a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+
+def by_layer(stacked: Any) -> np.ndarray:
+    """[alphas, layers], as kernels stack it, as [layers, alphas]."""
+    return np.asarray(stacked).T
 
 
 @functools.lru_cache(maxsize=64)
@@ -111,7 +123,8 @@ def compiled(kernel: Kernel, apply: Apply, how: How, static: tuple[tuple[str, An
             return over(at, points, how)
 
         ends = graph.evaluate(a, x), graph.evaluate(b, x)
-        return kernel(Step(graph, *ends, x, y, weight, walk), **dict(static))
+        grid = functools.partial(over, xs=points[0], how=how)
+        return kernel(Step(graph, *ends, x, y, weight, walk, grid), **dict(static))
 
     return run
 

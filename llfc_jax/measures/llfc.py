@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from llfc_jax.graph import Graph, Site, Values, features, trace
-from llfc_jax.measures.line import ALPHAS, Step, line
+from llfc_jax.measures.line import ALPHAS, Step, by_layer, line, stack
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.similarity import absolute, compare, pooled, products
+from llfc_jax.measures.similarity import absolute, from_sums, pool, pooled, scale_of, sums
 from llfc_jax.measures.stream import Batches, moments, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
@@ -125,21 +125,21 @@ def llfc(
     return LLFC(
         layers=names,
         alphas=path.alphas,
-        distance=by_layer(mean(distance)),
+        distance=by_layer(distance.average),
         distance_std=by_layer(distance.std),
-        distance_abs=by_layer(mean(distance_abs)),
+        distance_abs=by_layer(distance_abs.average),
         distance_abs_std=by_layer(distance_abs.std),
-        baseline=mean(baseline),
+        baseline=baseline.average,
         baseline_std=baseline.std,
-        baseline_abs=mean(baseline_abs),
-        coefficient=by_layer(mean(coefficient)),
+        baseline_abs=baseline_abs.average,
+        coefficient=by_layer(coefficient.average),
         coefficient_std=by_layer(coefficient.std),
         pooled_distance=by_layer(of_line.distance),
         pooled_coefficient=by_layer(of_line.coefficient),
         pooled_baseline=of_ends.distance,
         left_out=by_layer(n - distance.count),
         telling=better_than_chance(accuracies, found["classes"], n)
-        & (mean(baseline) >= SAME)
+        & (baseline.average >= SAME)
         & ~holds_always,
         accuracy_a=np.asarray(accuracies[0]),
         accuracy_b=np.asarray(accuracies[1]),
@@ -155,16 +155,6 @@ def _linear_in_parameters(graph: Graph, site: Site) -> bool:
     return graph.program.equations[site.equation].inputs[site.data] not in graph.parametric
 
 
-def by_layer(stacked: Any) -> np.ndarray:
-    """[alphas, layers] as [layers, alphas]."""
-    return np.asarray(stacked).T
-
-
-def mean(of: Any) -> np.ndarray:
-    """The mean; NaN where nothing counted."""
-    return np.where(of.count > 0, of.mean, np.nan)
-
-
 def better_than_chance(accuracies: Sequence[float], classes: np.ndarray, n: float) -> bool:
     """Whether both ends do better than always naming the most frequent class."""
     chance = float(classes.max() / n)
@@ -172,28 +162,28 @@ def better_than_chance(accuracies: Sequence[float], classes: np.ndarray, n: floa
     return all(accuracy > chance + margin for accuracy in accuracies)
 
 
-def _stack(parts: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *parts)
-
-
 def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
     chosen = [step.graph[name] for name in sites]
     of_a = [features(step.a, site) for site in chosen]
     of_b = [features(step.b, site) for site in chosen]
+    scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
     w = step.weight
 
-    def against(u: jax.Array, v: jax.Array) -> Any:
-        rows = compare(u, v)
+    def against(u: jax.Array, v: jax.Array, scale: jax.Array) -> Any:
+        squares = sums(u, v, scale)
+        rows = from_sums(squares)
         many = (rows.distance, rows.coefficient, absolute(rows.distance))
-        return tuple(moments(x, w) for x in many), products(u, v, w)
+        return tuple(moments(x, w) for x in many), pool(squares, w)
 
     def at(alpha: jax.Array, values: Values) -> Any:
-        mixed = [(alpha * p + (1 - alpha) * q) for p, q in zip(of_a, of_b, strict=True)]
-        pairs = zip(chosen, mixed, strict=True)
-        return _stack([against(features(values, site), m) for site, m in pairs])
+        return stack([
+            against(features(values, site), alpha * p + (1 - alpha) * q, scale)
+            for site, p, q, scale in zip(chosen, of_a, of_b, scales, strict=True)
+        ])  # fmt: skip
 
     on_line, pooled_line = step.walk(at)
-    ends, pooled_ends = _stack([against(p, q) for p, q in zip(of_a, of_b, strict=True)])
+    both = zip(of_a, of_b, scales, strict=True)
+    ends, pooled_ends = stack([against(p, q, scale) for p, q, scale in both])
     logits = step.a.output, step.b.output
     return {
         "line": on_line,

@@ -1,9 +1,13 @@
 """How alike two features are: cosine distance, coefficient and relative distance.
 
-All of them row by row ([n, d] against [n, d], a row per sample) and pooled over all rows. Cosine
-distances are computed as ½ |u/|u| - v/|v||², which keeps its digits where 1 - cos would be lost
-in float32's rounding (below 1e-7), and rows are divided by their largest entry first, so that
-features from 1e-20 to 1e20 neither overflow nor vanish.
+All of them row by row ([n, d] against [n, d], a row per sample) and pooled over all rows, from
+three sums per row: <u,u>, <v,v> and <u-v,u-v>. The cosine distance
+
+    1 - cos(u, v) = (|u-v|² - (|u| - |v|)²) / (2 |u| |v|)
+
+keeps its digits where 1 - <u,v>/(|u||v|) would be lost in float32's rounding (below 1e-7). Rows are
+divided by a scale of their own first, so that features from 1e-20 to 1e20 neither overflow nor
+vanish.
 """
 
 from typing import Any, NamedTuple
@@ -29,16 +33,69 @@ class Rows(NamedTuple):
     relative: Any
 
 
+class Sums(NamedTuple):
+    """Squares of every row, in units of its scale squared.
+
+    Attributes:
+        uu: <u, u> [n].
+        vv: <v, v> [n].
+        dd: <u - v, u - v> [n].
+        scale: what the rows were divided by [n].
+    """
+
+    uu: jax.Array
+    vv: jax.Array
+    dd: jax.Array
+    scale: jax.Array
+
+
 def wide(x: jax.Array) -> jax.Array:
     """The array in float32 at least (float64 stays)."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _scaled(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows divided by their largest entry, and that entry (1 where a row is zero)."""
-    largest = jnp.abs(u).max(-1, keepdims=True)
-    largest = jnp.where(largest > 0, largest, 1)
-    return u / largest, largest
+def scale_of(*parts: jax.Array) -> jax.Array:
+    """The largest entry of each row over several arrays [n, d]; 1 where all are zero."""
+    largest = [jnp.abs(wide(part)).max(-1) for part in parts]
+    largest = jnp.stack(largest).max(0)
+    return jnp.where(largest > 0, largest, 1)
+
+
+def sums(
+    u: jax.Array, v: jax.Array, scale: jax.Array | None = None, gap: jax.Array | None = None
+) -> Sums:
+    """The squares that every comparison of row i of u with row i of v is made of.
+
+    Args:
+        u: features [n, d].
+        v: features [n, d].
+        scale: about the size of the entries of each row [n]; the largest entry if None. Within
+            a factor of 1e18 of it either way nothing is lost.
+        gap: u - v, where it is known to more digits than the subtraction would give.
+    """
+    u, v = wide(u), wide(v)
+    scale = scale_of(u, v) if scale is None else scale
+    by = (1 / scale)[:, None]
+    u, v = u * by, v * by
+    gap = u - v if gap is None else wide(gap) * by
+    return Sums((u * u).sum(-1), (v * v).sum(-1), (gap * gap).sum(-1), scale)
+
+
+def from_sums(of: Any, xp: Any = jnp) -> Rows:
+    """Distance, coefficient and relative distance from <u,u>, <v,v> and |u-v|²."""
+    nan = xp.nan
+    some_u, some_v = of.uu > 0, of.vv > 0
+    both = some_u & some_v
+    u = xp.sqrt(xp.where(both, of.uu, 1))
+    v = xp.sqrt(xp.where(both, of.vv, 1))
+    distance = (of.dd - (u - v) ** 2) / (2 * u * v)
+    # Where the lengths differ by orders of magnitude, |u-v|² no longer holds the angle.
+    uv = (of.uu + of.vv - of.dd) / 2
+    return Rows(
+        xp.where(both, xp.clip(distance, 0, 2), nan),
+        xp.where(some_v, uv / xp.where(some_v, of.vv, 1), nan),
+        xp.where(both, of.dd / (u * v), nan),
+    )
 
 
 def compare(u: jax.Array, v: jax.Array) -> Rows:
@@ -47,27 +104,13 @@ def compare(u: jax.Array, v: jax.Array) -> Rows:
     Args:
         u: features [n, d].
         v: features [n, d]; the coefficient multiplies these.
+
+    Example:
+        >>> rows = compare(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 1.0]]))
+        >>> [round(float(x[0]), 4) for x in rows]
+        [0.2929, 1.0, 0.7071]
     """
-    u, v = wide(u), wide(v)
-    (us, scale_u), (vs, scale_v) = _scaled(u), _scaled(v)
-    norm_u = jnp.sqrt((us * us).sum(-1, keepdims=True))
-    norm_v = jnp.sqrt((vs * vs).sum(-1, keepdims=True))
-    some_u, some_v = norm_u[:, 0] > 0, norm_v[:, 0] > 0
-    unit_u = us / jnp.where(norm_u > 0, norm_u, 1)
-    unit_v = vs / jnp.where(norm_v > 0, norm_v, 1)
-    distance = 0.5 * ((unit_u - unit_v) ** 2).sum(-1)
-    length_u, length_v = (scale_u * norm_u)[:, 0], (scale_v * norm_v)[:, 0]
-    ratio = length_u / jnp.where(some_v, length_v, 1)
-    # |u - v|² / (|u| |v|) = (|u| - |v|)² / (|u| |v|) + 2 (1 - cos), without the cancellation.
-    safe = jnp.where(some_u & some_v, ratio, 1)
-    relative = (safe - 1) * (1 - 1 / safe) + 2 * distance
-    both = some_u & some_v
-    nan = jnp.nan
-    return Rows(
-        jnp.where(both, distance, nan),
-        jnp.where(some_v, ratio * (1 - jnp.where(both, distance, 1)), nan),
-        jnp.where(both, relative, nan),
-    )
+    return from_sums(sums(u, v))
 
 
 def absolute(distance: jax.Array) -> jax.Array:
@@ -75,33 +118,16 @@ def absolute(distance: jax.Array) -> jax.Array:
     return jnp.minimum(distance, 2 - distance)
 
 
-def products(u: jax.Array, v: jax.Array, weight: jax.Array) -> Products:
-    """Inner products of all rows of weight one together, as one long vector each."""
-    keep = weight[:, None] > 0
-    u, v = jnp.where(keep, wide(u), 0), jnp.where(keep, wide(v), 0)
-
-    def scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        largest = jnp.abs(x).max()
-        scale = jnp.where(largest > 0, largest, 1)
-        return x / scale, scale
-
-    d, scale_d = scaled(u - v)
-    (u, scale_u), (v, scale_v) = scaled(u), scaled(v)
-    sums = (jnp.vdot(u, u), jnp.vdot(v, v), jnp.vdot(u, v), jnp.vdot(d, d))
-    return Products(*sums, scale_u, scale_v, scale_d)
+def pool(of: Sums, weight: jax.Array) -> Products:
+    """The rows' squares added up, as of one long vector over all rows of weight one."""
+    scale = jnp.where(weight > 0, of.scale, 0)
+    largest = scale.max()
+    largest = jnp.where(largest > 0, largest, 1)
+    share = (scale / largest) ** 2
+    uu, vv, dd = ((x * share).sum() for x in (of.uu, of.vv, of.dd))
+    return Products(uu, vv, dd, largest)
 
 
 def pooled(of: Products) -> Rows:
     """Distance, coefficient and relative distance of the long vectors (host, float64)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        u, v = np.sqrt(of.uu), np.sqrt(of.vv)
-        lengths = u * v
-        # Where u and v are close, from |u - v|²; elsewhere from <u, v>: each keeps its digits.
-        close = (of.dd - (u - v) ** 2) / (2 * lengths)
-        distance = np.where(close < 0.5, np.maximum(close, 0), 1 - of.uv / lengths)
-        some = lengths > 0
-        return Rows(
-            np.where(some, distance, np.nan),
-            np.where(v > 0, of.uv / of.vv, np.nan),
-            np.where(some, of.dd / lengths, np.nan),
-        )
+    return from_sums(of, np)

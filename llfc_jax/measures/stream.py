@@ -37,6 +37,11 @@ class Moments:
     squares: Any
 
     @property
+    def average(self) -> Any:
+        """The mean; NaN where no sample counted."""
+        return np.where(self.count > 0, self.mean, np.nan)
+
+    @property
     def std(self) -> Any:
         """Standard deviation over samples, with n - 1 (NaN below two samples)."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -54,35 +59,28 @@ class Moments:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Products:
-    """Inner products of long vectors u, v and of their difference, a part at a time.
+    """Squares of two long vectors u, v and of their difference, a part at a time.
 
-    Each part is held divided by its largest entry (`scale_*`), so that float32 neither overflows
-    nor vanishes from 1e-20 to 1e20; `absolute` multiplies them in again, in float64. The
-    difference has its own sum because <u,u> + <v,v> - 2 <u,v> would lose it to rounding.
+    Held divided by `scale` squared, so that float32 neither overflows nor vanishes from 1e-20 to
+    1e20; `absolute` multiplies it in again, in float64. The difference has its own sum because
+    <u,u> + <v,v> - 2 <u,v> would lose it to rounding.
     """
 
     uu: Any
     vv: Any
-    uv: Any
     dd: Any
-    scale_u: Any
-    scale_v: Any
-    scale_d: Any
+    scale: Any
 
     def merge(self, other: "Products") -> "Products":
-        """Products over both parts of the vectors."""
-        return jax.tree.map(lambda p, q: p + q, self.absolute(), other.absolute()).unscaled()
-
-    def unscaled(self) -> "Products":
-        """The same sums, said to be held undivided."""
-        one = np.ones_like(self.uu)
-        return dataclasses.replace(self, scale_u=one, scale_v=one, scale_d=one)
+        """The squares over both parts of the vectors."""
+        p, q = self.absolute(), other.absolute()
+        return Products(p.uu + q.uu, p.vv + q.vv, p.dd + q.dd, p.scale)
 
     def absolute(self) -> "Products":
-        """The sums with their scales multiplied in."""
-        u, v, d = (np.asarray(s, np.float64) for s in (self.scale_u, self.scale_v, self.scale_d))
-        full = (self.uu * u * u, self.vv * v * v, self.uv * u * v, self.dd * d * d)
-        return Products(*full, u, v, d).unscaled()
+        """The squares with the scale multiplied in."""
+        square = np.square(np.asarray(self.scale, np.float64))
+        one = np.ones_like(square)
+        return Products(self.uu * square, self.vv * square, self.dd * square, one)
 
 
 def moments(values: jax.Array, weight: jax.Array) -> Moments:

@@ -1,0 +1,197 @@
+"""Layer-wise connectivity: the line walked in one layer at a time."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.errors import ModeError
+from llfc_jax.execution import How, over, plan
+from llfc_jax.graph import Apply, trace
+from llfc_jax.graph.sites import layer_paths
+from llfc_jax.measures.line import ALPHAS, check_alphas, check_logits
+from llfc_jax.measures.lmc import loss_and_right
+from llfc_jax.measures.measure import Measure
+from llfc_jax.measures.stream import Batches, Progress, fold, padded
+from llfc_jax.modes import check_pair, interpolate
+from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+
+
+@result
+class LayerwiseLMC(Result):
+    """Loss and error where only one layer is interpolated.
+
+    Attributes:
+        layers: layers, or groups of them.
+        alphas: points; at 1 the layer is a's, at 0 it is b's.
+        loss: cross-entropy [layers, alphas].
+        error: share of samples classified wrongly [layers, alphas].
+        loss_barrier: max over α of the loss, minus that of `base` unchanged [layers].
+        error_barrier: the same of the error [layers].
+        samples: number of samples.
+        base: whose parameters all other layers keep.
+    """
+
+    layers: tuple[str, ...] = labels("layer")
+    alphas: tuple[float, ...] = labels("alpha")
+    loss: Any = axes("layers", "alphas")
+    error: Any = axes("layers", "alphas")
+    loss_barrier: Any = axes("layers")
+    error_barrier: Any = axes("layers")
+    samples: int = setting()
+    base: str = setting("a")
+
+
+def layerwise_lmc(
+    apply: Apply,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    groups: dict[str, Sequence[str]] | None = None,
+    base: Literal["a", "b"] = "a",
+    outside: bool = False,
+    over: How | None = None,
+    progress: Progress | None = None,
+) -> LayerwiseLMC:
+    """Walk the line in one layer (or group of layers) while the others stay.
+
+    For a layer l: θ_α = base, but for θ_l = α a_l + (1 - α) b_l. The barrier of a layer is the
+    highest point of its curve above the unchanged `base`.
+
+    Args:
+        apply: `apply(variables, x) -> logits [n, classes]`.
+        a: variables of the mode that α multiplies.
+        b: variables of the other mode.
+        batches: re-iterable pairs (x, labels).
+        alphas: points; the end that is `base` is added.
+        groups: name -> prefixes of the leaves' paths; one group per layer if None, a norm going
+            with the layer before it.
+        base: "a" or "b".
+        outside: allows α outside [0, 1].
+        over: how the loop over layers and points runs; chosen if None.
+        progress: called per batch.
+
+    Raises:
+        ModeError: the modes are no pair, a group without parameters, or a grid that is none.
+
+    Source: Adilova et al. 2024 (layer-wise linear mode connectivity).
+    """
+    if base not in ("a", "b"):
+        raise ModeError(f"base must be 'a' or 'b', not {base!r}")
+    own = 1.0 if base == "a" else 0.0
+    grid = check_alphas((*alphas, own), outside=outside)
+    check_pair(a, b)
+    x, y, _ = next(padded(batches))
+    graph = trace(apply, a, x)
+    check_logits(graph, y)
+    paths = graph.program.paths
+    chosen = groups if groups is not None else layer_paths(graph.program, graph.sites)
+    prefixes = [tuple(group) for group in chosen.values()]
+    masks = np.array([[path.startswith(group) for path in paths] for group in prefixes])
+    for name, mask in zip(chosen, masks, strict=True):
+        if not mask.any():
+            raise ModeError(f"group {name!r} holds no parameters; prefixes are of {paths[0]!r}")
+    how = over or plan(apply, a, x).alphas
+    run = _compiled(apply, how, own)
+    points = (
+        jnp.repeat(jnp.asarray(masks), len(grid), 0),
+        jnp.tile(jnp.asarray(grid, jnp.float32), len(masks)),
+    )
+    loss, right, n = fold(
+        lambda x, y, weight: run(a, b, points, x, y, weight),
+        batches,
+        progress,
+        "one layer at a time",
+    )
+    loss, error = ((v / n).reshape(len(masks), len(grid)) for v in (loss, n - right))
+    at_base = grid.index(own)
+    return LayerwiseLMC(
+        layers=tuple(chosen),
+        alphas=grid,
+        loss=loss,
+        error=error,
+        loss_barrier=loss.max(1) - loss[:, at_base],
+        error_barrier=error.max(1) - error[:, at_base],
+        samples=int(n),
+        base=base,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(apply: Apply, how: How, own: float) -> Any:
+    @jax.jit
+    def run(a: Any, b: Any, points: Any, x: Any, y: Any, weight: Any) -> Any:
+        keep = a if own == 1.0 else b
+
+        def at(point: Any) -> Any:
+            mask, alpha = point
+            mixed, structure = jax.tree.flatten(interpolate(a, b, alpha))
+            leaves = jax.tree.leaves(keep)
+            chosen = [
+                jnp.where(mask[i], m, leaf)
+                for i, (m, leaf) in enumerate(zip(mixed, leaves, strict=True))
+            ]
+            return loss_and_right(apply(jax.tree.unflatten(structure, chosen), x), y, weight)
+
+        loss, right = over(at, points, how)
+        return loss, right, weight.sum()
+
+    return run
+
+
+def _headline(of: LayerwiseLMC) -> dict[str, Any]:
+    return {"layer_barrier": float(np.max(of.error_barrier))}
+
+
+MEASURE = Measure(
+    run=lambda s: layerwise_lmc(
+        s.apply, s.a, s.b, s.batches, alphas=s.alphas, outside=s.outside, progress=s.progress
+    ),
+    section=Section(
+        name="layerwise",
+        title="One layer at a time",
+        text=(
+            "The same walk from network b to network a, but in a single layer, while every other "
+            "layer keeps a's weights. It shows which layers make the barrier: often the "
+            "whole line has one although no single layer does."
+        ),
+        charts=(
+            Chart(
+                name="layerwise_barrier",
+                title="Barrier of each layer",
+                caption="Highest error when this layer alone is interpolated, above the error of "
+                "network a.",
+                x="layer",
+                y={"error_barrier": "error barrier"},
+                x_label="layer, input to output",
+                y_label="error above a's",
+                where={"alpha": 1.0},
+                mark="bars",
+            ),
+            Chart(
+                name="layerwise_curves",
+                title="Error along the line of each layer",
+                caption="α = 1 is network a; at α = 0 this one layer is b's.",
+                x="alpha",
+                y={"error": "error"},
+                x_label="α of that layer",
+                y_label="error",
+                lines="layer",
+            ),
+        ),
+        columns={
+            "layer": "layer",
+            "alpha": "α",
+            "error": "error",
+            "loss": "loss",
+            "error_barrier": "error barrier",
+        },
+    ),
+    headline=_headline,
+    columns={"layer_barrier": "barrier of one layer, worst"},
+)

@@ -150,10 +150,11 @@ class Figure {
     this.panels = panels;
     this.cursors = node("g", { class: "cursors", "aria-hidden": "true" });
     this.stops = panels.map(({ box, label }, index) => {
-      const words = `${label ? `${label}: ` : ""}arrow keys read the values`;
+      const others = panels.length > 1 ? ", page keys change the panel" : "";
+      const words = `${label ? `${label}: ` : ""}arrow keys read the values${others}`;
       const stop = node("rect", {
         class: "stop",
-        tabindex: 0,
+        tabindex: index ? -1 : 0,
         role: "application",
         "aria-label": words,
         "data-panel": index,
@@ -279,7 +280,7 @@ class Figure {
   }
 
   listen() {
-    this.canvas.addEventListener("pointermove", (event) => {
+    const point = (event) => {
       const stop = event.target.closest?.(".stop");
       if (!stop) return this.quiet();
       const frame = this.canvas.getBoundingClientRect();
@@ -289,7 +290,9 @@ class Figure {
       const at = this.panels[index].px;
       const nearest = this.places(index).reduce((a, b) => (Math.abs(at(b) - px) < Math.abs(at(a) - px) ? b : a));
       this.read(index, nearest, py);
-    });
+    };
+    this.canvas.addEventListener("pointermove", point);
+    this.canvas.addEventListener("pointerdown", point);
     this.canvas.addEventListener("pointerleave", () => this.quiet());
     this.canvas.addEventListener("focusout", () => this.quiet());
     this.canvas.addEventListener("focusin", (event) => {
@@ -302,6 +305,14 @@ class Figure {
       if (!event.target.matches(".stop")) return;
       if (event.key === "Escape") return this.quiet();
       const index = Number(event.target.dataset.panel);
+      if (event.key === "PageDown" || event.key === "PageUp") {
+        const next = this.stops[index + (event.key === "PageDown" ? 1 : -1)];
+        if (!next) return;
+        event.preventDefault();
+        this.stops.forEach((stop) => stop.setAttribute("tabindex", stop === next ? 0 : -1));
+        next.focus();
+        return;
+      }
       const places = this.places(index);
       const start = this.reading?.index === index ? places.indexOf(this.reading.x) : -1;
       const moves = { ArrowRight: start + 1, ArrowLeft: start - 1, Home: 0, End: places.length - 1 };

@@ -1,0 +1,59 @@
+import pytest
+
+from llfc_jax.errors import ConfigError
+from llfc_jax.report import comparison
+
+from . import made
+from .test_page import Page
+
+
+def run(name, scale, **details):
+    rows = [row | {"error": row["error"] * scale} for row in made.lmc_rows(aligns=("none",))]
+    llfc = [row | {"distance": row["distance"] * scale} for row in made.llfc_rows(aligns=("none",))]
+    return comparison.Run(name, made.SUMMARY, [(made.LMC, rows), (made.LLFC, llfc)], details)
+
+
+RUNS = [
+    run("width 64", 1.0, seed=0, config={"network": {"width": 64, "depth": 3}}),
+    run("width 512", 0.5, seed=0, config={"network": {"width": 512, "depth": 3}}),
+]
+
+
+def test_one_line_per_run_and_their_own_lines_as_a_choice():
+    (lmc, rows), (llfc, _) = comparison.together(RUNS)
+    assert [row["run"] for row in rows[:: len(rows) // 2]] == ["width 64", "width 512"]
+    assert [chart.lines for chart in (*lmc.charts, *llfc.charts)] == ["run"] * 6
+    assert lmc.charts[0].where == {"split": "test"}
+    assert llfc.charts[1].where == {"alpha": 0.5}
+    assert llfc.charts[2].where == {"layer": "Dense_3"}
+    assert list(llfc.columns)[:2] == ["run", "pair"]
+
+
+def test_only_differences_are_listed():
+    rows, columns = comparison.differing(RUNS)
+    assert rows == [{"name": "config.network.width", "0": "64", "1": "512"}]
+    assert columns == {"name": "setting", "0": "width 64", "1": "width 512"}
+
+
+def test_the_page_holds_all_runs(tmp_path):
+    comparison.write_comparison(
+        tmp_path / "compare.html", RUNS, summary_columns=made.SUMMARY_COLUMNS, lead="Two widths."
+    )
+    parsed = Page((tmp_path / "compare.html").read_text("utf-8"))
+    said = " ".join(parsed.text)
+    for words in ("Runs side by side", "Two widths.", "width 64", "width 512", "network.width"):
+        assert words in said
+    assert len(parsed.all("tr")) > 2 * len(made.SUMMARY)
+    names = parsed.data()["tables"][0]["columns"]["run"]["names"]
+    assert names == ["width 64", "width 512"]
+
+
+def test_a_measure_that_only_one_run_has(tmp_path):
+    less = comparison.Run("less", [], RUNS[0].sections[:1])
+    assert [len(rows) for _, rows in comparison.together([less, RUNS[1]])] == [132, 231]
+    comparison.write_comparison(tmp_path / "compare.html", [less], summary_columns={})
+
+
+def test_names_must_differ(tmp_path):
+    with pytest.raises(ConfigError, match="two runs are called 'width 64'; give each"):
+        comparison.write_comparison(tmp_path / "x.html", [RUNS[0]] * 2, summary_columns={})

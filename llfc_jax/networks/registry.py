@@ -25,24 +25,30 @@ def network(name: str) -> Callable[[M], M]:
     return register
 
 
-def build(name: str, classes: int, **values: Any) -> nn.Module:
+def build(name: str, classes: int | None = None, /, **values: Any) -> nn.Module:
     """A network by name.
 
     Args:
         name: one of `REGISTRY`.
-        classes: number of logits.
+        classes: number of logits; may also be given among the fields.
         **values: the module's own fields, such as `widths=(512, 512)`; lists pass as tuples.
 
     Raises:
         ConfigError: for an unknown name or field, or a value of the wrong type.
 
     Example:
-        >>> build("mlp", classes=10, widths=(32, 32)).widths
+        >>> build("mlp", 10, widths=(32, 32)).widths
         (32, 32)
     """
+    if classes is not None:
+        if values.get("classes", classes) != classes:
+            raise ConfigError(
+                f"network {name!r}: the data has {classes} classes; leave the field 'classes' out"
+            )
+        values["classes"] = classes
     if name not in REGISTRY:
         raise ConfigError(unknown("network", name, REGISTRY))
-    return fields.make(REGISTRY[name], f"network {name!r}", {"classes": classes, **values})
+    return fields.make(REGISTRY[name], f"network {name!r}", values)
 
 
 def init(module: nn.Module, key: jax.Array, x: Any) -> dict[str, Any]:

@@ -1,0 +1,233 @@
+"""Networks: published parameter counts, independent forward passes, options, and bad input."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llfc_jax import networks
+from llfc_jax.errors import ConfigError, DataError
+
+KEY = jax.random.key(0)
+# Smallest useful variant of each network and an input that fits it.
+SMALL = {
+    "mlp": ({"widths": (8, 8)}, (6, 6, 1)),
+    "lenet5": ({}, (12, 12, 1)),
+    "vgg": ({"depth": 11, "width": 0.03, "norm": "batch"}, (32, 32, 1)),
+    "resnet_cifar": ({"width": 0.25}, (8, 8, 1)),
+    "resnet_imagenet": ({"depth": 18, "width": 0.05, "stem": 32}, (8, 8, 1)),
+    "vit": ({"dim": 8, "depth": 1, "heads": 2, "mlp_dim": 16, "dropout": 0.5}, (8, 8, 1)),
+}
+
+
+def parameters(name, shape, classes=10, **values):
+    module = networks.build(name, classes, **values)
+    return networks.count(jax.eval_shape(module.init, KEY, jnp.zeros((1, *shape))))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "values", "count"),
+    [
+        ("mlp", (28, 28, 1), 10, {}, 785 * 512 + 2 * 513 * 512 + 513 * 10),
+        ("lenet5", (28, 28, 1), 10, {}, 61_706),
+        ("vgg", (224, 224, 3), 1000, {"depth": 11}, 132_863_336),
+        ("vgg", (224, 224, 3), 1000, {"depth": 13}, 133_047_848),
+        ("vgg", (224, 224, 3), 1000, {"depth": 16}, 138_357_544),
+        ("vgg", (224, 224, 3), 1000, {"depth": 19, "norm": "batch"}, 143_678_248),
+        ("resnet_cifar", (32, 32, 3), 10, {"depth": 20}, 269_722),
+        ("resnet_cifar", (32, 32, 3), 10, {"depth": 56}, 853_018),
+        ("resnet_cifar", (32, 32, 3), 10, {"depth": 110}, 1_727_962),
+        ("resnet_imagenet", (224, 224, 3), 1000, {"depth": 18}, 11_689_512),
+        ("resnet_imagenet", (224, 224, 3), 1000, {"depth": 34}, 21_797_672),
+        ("resnet_imagenet", (224, 224, 3), 1000, {"depth": 50}, 25_557_032),
+    ],
+)
+def test_parameters_are_as_many_as_published(name, shape, classes, values, count):
+    assert parameters(name, shape, classes, **values) == count
+
+
+def test_width_multiplies_channels():
+    one, four = (parameters("resnet_cifar", (8, 8, 3), width=w) for w in (1, 4))
+    assert 15 < four / one < 16
+    assert parameters("resnet_cifar", (8, 8, 3), width=0.125) < one / 50
+
+
+@pytest.mark.parametrize("name", sorted(networks.REGISTRY))
+def test_each_network_initialises_evaluates_and_trains(name):
+    values, shape = SMALL[name]
+    module = networks.build(name, 3, **values)
+    x = jax.random.normal(KEY, (4, *shape))
+    variables = networks.init(module, KEY, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    logits = module.apply(variables, x)
+    assert logits.shape == (4, 3)
+    assert np.isfinite(logits).all()
+    train = jax.jit(
+        lambda key: module.apply(variables, x, True, rngs={"dropout": key}, mutable=True)
+    )
+    (first, after), (second, _) = (train(jax.random.key(i)) for i in (1, 2))
+    assert "batch_stats" not in variables or not all(
+        np.array_equal(a, b)
+        for a, b in zip(
+            jax.tree.leaves(variables["batch_stats"]),
+            jax.tree.leaves(after["batch_stats"]),
+            strict=True,
+        )
+    )
+    dropped = getattr(module, "dropout", 0) > 0
+    assert np.array_equal(first, second) != dropped
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "resnet_cifar", "vit"])
+def test_bfloat16_computes_near_float32_with_float32_parameters(name):
+    values, shape = SMALL[name]
+    x = jax.random.normal(KEY, (4, *shape))
+    exact, rough = (networks.build(name, 3, dtype=d, **values) for d in (None, jnp.bfloat16))
+    variables = networks.init(rough, KEY, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    assert rough.apply(variables, x).dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.asarray(rough.apply(variables, x), np.float32), exact.apply(variables, x), atol=0.15
+    )
+
+
+def conv(x, kernel, bias, pad):
+    """Convolution by its definition, float64."""
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    k = kernel.shape[0]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), (1, 2))
+    return np.einsum("nhwcij,ijco->nhwo", windows, kernel) + bias
+
+
+def pool(x):
+    n, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2]
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+def test_lenet_and_mlp_compute_what_they_say():
+    x = np.asarray(jax.random.normal(KEY, (3, 15, 13, 2)))
+    module = networks.build("lenet5", 10)
+    variables = networks.init(module, KEY, x)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    y = pool(np.maximum(conv(x, **p["Conv_0"], pad=2), 0))
+    y = pool(np.maximum(conv(y, **p["Conv_1"], pad=0), 0)).reshape(3, -1)
+    for i in range(3):
+        y = np.maximum(y, 0) @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"]
+    np.testing.assert_allclose(module.apply(variables, x), y, atol=1e-5)
+
+    module = networks.build("mlp", 4, widths=[5, 6])
+    variables = networks.init(module, KEY, x)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    y = x.reshape(3, -1)
+    for i in range(3):
+        y = (np.maximum(y, 0) if i else y) @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"]
+    np.testing.assert_allclose(module.apply(variables, x), y, atol=1e-5)
+
+
+def test_padded_shortcut_subsamples_and_adds_zero_channels_on_both_sides():
+    from llfc_jax.networks.resnet_cifar import Block
+
+    block = Block(6, 2, "layer", "pad", "both", None)
+    x = np.abs(np.asarray(jax.random.normal(KEY, (2, 6, 6, 4))))
+    variables = block.init(KEY, x, False)
+    # With the branch's last scale at 0 only the shortcut is left, and x is positive.
+    variables["params"]["norm2"]["scale"] = jnp.zeros(6)
+    expected = np.zeros((2, 3, 3, 6), np.float32)
+    expected[..., 1:5] = x[:, ::2, ::2]
+    np.testing.assert_array_equal(block.apply(variables, x, False), expected)
+
+
+def nested(flat):
+    tree = {}
+    for path, value in flat.items():
+        *parents, leaf = path
+        level = tree
+        for parent in parents:
+            level = level.setdefault(parent, {})
+        level[leaf] = value
+    return {"params": tree}
+
+
+def rebasin_name(key):
+    """Git Re-Basin's parameter name as ours."""
+    parts = key.replace("LayerNorm", "Norm").split("|")
+    if parts[0].startswith("blockgroups"):
+        block = f"stage{int(parts[0][-1]) + 1}_block{parts[1][-1]}"
+        parts = [block, *parts[2:]]
+    if "shortcut" in parts:
+        kind = "conv" if parts[2] == "layers_0" else "norm"
+        parts = [parts[0], f"shortcut_{kind}", parts[3]]
+    return tuple(parts)
+
+
+@pytest.mark.skipif("LLFC_GOLDEN" not in os.environ, reason="LLFC_GOLDEN names no directory")
+@pytest.mark.parametrize("mode", ["A", "B"])
+@pytest.mark.parametrize(
+    ("prefix", "name", "values"),
+    [
+        ("resnet20_w1", "resnet_cifar", {"shortcut": "conv3", "padding": "same"}),
+        ("vgg16_m8", "vgg", {"width": 1 / 8, "hidden": (512, 512), "dropout": 0.0}),
+    ],
+)
+def test_git_re_basin_networks_give_the_same_output(prefix, name, values, mode):
+    folder = Path(os.environ["LLFC_GOLDEN"]) / "rebasin"
+    weights, expected = (
+        np.load(folder / f"{prefix}_{part}.npz") for part in (f"params_{mode}", "results")
+    )
+    module = networks.build(name, 10, norm="layer", **values)
+    variables = nested({rebasin_name(key): weights[key] for key in weights})
+    shapes = jax.eval_shape(module.init, KEY, expected["x"])
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
+    outputs = jax.nn.log_softmax(module.apply(variables, expected["x"]))
+    np.testing.assert_allclose(outputs, expected[f"out_{mode}"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("mpl", {}, "did you mean 'mlp'"),
+        ("mlp", {"width": (4,)}, "did you mean 'widths'"),
+        ("mlp", {"widths": 512}, "widths must be tuple[int, ...], not 512"),
+        ("mlp", {"widths": (4, "5")}, "widths must be"),
+        ("mlp", {"classes": 7}, "leave the field 'classes' out"),
+        ("vgg", {"depth": 12}, "depth must be one of 11, 13, 16, 19, not 12"),
+        ("vgg", {"norm": "batchnorm"}, "norm must be one of 'none', 'batch', 'layer'"),
+        ("vgg", {"width": "wide"}, "width must be float"),
+        ("resnet_cifar", {"parent": None}, "unknown field"),
+    ],
+)
+def test_bad_fields_give_one_line(name, values, words):
+    with pytest.raises(ConfigError) as caught:
+        networks.build(name, 10, **values)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "error"),
+    [
+        ("lenet5", (8, 8, 1), DataError),
+        ("lenet5", (64,), DataError),
+        ("vgg", (28, 28, 1), DataError),
+        ("resnet_cifar", (64,), DataError),
+        ("resnet_imagenet", (64,), DataError),
+        ("vit", (30, 30, 1), DataError),
+    ],
+)
+def test_inputs_that_do_not_fit_give_one_line(name, shape, error):
+    with pytest.raises(error) as caught:
+        networks.init(networks.build(name, 10), KEY, jax.ShapeDtypeStruct((2, *shape), "float32"))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_fails_on_its_input_gives_one_line():
+    module = networks.build("vit", 10, dim=10, heads=4)
+    with pytest.raises(ConfigError, match="multiple of heads"):
+        networks.init(module, KEY, jnp.zeros((1, 8, 8, 1)))
+    with pytest.raises(ConfigError, match="ViT cannot take inputs of shape"):
+        networks.init(networks.build("vit", 10, patch=0), KEY, jnp.zeros((1, 8, 8, 1)))

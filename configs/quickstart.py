@@ -21,6 +21,4 @@ def get_config() -> ConfigDict:
     config.train.update(epochs=20, optimizer="adam", learning_rate=1e-3)
     config.train.update(schedule="constant", weight_decay=0.0)
     config.pairs = ("spawn_k1", "independent")
-    config.measures = ("lmc", "llfc", "ensemble")
-    config.alphas = 11
     return config

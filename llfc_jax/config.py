@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from llfc_jax import fields, matching
-from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax import fields
+from llfc_jax.errors import ConfigError, MatchingError, ModeError, unknown
+from llfc_jax.matching import METHODS, check_options
 from llfc_jax.measures import MEASURES
 from llfc_jax.measures.line import check_alphas
 from llfc_jax.measures.renormalise import CHOICES
 from llfc_jax.networks import REGISTRY
 from llfc_jax.training import Recipe, parse_pair
 
-METHODS = getattr(matching, "METHODS", {})  # TEMPORARY
 SPLITS = ("train", "test")
 UNALIGNED = "none"
 
@@ -95,7 +95,7 @@ class Config:
     pairs: tuple[str, ...] = ("spawn_k1", "independent")
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    measures: tuple[str, ...] = ("lmc", "llfc", "ensemble")
+    measures: tuple[str, ...] = tuple(MEASURES)
     alphas: int | tuple[float, ...] = 11
     measure: Measuring = dataclasses.field(default_factory=Measuring)
     checkpoint_every: int = 1
@@ -164,6 +164,11 @@ def _check_names(config: Config) -> None:
     for field in ("measures", "align", "pairs"):
         if not getattr(config, field):
             raise ConfigError(f"config.{field} is empty; name at least one")
+    for method, options in config.match.items():
+        try:
+            check_options(method, options)
+        except MatchingError as error:
+            raise ConfigError(f"config.match.{method}: {error}") from error
     for pair in config.pairs:
         parse_pair(pair, config.train.epochs)
     if len(set(config.pairs)) != len(config.pairs):

@@ -118,7 +118,8 @@ def _measure(
 
     def b() -> Any:  # permuted only when something has still to be measured
         if not aligned:
-            aligned.append(_align(config, reporter, apply, pair, method, batches["train"], label))
+            train = batches["train"]
+            aligned.append(_align(config, workdir, reporter, apply, pair, method, train))
         return aligned[0]
 
     headline: Row = {}
@@ -159,21 +160,28 @@ def _measure(
 
 def _align(
     config: Config,
+    workdir: Workdir,
     reporter: Reporter,
     apply: Any,
     pair: training.Pair,
     method: str,
     batches: data.Batches,
-    label: str,
 ) -> Any:
-    """b, permuted towards a."""
+    """b, permuted towards a; the permutation is kept, and used again by a run that goes on."""
     if method == UNALIGNED:
         return pair.b
+    file = workdir.path / "permutations" / f"{pair.name}-{method}.npz"
+    if file.exists():
+        spec, permutation = matching.load(file)
+        return spec.apply(permutation, pair.b)
+    x, _ = next(iter(batches))
+    spec = matching.permutation_spec(apply, pair.a, x)
+    reporter.say(f"matching {pair.name} by {method}")
     key = jax.random.fold_in(jax.random.key(config.seed), MATCHING_STREAM)
-    reporter.say(f"matching {label}")
-    return matching.align(
-        method, key, apply, pair.a, pair.b, batches, **config.match.get(method, {})
-    )
+    options = config.match.get(method, {})
+    found = matching.align(method, key, apply, spec, pair.a, pair.b, batches, **options)
+    spec.save(file, found.permutation)
+    return spec.apply(found.permutation, pair.b)
 
 
 def _columns(config: Config) -> dict[str, str]:

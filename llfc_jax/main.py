@@ -21,6 +21,17 @@ WORKDIR = flags.DEFINE_string(
 )
 QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
 
+# The summary's columns that fit a terminal; the page and summary.json have them all.
+SHOWN = (
+    "pair",
+    "align",
+    "error_a",
+    "error_b",
+    "error_barrier",
+    "llfc_median",
+    "llfc_ratio",
+    "verdict",
+)
 MISTAKE, INTERRUPTED = 2, 130
 
 
@@ -54,7 +65,9 @@ def _run(console: Console) -> None:
     with claim(workdir, config.to_dict()) as held, Reporter(console, quiet=QUIET.value) as reporter:
         outcome = experiment.run(config, held, reporter)
     out = Console()
-    table.show(outcome.summary, outcome.columns, console=out)
+    table.show(
+        outcome.summary, {k: outcome.columns[k] for k in SHOWN if k in outcome.columns}, console=out
+    )
     for verdict in experiment.verdicts(outcome.summary):
         out.print(verdict.text.replace("`", ""), highlight=False, markup=False, soft_wrap=True)
     out.print(f"report: {held.path / 'report.html'}", highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ permutation of one mode towards another by any of `METHODS`.
 """
 
 from llfc_jax.matching.activation import activation_matching
-from llfc_jax.matching.assignment import assign
+from llfc_jax.matching.assignment import assign, assign_again
 from llfc_jax.matching.axes import Permutation
 from llfc_jax.matching.derive import check, derive, permutation_spec
 from llfc_jax.matching.methods import METHODS, Method, align, check_options
@@ -23,6 +23,7 @@ __all__ = [
     "activation_matching",
     "align",
     "assign",
+    "assign_again",
     "check",
     "check_options",
     "derive",

@@ -212,7 +212,8 @@ def _solved(spec: PermutationSpec, scores: Scores, solver: Solver) -> Matching:
         total = {
             name: _total(spec, permutation, name, scores, name in alone) for name in (root, *inside)
         }
-        permutation |= solve_family(spec, root, inside, total, solver)
+        prices = jnp.zeros(spec.shape(root))
+        permutation |= solve_family(spec, root, inside, total, prices, solver)[0]
         for name, matrix in total.items():
             objective += value_of(matrix, composite(spec, permutation, name))
     return Matching(permutation, objective, objective[None], jnp.array(1), "activation")

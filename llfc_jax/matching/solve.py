@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from llfc_jax.matching.assignment import Solver, assign
+from llfc_jax.matching.assignment import Solver, assign, assign_again
 from llfc_jax.matching.axes import Permutation
 from llfc_jax.matching.spec import PermutationSpec
 
@@ -43,8 +43,9 @@ def solve_family(
     root: str,
     inside: tuple[str, ...],
     scores: dict[str, jax.Array],
+    prices: jax.Array,
     solver: Solver = "auto",
-) -> dict[str, jax.Array]:
+) -> tuple[dict[str, jax.Array], jax.Array]:
     """The best joint permutation of a group and the groups inside it, exactly.
 
     The best order within place h, if it takes the parent's unit k, is an assignment of its own;
@@ -55,7 +56,11 @@ def solve_family(
         root: the group that is inside no other.
         inside: the groups inside it.
         scores: [..., n, n] per group, n = `units_in_all`.
+        prices: [..., size of root], from the last call with scores like these; zeros at first.
         solver: see `assign`.
+
+    Returns:
+        The permutation of each group of the family, and the prices for the next call.
     """
     outer = scores[root]
     *batch, places = outer.shape[:-1]
@@ -67,9 +72,9 @@ def solve_family(
         found = assign(pairs, solver)
         outer = outer + value_of(pairs, found)
         within[name] = found
-    index = assign(outer, solver)
+    index, prices = assign_again(outer, prices, solver)
     chosen = {
         name: jnp.take_along_axis(found, index[..., :, None, None], -2, mode="clip")[..., 0, :]
         for name, found in within.items()
     }
-    return {root: index, **chosen}
+    return {root: index, **chosen}, prices

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment import Solver
@@ -66,6 +67,7 @@ class State(NamedTuple):
     """Carry of the ascent; arrays have one leading entry per start."""
 
     permutation: dict[str, jax.Array]
+    prices: list[jax.Array]  # per family: of its last assignment, to start the next one near
     scores: list[jax.Array]  # per edge, as of when it was last built
     stale: jax.Array  # [starts, edges]
     dirty: jax.Array  # [starts, families]: scores have changed since the last assignment
@@ -245,20 +247,31 @@ def ascend(
     def build_all(e: int, permutation: dict[str, jax.Array]) -> jax.Array:
         return jax.vmap(functools.partial(build, e))(permutation)
 
+    # Masks, so that a visit changes the flags in one step: its own edges, the edges that it makes
+    # stale, the families whose scores those are.
+    here = np.eye(groups, dtype=bool)
+    reach = []
+    for family in range(groups):
+        mine = np.array([plan.family_of[e.group] == family for e in plan.edges], bool)
+        enters = np.array([family in plan.touches(e) for e in plan.edges], bool)
+        near = np.zeros(groups, bool)
+        near[[plan.family_of[e.group] for e in plan.edges if family in plan.touches(e)]] = True
+        reach.append((mine, enters, near))
+
     def visit(family: int, state: State) -> State:
         root, inside = plan.families[family]
         members = (root, *inside)
-        scores, own = list(state.scores), []
-        for e, edge in enumerate(plan.edges):
-            if edge.group in members:
-                own.append(e)
-                scores[e] = jax.lax.cond(
-                    state.stale[:, e].any(),
-                    lambda p, old, e=e: build_all(e, p),
-                    lambda p, old: old,
-                    state.permutation,
-                    scores[e],
-                )
+        scores = list(state.scores)
+        own = [e for e, edge in enumerate(plan.edges) if edge.group in members]
+        outdated = state.stale.any(0)
+        for e in own:
+            scores[e] = jax.lax.cond(
+                outdated[e],
+                lambda p, old, e=e: build_all(e, p),
+                lambda p, old: old,
+                state.permutation,
+                scores[e],
+            )
         total = {
             name: constant[name][None]
             + sum((scores[e] for e in own if plan.edges[e].group == name), jnp.zeros((1, 1, 1)))
@@ -266,7 +279,7 @@ def ascend(
         }
         total = {name: jnp.broadcast_to(t, (starts, *t.shape[1:])) for name, t in total.items()}
         old = {name: state.permutation[name] for name in members}
-        new = solve_family(spec, root, inside, total, solver)
+        new, prices = solve_family(spec, root, inside, total, state.prices[family], solver)
         gain = _gain(spec, members, total, old, new)
         moved = {**state.permutation, **new}
         for e in own:  # a weight from the group to itself: the scores were a linearisation
@@ -280,15 +293,14 @@ def ascend(
         for name in members:
             keep = accept.reshape(-1, *[1] * (new[name].ndim - 1))
             permutation[name] = jnp.where(keep, new[name], old[name])
-        stale, dirty = state.stale.at[:, jnp.array(own, int)].set(False), state.dirty
-        dirty = dirty.at[:, family].set(False)
-        for e, edge in enumerate(plan.edges):
-            if family in plan.touches(edge):
-                stale = stale.at[:, e].set(stale[:, e] | accept)
-                neighbour = plan.family_of[edge.group]
-                dirty = dirty.at[:, neighbour].set(dirty[:, neighbour] | (gain > tolerance))
+        mine, enters, near = reach[family]
+        moves = accept[:, None]
+        matters = (gain > tolerance)[:, None]
+        stale = state.stale & ~mine | enters & moves
+        dirty = state.dirty & ~here[family] | near & matters
         return state._replace(
             permutation=permutation,
+            prices=[prices if f == family else p for f, p in enumerate(state.prices)],
             scores=scores,
             stale=stale,
             dirty=dirty,
@@ -325,6 +337,7 @@ def ascend(
     steps = max_sweeps if order is None else -(-len(order) // max(1, groups))
     state = State(
         permutation=start,
+        prices=[jnp.zeros((starts, size[root])) for root, _ in plan.families],
         scores=[jnp.zeros((starts, size[e.group], size[e.group])) for e in plan.edges],
         stale=jnp.ones((starts, len(plan.edges)), bool),
         dirty=jnp.ones((starts, groups), bool),

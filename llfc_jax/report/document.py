@@ -10,7 +10,7 @@ from llfc_jax.report import markup, style
 from llfc_jax.report.markup import escape, tag
 from llfc_jax.results import write_text
 
-SCRIPTS = ("grammar.js", "draw.js", "page.js")
+SCRIPTS = ("grammar.js", "draw.js", "controls.js", "reader.js", "figure.js", "page.js")
 READ_DATA = "const DATA = JSON.parse(document.getElementById('data').textContent);"
 
 

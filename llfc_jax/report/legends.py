@@ -16,6 +16,7 @@ from llfc_jax.report import grammar, style
 from llfc_jax.results import Chart
 
 Entry = Line2D | Patch
+_NOTHING = object()
 LINE = 0.17  # height of one line of the legend, inches
 
 
@@ -60,20 +61,25 @@ def _look(colour: str, index: int, shape: int) -> Look:
 def entries(chart: Chart, plan: grammar.Plan) -> list[Entry]:
     """The legend's entries: the y columns, then the lines unless a strip of colours shows them."""
     shown = [(s.y, s.line) for panel in plan.panels for s in panel.series]
+    several = len(plan.lines) > 1
     made: list[Entry] = []
     for index, (y, label) in enumerate(chart.y.items()):
-        lines = [line for column, line in shown if column == y]
-        if lines and (len(chart.y) > 1 or not plan.lines):
-            grey = any(line is not None for line in lines) and len(plan.lines) > 1
-            how = _look(style.SOFT, index, index) if grey else look(chart, plan, y, lines[0])
-            made.append(_entry(chart, how, label))
-    if 1 < len(plan.lines) <= grammar.NAMES:
-        drawn = {line: y for y, line in reversed(shown) if line is not None}
+        first = next((line for column, line in shown if column == y), _NOTHING)
+        if first is _NOTHING or (len(chart.y) == 1 and first is not None):
+            continue
+        if first is None:
+            words = f"{label}, for every {chart.lines}" if several else label
+            made.append(_entry(chart, look(chart, plan, y, None), words))
+        else:
+            colour = style.SOFT if several else look(chart, plan, y, first).colour
+            made.append(_entry(chart, _look(colour, index, index), label))
+    if several and len(plan.lines) <= grammar.NAMES:
+        drawn = {line for _, line in shown}
         for line in plan.lines:
             if line in drawn:
                 how = look(chart, plan, next(iter(chart.y)), line)
                 made.append(_entry(chart, how, label_of(chart, line)))
-    return made if len(made) > 1 else []
+    return made if len(made) > 1 or several else []
 
 
 def label_of(chart: Chart, line: Any) -> str:

@@ -101,6 +101,12 @@ def test_values_by_keyboard_and_pointer(text, tmp_path):
     script = """
       const stop = document.querySelectorAll('#figure-4 .stop')[0];
       stop.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
+      const first = document.querySelectorAll('#figure-5 .stop')[0];
+      const press = (target, key) =>
+        target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+      first.focus();
+      press(first, 'PageDown');
+      for (const key of ['Home', 'ArrowDown', 'ArrowDown']) press(document.activeElement, key);
       const box = document.querySelectorAll('#figure-2 .stop')[4].getBoundingClientRect();
       document.querySelectorAll('#figure-2 .stop')[4].dispatchEvent(
         new PointerEvent('pointermove', {
@@ -114,6 +120,10 @@ def test_values_by_keyboard_and_pointer(text, tmp_path):
     spoken = re.search(r'aria-live="polite">([^<]*)', figure(dom, 4))
     assert spoken is not None
     assert spoken[1].startswith(f"spawn_k1 · none; Dense_0; 1 - cosine_alpha {row['distance']:.4g}")
+    spoken = re.search(r'aria-live="polite">([^<]*)', figure(dom, 5))
+    assert spoken is not None
+    assert spoken[1].startswith("spawn_k1 · weight; Dense_0; alpha = 0.")
+    assert len(re.findall(r"1 - cosine_alpha", spoken[1])) == 1  # of eleven lines, the one in front
     tip = figure(dom, 2).split('class="tip"')[1]
     assert "independent · none · alpha = 0.5" in tip
     row = [r for r in made.lmc_rows() if r["pair"] == "independent" and r["alpha"] == 0.5]

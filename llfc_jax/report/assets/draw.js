@@ -81,7 +81,7 @@ function marker({ colour, kind, shape }, x, y) {
   return node("polygon", { points, transform, ...paint });
 }
 
-/** Draws `plan` into a new SVG element, `width` pixels wide; returns it with its panels' geometry. */
+/** Draws `plan` as an SVG element `width` pixels wide; returns it with its panels' geometry. */
 function drawPlan(chart, plan, width, own) {
   const names = plan.names;
   const wanted = names ? Math.max(150, Math.min(320, 10 * names.length + 20)) : 140;
@@ -92,7 +92,8 @@ function drawPlan(chart, plan, width, own) {
   const shared = scaleOf(chart, plan, plan.panels);
   const scales = plan.panels.map((panel) => (own ? scaleOf(chart, plan, [panel]) : shared));
 
-  const tickWidth = 10 + CHARACTER * Math.max(...scales.flatMap((s) => s.ticks.map((t) => t[1].length)));
+  const tickWidth =
+    10 + CHARACTER * Math.max(...scales.flatMap((s) => s.ticks.map((t) => t[1].length)));
   const left = Math.max(26, tickWidth);
   const gap = own ? left + 8 : 16;
   const cell = (width - left - 8 - gap * (columns - 1)) / columns;
@@ -114,7 +115,10 @@ function drawPlan(chart, plan, width, own) {
     svg.append(node("text", { x, y, ...attributes }, words));
   };
   text(`↑ ${chart.y_label}`, 0, 10, { class: "axis" });
-  text(chart.x_label, left + (width - left) / 2, total - 4, { class: "axis", "text-anchor": "middle" });
+  text(chart.x_label, left + (width - left) / 2, total - 4, {
+    class: "axis",
+    "text-anchor": "middle",
+  });
 
   const xs = plan.panels.flatMap((p) => p.series.flatMap((s) => s.points.map((q) => q.x)));
   let [low, high] = names ? [-0.6, names.length - 0.4] : [Math.min(...xs), Math.max(...xs)];
@@ -124,7 +128,12 @@ function drawPlan(chart, plan, width, own) {
 
   const panels = plan.panels.map((panel, index) => {
     const [row, column] = places[index];
-    const box = { x: left + column * (cell + gap), y: top + head + row * (height + head), w: cell, h: height };
+    const box = {
+      x: left + column * (cell + gap),
+      y: top + head + row * (height + head),
+      w: cell,
+      h: height,
+    };
     const scale = scales[index];
     const px = (x) => box.x + pad + ((x - low) / (high - low)) * (box.w - 2 * pad);
     const py = (v) => box.y + box.h * (1 - Math.min(1, Math.max(-0.02, scale.share(v))));
@@ -141,7 +150,11 @@ function drawPlan(chart, plan, width, own) {
       const step = upright ? Math.ceil(11 / (cell / names.length)) : 1;
       for (let i = 0; i < names.length; i += step) {
         const turn = upright
-          ? { transform: `rotate(-90 ${px(i)} ${box.y + box.h + 6})`, "text-anchor": "end", dy: 3.5 }
+          ? {
+              transform: `rotate(-90 ${px(i)} ${box.y + box.h + 6})`,
+              "text-anchor": "end",
+              dy: 3.5,
+            }
           : { "text-anchor": "middle", dy: 10 };
         text(short(names[i]), px(i), box.y + box.h + 6, { class: "tick", ...turn });
       }
@@ -150,12 +163,22 @@ function drawPlan(chart, plan, width, own) {
         text(show(tick), px(tick), box.y + box.h + 16, { class: "tick", "text-anchor": "middle" });
     }
     svg.append(
-      node("line", { class: "base", x1: box.x, x2: box.x + box.w, y1: box.y + box.h, y2: box.y + box.h }),
+      node("line", {
+        class: "base",
+        x1: box.x,
+        x2: box.x + box.w,
+        y1: box.y + box.h,
+        y2: box.y + box.h,
+      }),
     );
     for (const series of panel.series) {
       const look = lookOf(chart, plan, series.y, series.line);
       const points = series.points.map((p) => [px(p.x), isNumber(p.y) ? py(p.y) : NaN]);
-      const group = node("g", { class: "series", "data-y": series.y, "data-line": series.line ?? "" });
+      const group = node("g", {
+        class: "series",
+        "data-y": series.y,
+        "data-line": series.line ?? "",
+      });
       const banded = series.points.filter((p) => p.spread !== null && isNumber(p.y));
       if (chart.mark === "bars") {
         const bar = (0.8 * (box.w / (high - low))) / keys.length;
@@ -176,7 +199,13 @@ function drawPlan(chart, plan, width, own) {
         for (const p of banded) {
           const x = px(p.x) + shift + bar / 2;
           group.append(
-            node("line", { x1: x, x2: x, y1: py(p.y - p.spread), y2: py(p.y + p.spread), class: "whisker" }),
+            node("line", {
+              x1: x,
+              x2: x,
+              y1: py(p.y - p.spread),
+              y2: py(p.y + p.spread),
+              class: "whisker",
+            }),
           );
         }
       } else {
@@ -196,7 +225,11 @@ function drawPlan(chart, plan, width, own) {
             }),
           );
         const seen = points.filter((p) => isNumber(p[1]));
-        if (chart.mark === "dots" || seen.length === 1 || (seen.length <= 25 && plan.lines.length <= DATA.names))
+        if (
+          chart.mark === "dots" ||
+          seen.length === 1 ||
+          (seen.length <= 25 && plan.lines.length <= DATA.names)
+        )
           for (const [x, y] of seen) group.append(marker(look, x, y));
       }
       svg.append(group);

@@ -87,7 +87,9 @@ function makePlan(chart, table, line = null) {
     return { y, line: value, points: made };
   };
   const keys = [...groups.keys()].map((key) => JSON.parse(key));
-  const vary = chart.panels.map((_, c) => c).filter((c) => distinct(keys.map((k) => k[c])).length > 1);
+  const vary = chart.panels
+    .map((_, c) => c)
+    .filter((c) => distinct(keys.map((k) => k[c])).length > 1);
   const panels = [...groups.values()].map((mine, index) => {
     const series = columns.flatMap((y) =>
       (!chart.lines || once.has(y) ? [null] : lines).map((value) => seriesOf(y, value, mine)),
@@ -101,7 +103,15 @@ function makePlan(chart, table, line = null) {
     if (keys.length && !vary.includes(c)) pinned.push([column, keys[0][c]]);
   });
   const drawn = panels.filter((panel) => panel.series.length);
-  return { panels: drawn, pinned, names, lines, ordered, vary: vary.length, ...floorOf(chart, drawn) };
+  return {
+    panels: drawn,
+    pinned,
+    names,
+    lines,
+    ordered,
+    vary: vary.length,
+    ...floorOf(chart, drawn),
+  };
 }
 
 /** The floor of a logarithmic axis, as a power of ten, and how many values are below it. */
@@ -116,7 +126,7 @@ function floorOf(chart, panels) {
   return { floor, clipped: values.filter((v) => v < 10 ** floor * (1 - 1e-9)).length };
 }
 
-/** (row, column) of each panel in at most `most` columns: a table of two panel columns, or wrapped. */
+/** (row, column) of each panel, at most `most` wide: a table of two panel columns, or wrapped. */
 function placesOf(plan, most) {
   if (plan.vary === 2) {
     const across = distinct(plan.panels.map((p) => p.key[0]));

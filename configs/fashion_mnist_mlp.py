@@ -1,7 +1,7 @@
 """Row S1 of the LLFC paper with Fashion-MNIST for MNIST: an MLP 784-512-512-512-10, spawned.
 
 Reproduces: Figures 1 and 2 (LMC and LLFC of a spawned pair), the conditions and stitching.
-Costs: about a minute on two CPU cores, all measures. Needs the data set prepared once; see BUILD.md:
+Costs: about a minute on two CPU cores. Needs the data set prepared once; see BUILD.md:
 `python -m llfc_jax.data.prepare fashion_mnist`.
 Shows: ends and middle alike at about .89 accuracy; features of the middle far closer to the mixture
 than the two ends are to each other.

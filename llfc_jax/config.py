@@ -7,16 +7,18 @@ anything else happens.
 """
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, MatchingError, ModeError, unknown
 from llfc_jax.matching import METHODS, check_options
 from llfc_jax.measures import MEASURES
-from llfc_jax.measures.line import check_alphas
+from llfc_jax.measures.line import ALPHAS, check_alphas
 from llfc_jax.measures.renormalise import CHOICES
 from llfc_jax.networks import REGISTRY
 from llfc_jax.training import Recipe, parse_pair
@@ -83,7 +85,7 @@ class Config:
         align: how b is permuted towards a before measuring: "none" and the matching methods.
         match: options of the matching methods: method -> option -> value.
         measures: what is measured.
-        alphas: points on the line: their number, or the points themselves.
+        alphas: points on the line (`grid(21)` for 21 of them, evenly spaced).
         measure: how it is measured.
         checkpoint_every: epochs between checkpoints.
     """
@@ -96,30 +98,41 @@ class Config:
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     measures: tuple[str, ...] = tuple(MEASURES)
-    alphas: int | tuple[float, ...] = 11
+    alphas: tuple[float, ...] = ALPHAS
     measure: Measuring = dataclasses.field(default_factory=Measuring)
     checkpoint_every: int = 1
-
-    @property
-    def grid(self) -> tuple[float, ...]:
-        """The points on the line."""
-        if isinstance(self.alphas, int):
-            return tuple(i / (self.alphas - 1) for i in range(self.alphas))
-        return self.alphas
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, for JSON."""
         return dataclasses.asdict(self)
 
 
+NESTED: dict[str, Any] = {"data": Data, "measure": Measuring}
+
+
 def base() -> Any:
     """The defaults, a ConfigDict to change; assigning to a field that does not exist raises."""
     defaults = Config().to_dict()
     defaults["train"]["augment"] = {}
+    for name, cls in NESTED.items():
+        for field, hint in fields.hints(cls).items():
+            if defaults[name][field] is None:  # a typed gap, so that a flag can fill it
+                kind = next(t for t in typing.get_args(hint) if t is not type(None))
+                kind = (
+                    str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
+                )
+                defaults[name][field] = placeholder(kind)
     return ConfigDict(defaults, type_safe=False)
 
 
-NESTED: dict[str, Any] = {"data": Data, "measure": Measuring}
+def grid(points: int) -> tuple[float, ...]:
+    """Evenly spaced alphas from 0 to 1.
+
+    Example:
+        >>> grid(3)
+        (0.0, 0.5, 1.0)
+    """
+    return tuple(i / (points - 1) for i in range(points))
 
 
 def check(given: ConfigDict | Mapping[str, Any]) -> Config:
@@ -178,12 +191,8 @@ def _check_names(config: Config) -> None:
 def _check_ranges(config: Config) -> None:
     if config.seed < 0 or config.seed >= 2**32:
         raise ConfigError(f"config.seed must lie in 0 to 2**32 - 1, not {config.seed}")
-    if isinstance(config.alphas, int) and not 2 <= config.alphas <= 10_001:
-        raise ConfigError(
-            f"config.alphas must be 2 or more points, or the points themselves, not {config.alphas}"
-        )
     try:
-        check_alphas(config.grid, outside=config.measure.outside)
+        check_alphas(config.alphas, outside=config.measure.outside)
     except ModeError as error:
         words = str(error).replace("outside=True", "config.measure.outside=True")
         raise ConfigError(f"config.alphas: {words}") from error

@@ -134,7 +134,7 @@ def _measure(
                     b(),
                     batches[split],
                     train_batches=batches["train"],
-                    alphas=config.grid,
+                    alphas=config.alphas,
                     outside=config.measure.outside,
                     sites=config.measure.sites,
                     over=config.measure.over,

@@ -3,15 +3,17 @@
 Any field of the config can be set from here: `--config.seed=1`.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from llfc_jax.errors import ConfigError, LlfcError, unknown
+from llfc_jax.errors import ConfigError, LlfcError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; set its fields with --config.FIELD=VALUE."
@@ -49,9 +51,26 @@ def main(argv: Sequence[str]) -> None:
         _stop("stopped; run the same command again to go on", INTERRUPTED)
 
 
-def _run(console: Console) -> None:
+def _given() -> Any:
+    """The config file's config with the flags applied.
+
+    Raises:
+        ConfigError: there is none, or reading it fails.
+    """
     if CONFIG.value is None:
         raise ConfigError("name a config: --config configs/quickstart.py")
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    if not file.is_file():
+        raise ConfigError(f"there is no config file {file}")
+    try:
+        return CONFIG.value.copy_and_resolve_references()
+    except Exception as error:  # whatever a config file raises, it is its author's mistake
+        cause = error.__cause__ or error
+        raise ConfigError(f"the config file {file} cannot be read: {cause}") from error
+
+
+def _run(console: Console) -> None:
+    given = _given()
     # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
     from llfc_jax import config as configs
     from llfc_jax import experiment
@@ -59,7 +78,7 @@ def _run(console: Console) -> None:
     from llfc_jax.report import table
     from llfc_jax.workdir import claim
 
-    config = configs.check(CONFIG.value)
+    config = configs.check(given)
     file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     workdir = WORKDIR.value or Path("out") / file.stem
     with claim(workdir, config.to_dict()) as held, Reporter(console, quiet=QUIET.value) as reporter:
@@ -73,7 +92,7 @@ def _run(console: Console) -> None:
     out.print(f"report: {held.path / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def _stop(line: str, code: int) -> None:
+def _stop(line: str, code: int) -> NoReturn:
     print(" ".join(line.split()), file=sys.stderr)
     sys.exit(code)
 
@@ -82,21 +101,14 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parse the flags; a mistake in them or in the config file is one line and exit status 2."""
     try:
         return flags.FLAGS(list(argv))
-    except (AttributeError, KeyError) as error:
-        # ml_collections says so for a field that the config lacks.
-        name = _missing_field(str(error))
-        config = CONFIG.value if flags.FLAGS.is_parsed() else None
-        known = list(config.keys()) if config is not None else []
-        _stop(f"error: {unknown('config field', name, known) if known else error}", MISTAKE)
-    except (OSError, SyntaxError, ImportError) as error:
-        _stop(f"error: the config file cannot be read: {error}", MISTAKE)
+    except (AttributeError, KeyError) as error:  # ml_collections: a field that the config lacks
+        names = re.findall(r"""['"](\w+)['"]""", str(error.args[0] if error.args else error))
+        near = f"; did you mean {names[1]!r}?" if len(names) > 1 else ""
+        _stop(f"error: the config has no field {names[0] if names else error!r}{near}", MISTAKE)
     except (flags.Error, TypeError, ValueError) as error:
         _stop(f"error: {error}", MISTAKE)
-    raise AssertionError("unreachable")
-
-
-def _missing_field(message: str) -> str:
-    return message.split("'")[1] if message.count("'") >= 2 else message
+    except Exception as error:
+        _stop(f"error: the config file cannot be read: {error}", MISTAKE)
 
 
 if __name__ == "__main__":

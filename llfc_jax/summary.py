@@ -1,4 +1,4 @@
-"""The findings of an experiment: one row per pair and alignment, and what they say in words."""
+"""The findings of an experiment: what each row of the summary says in words."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,25 +7,28 @@ from typing import Any
 from llfc_jax.report.page import Verdict
 from llfc_jax.results import Row
 
-# An error barrier of at most a point counts as none, as in the plots of the literature.
-BARRIER = 0.01
-# LLFC counts as holding in a layer that is this close to the mixture, and closer to it by this
-# factor than the ends are to each other.
-DISTANCE, RATIO = 0.05, 10.0
+# Error barriers up to these count as none, and as nearly none: 1 and 3 points.
+BARRIER = (0.01, 0.03)
+# LLFC holds, or nearly holds, where the features are this close to the mixture (1 - cosine α) and
+# by this factor closer to it than the two ends are to each other.
+LINEAR = ((0.05, 10.0), (0.1, 5.0))
+GRADES = ("", "nearly ", "no ")
 
 
-def connected(row: Mapping[str, Any]) -> bool | None:
-    """Whether the pair is linearly mode connected; None where that was not measured."""
-    barrier = row.get("error_barrier")
-    return None if barrier is None or math.isnan(barrier) else barrier <= BARRIER
-
-
-def linear_features(row: Mapping[str, Any]) -> bool | None:
-    """Whether LLFC holds in the median layer; None where it was not measured or says nothing."""
-    ratio = row.get("llfc_ratio")
-    if ratio is None or not row.get("telling", True) or math.isnan(ratio):
+def lmc_grade(row: Mapping[str, Any]) -> int | None:
+    """0 where the pair is linearly mode connected, 1 nearly, 2 not; None where not measured."""
+    barrier = row.get("error_barrier", math.nan)
+    if math.isnan(barrier):
         return None
-    return ratio >= RATIO and row["llfc_median"] <= DISTANCE
+    return sum(barrier > limit for limit in BARRIER)
+
+
+def llfc_grade(row: Mapping[str, Any]) -> int | None:
+    """0 where LLFC holds in the median layer, 1 nearly, 2 not; None where it says nothing."""
+    distance, ratio = row.get("llfc_median", math.nan), row.get("llfc_ratio", math.nan)
+    if math.isnan(distance) or not row.get("telling", True):
+        return None
+    return sum(distance > close or not ratio >= factor for close, factor in LINEAR)
 
 
 def words(row: Mapping[str, Any]) -> str:
@@ -34,12 +37,8 @@ def words(row: Mapping[str, Any]) -> str:
         return "diverged in training"
     if not row.get("telling", True):
         return "LLFC says nothing here: an end is at chance, or the ends' features are alike"
-    said = []
-    if (joined := connected(row)) is not None:
-        said.append("LMC" if joined else "no LMC")
-    if (linear := linear_features(row)) is not None:
-        said.append("LLFC" if linear else "no LLFC")
-    return ", ".join(said)
+    grades = (("LMC", lmc_grade(row)), ("LLFC", llfc_grade(row)))
+    return ", ".join(GRADES[grade] + what for what, grade in grades if grade is not None)
 
 
 def who(row: Mapping[str, Any]) -> str:
@@ -51,11 +50,9 @@ def who(row: Mapping[str, Any]) -> str:
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """A sentence per pair and alignment, and one that compares the best with the worst."""
     said = [_verdict(row) for row in rows]
-    measured = [
-        r for r in rows if r.get("telling") and math.isfinite(r.get("llfc_median", math.nan))
-    ]
+    measured = [row for row in rows if llfc_grade(row) is not None]
     if len(measured) > 1:
-        near, far = (f(measured, key=lambda r: r["llfc_median"]) for f in (min, max))
+        near, far = (choose(measured, key=lambda r: r["llfc_median"]) for choose in (min, max))
         times = far["llfc_median"] / max(near["llfc_median"], 1e-12)
         if times >= 2:
             said.append(
@@ -69,27 +66,26 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 
 def _verdict(row: Row) -> Verdict:
     if row.get("diverged"):
-        return Verdict(f"{who(row)}: {row['diverged']}.", "warning")
+        return Verdict(f"{row['diverged']}.", "warning")
     if not row.get("telling", True):
         return Verdict(
             f"{who(row)}: linear features would mean nothing here, since an end is no better than "
             "chance or the two ends have the same features.",
             "warning",
         )
-    joined, linear = connected(row), linear_features(row)
+    joined, linear = lmc_grade(row), llfc_grade(row)
     parts = []
     if joined is not None:
-        state = "is" if joined else "is not"
-        parts.append(
-            f"{state} linearly mode connected (error barrier {100 * row['error_barrier']:.2f} "
-            "points)"
-        )
+        state = ("is", "is nearly", "is not")[joined]
+        points = 100 * row["error_barrier"]
+        parts.append(f"{state} linearly mode connected (error barrier {points:.2f} points)")
     if linear is not None:
+        state = ("are", "are nearly", "are not")[linear]
         parts.append(
-            f"its features {'are' if linear else 'are not'} linear along the line (median layer: "
-            f"1 - cosine α {row['llfc_median']:.2g}, {row['llfc_ratio']:.3g} times below "
-            "1 - cosine AB)"
+            f"its features {state} linear along the line (median layer: 1 - cosine α "
+            f"{row['llfc_median']:.2g}, {row['llfc_ratio']:.3g} times below 1 - cosine AB)"
         )
-    good = [x for x in (joined, linear) if x is not None]
-    tone = "plain" if not good else "holds" if all(good) else "fails"
-    return Verdict(f"{who(row)} {'; '.join(parts)}.", tone)
+    grades = [grade for grade in (joined, linear) if grade is not None]
+    worst = max(grades, default=1)
+    tone = "holds" if worst == 0 else "plain" if worst == 1 else "fails"
+    return Verdict(f"{who(row)} {'; '.join(parts) or 'was measured'}.", tone)

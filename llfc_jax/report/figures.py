@@ -202,10 +202,13 @@ def _draw_axes(axes: np.ndarray, chart: Chart, plan: grammar.Plan) -> None:
         first.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if plan.floor is not None:
         first.set_yscale("log")
-        first.set_ylim(bottom=plan.floor)
-        first.yaxis.set_major_locator(LogLocator(numticks=6))
+        first.set_ylim(bottom=plan.bottom)
+        low, high = first.get_ylim()
+        whole = high / low >= 100  # else there are too few powers of ten to read a value by
+        first.yaxis.set_major_locator(LogLocator(subs=(1.0,) if whole else (1, 2, 5), numticks=6))
         first.yaxis.set_minor_locator(NullLocator())
-        first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.power_of_ten(value)))
+        write = style.power_of_ten if whole else "{:g}".format
+        first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     else:
         first.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 

@@ -58,6 +58,7 @@ class Plan:
         ordered: whether the lines are drawn in sequential colours.
         floor: on a logarithmic axis, where smaller values are drawn.
         clipped: how many values were below the floor.
+        bottom: where a logarithmic axis begins: at the floor, or a little below the values.
     """
 
     panels: tuple[Panel, ...]
@@ -68,6 +69,7 @@ class Plan:
     ordered: bool
     floor: float | None
     clipped: int
+    bottom: float | None
 
     def grid(self, most: int = 4) -> tuple[tuple[int, int], ...] | None:
         """(row, column) of each panel where two panel columns make a full table, else None.
@@ -163,7 +165,7 @@ def plan(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Plan:
                     series.append(made)
         panels.append(Panel(tuple(key[i] for i in vary), tuple(series)))
     panels = tuple(panel for panel in panels if panel.series)
-    floor, clipped = _floor(panels) if chart.log else (None, 0)
+    floor, clipped, bottom = _floor(panels) if chart.log else (None, 0, None)
     return Plan(
         panels=panels,
         varying=tuple(chart.panels[i] for i in vary),
@@ -174,6 +176,7 @@ def plan(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Plan:
         ordered=_ordered(chart, lines),
         floor=floor,
         clipped=clipped,
+        bottom=bottom,
     )
 
 
@@ -238,13 +241,15 @@ def _series(
     return Series(y, line, x, values, deviation if banded else None)
 
 
-def _floor(panels: Iterable[Panel]) -> tuple[float, int]:
-    """The floor of a logarithmic axis, a power of ten, and how many values are below it."""
+def _floor(panels: Iterable[Panel]) -> tuple[float, int, float]:
+    """Floor of a logarithmic axis (a power of ten), values below it, and where the axis begins."""
     values = [v for p in panels for s in p.series for v in s.values if not math.isnan(v)]
     positive = [v for v in values if v > 0]
     if not positive:
-        return 10.0**-DECADES, len(values)
-    low = math.floor(math.log10(min(positive)) + 1e-9)
-    high = math.ceil(math.log10(max(positive)) - 1e-9)
+        return 10.0**-DECADES, len(values), 10.0**-DECADES
+    least, most = min(positive), max(positive)
+    low = math.floor(math.log10(least) + 1e-9)
+    high = math.ceil(math.log10(most) - 1e-9)
     floor = 10.0 ** max(low, high - DECADES)
-    return floor, sum(v < floor * (1 - 1e-9) for v in values)
+    clipped = sum(v < floor * (1 - 1e-9) for v in values)
+    return floor, clipped, floor if clipped else least * (least / most) ** 0.06 / 1.1

@@ -72,9 +72,11 @@ def test_floor_of_a_logarithmic_axis():
     plan = grammar.plan(chart, rows)
     assert plan.floor == pytest.approx(1e-8)  # eight decades below 1
     assert plan.clipped == 3
+    assert plan.bottom == plan.floor
     plan = grammar.plan(chart, rows[3:])
     assert plan.floor == pytest.approx(1e-4)
     assert plan.clipped == 0
+    assert plan.floor < plan.bottom < 3e-4
     assert grammar.plan(chart, rows[:2]).clipped == 2
 
 

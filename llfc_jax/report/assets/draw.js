@@ -35,13 +35,16 @@ function scaleOf(chart, plan, panels) {
   let low = values.reduce((a, b) => Math.min(a, b), Infinity);
   let high = values.reduce((a, b) => Math.max(a, b), -Infinity);
   if (chart.log) {
-    const bottom = plan.floor;
-    const top = Math.max(Math.log10(Math.max(high, 1e-300)), bottom + 0.5) + 0.15;
-    const step = Math.ceil((top - bottom) / 6);
+    const { floor, bottom } = plan;
+    const top = Math.max(Math.log10(Math.max(high, 1e-300)), bottom + 0.3);
+    const end = top + 0.06 * (top - bottom);
+    const share = (v) => (Math.log10(Math.max(v, 10 ** bottom)) - bottom) / (end - bottom);
     const ticks = [];
-    for (let e = bottom; e <= top; e += step) ticks.push([10 ** e, powerOfTen(e)]);
-    const share = (v) => (Math.log10(Math.max(v, 10 ** bottom)) - bottom) / (top - bottom);
-    return { ticks, share };
+    const step = Math.ceil((end - bottom) / 6);
+    for (let e = floor; e <= end; e += step)
+      if (end - bottom >= 2) ticks.push([10 ** e, powerOfTen(e)]);
+      else for (const m of [1, 2, 5]) ticks.push([m * 10 ** e, show(m * 10 ** e)]);
+    return { ticks: ticks.filter(([v]) => v >= 10 ** bottom * 0.999 && share(v) <= 1), share };
   }
   if (chart.mark === "bars") [low, high] = [Math.min(low, 0), Math.max(high, 0)];
   const margin = 0.06 * (high - low) || 0.05 * Math.abs(high) || 0.5;

@@ -114,16 +114,18 @@ function makePlan(chart, table, line = null) {
   };
 }
 
-/** The floor of a logarithmic axis, as a power of ten, and how many values are below it. */
+/** Floor of a logarithmic axis and where it begins, as powers of ten; values below the floor. */
 function floorOf(chart, panels) {
-  if (!chart.log) return { floor: null, clipped: 0 };
+  if (!chart.log) return { floor: null, clipped: 0, bottom: null };
   const values = panels.flatMap((p) => p.series.flatMap((s) => s.points.map((q) => q.y)));
   const positive = values.filter((v) => v > 0);
-  if (!positive.length) return { floor: -DATA.decades, clipped: values.length };
-  const low = Math.floor(Math.log10(positive.reduce((a, b) => Math.min(a, b))) + 1e-9);
-  const high = Math.ceil(Math.log10(positive.reduce((a, b) => Math.max(a, b))) - 1e-9);
-  const floor = Math.max(low, high - DATA.decades);
-  return { floor, clipped: values.filter((v) => v < 10 ** floor * (1 - 1e-9)).length };
+  const lowest = -DATA.decades;
+  if (!positive.length) return { floor: lowest, clipped: values.length, bottom: lowest };
+  const least = Math.log10(positive.reduce((a, b) => Math.min(a, b)));
+  const most = Math.log10(positive.reduce((a, b) => Math.max(a, b)));
+  const floor = Math.max(Math.floor(least + 1e-9), Math.ceil(most - 1e-9) - DATA.decades);
+  const clipped = values.filter((v) => v < 10 ** floor * (1 - 1e-9)).length;
+  return { floor, clipped, bottom: clipped ? floor : least - 0.06 * (most - least) - 0.04 };
 }
 
 /** (row, column) of each panel, at most `most` wide: a table of two panel columns, or wrapped. */

@@ -1,15 +1,16 @@
-"""Checkpoints of a run, written whole or not at all, and restored to the bit.
+"""Checkpoints of a run, complete or not at all, and restored to the bit.
 
-A run's directory holds `run.json` (which network, recipe, data and seeds), and one Orbax
-checkpoint per saved step. Orbax commits a checkpoint only when all of it is on disk. A digest of
-every array is kept with it, so damage that leaves the files readable is found as well.
+A run's directory holds `run.json` (which network, recipe, data and seeds), one Orbax checkpoint
+per saved step, `<step>/`, and beside it `<step>.json`, the SHA-256 of each of its files. That is
+written last and renamed into place, so a checkpoint counts only once it is whole; and it is
+checked before a checkpoint is opened, so that damage of any kind is found.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -20,9 +21,11 @@ from llfc_jax.errors import WorkdirError
 from llfc_jax.results import write_json
 from llfc_jax.training.state import State
 
+KEEP = 2  # the newest, and the one before it to fall back on
+
 
 class Checkpoints:
-    """The checkpoints of one run, in one directory. A context manager.
+    """The checkpoints of one run, in one directory. What a killed run left half-done goes.
 
     Args:
         directory: made if need be.
@@ -36,52 +39,44 @@ class Checkpoints:
         self.directory = directory.resolve()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            _claim(self.directory, identity)
+            _claim(self.directory, json.loads(json.dumps(identity)))
+            self._tidy()
         except OSError as error:
-            raise WorkdirError(f"cannot write to {self.directory}: {error}") from error
-        policies = ocp.training.preservation_policies
-        try:
-            self._orbax = ocp.training.Checkpointer(
-                str(self.directory),
-                preservation_policy=policies.LatestN(2),  # pyright: ignore[reportArgumentType]
-                cleanup_tmp_directories=True,
-            )
-        except Exception as error:
             raise WorkdirError(
-                f"the checkpoints in {self.directory} cannot be listed ({_line(error)}); "
-                "delete that directory to train anew"
+                f"cannot write to {self.directory} ({error.strerror or error}); "
+                "choose another workdir"
             ) from error
 
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._orbax.close()
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints, oldest first."""
+        names = [file.stem for file in self.directory.glob("*.json") if file.stem.isdigit()]
+        return sorted(int(name) for name in names if (self.directory / name).is_dir())
 
     @property
     def latest(self) -> int | None:
         """Step of the newest checkpoint, None if there is none."""
-        return self._orbax.latest.step if self._orbax.latest else None
+        return max(self.steps, default=None)
 
     def save(self, step: int, states: State) -> None:
         """Save states on the host as the checkpoint of `step`; the one before it is kept as well.
 
         Raises:
-            WorkdirError: if it cannot be written, for a full disk say.
+            WorkdirError: if it cannot be written, for a full disk say; earlier ones are intact.
         """
-        if step == self.latest:
+        if step in self.steps:
             return
+        folder = self.directory / str(step)
         try:
-            self._orbax.save(step, {"states": states, "digest": digest(states)}, force=True)
-        except Exception as error:
+            ocp.save(str(folder), states, overwrite=True)
+            write_json(folder.with_suffix(".json"), dict(_digests(folder)))
+            for old in self.steps[:-KEEP]:
+                (self.directory / f"{old}.json").unlink()
+            self._tidy()
+        except Exception as error:  # Orbax and TensorStore raise many types
             raise WorkdirError(
-                f"cannot save checkpoint {step} in {self.directory} ({_line(error)}); "
-                "make room or make it writable, then run again to resume"
+                f"cannot save checkpoint {folder} ({_line(error)}); make room or make it "
+                "writable, then run again to resume"
             ) from error
 
     def load(self, step: int, like: State, count: int) -> State:
@@ -95,37 +90,49 @@ class Checkpoints:
         Raises:
             WorkdirError: if it is damaged.
         """
-        target = jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), like)
+        folder = self.directory / str(step)
         try:
-            tree = self._orbax.load(step, {"states": target, "digest": np.zeros(32, np.uint8)})
-            if not np.array_equal(tree["digest"], digest(tree["states"])):
-                raise ValueError("its contents differ from what was saved")
+            wanted = json.loads(folder.with_suffix(".json").read_text(encoding="utf-8"))
+            found = dict(_digests(folder))
+            for name in wanted:
+                if name not in found:
+                    raise ValueError(f"{name} is missing")
+                if found[name] != wanted[name]:
+                    raise ValueError(f"{name} is not what was written")
+            target = jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), like)
+            return ocp.load(str(folder), target)
         except Exception as error:
             raise WorkdirError(
-                f"checkpoint {self.directory / str(step)} is damaged ({_line(error)}); delete it "
-                f"to resume from the one before it, or delete {self.directory} to train anew"
+                f"checkpoint {folder} is damaged ({_line(error)}); delete it to resume from the "
+                f"one before it, or delete {self.directory} to train anew"
             ) from error
-        return tree["states"]
+
+    def _tidy(self) -> None:
+        """Remove what is no whole checkpoint: halves without a digest, digests without a half."""
+        whole = {str(step) for step in self.steps}
+        for path in self.directory.iterdir():
+            if path.is_dir() and path.name not in whole:
+                shutil.rmtree(path)
+            elif path.name.startswith(".") or (path.stem.isdigit() and path.stem not in whole):
+                path.unlink()
 
 
-def digest(tree: Any) -> np.ndarray:
-    """SHA-256 over paths, types, shapes and bytes of all leaves, uint8 [32]."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
-        total.update(array.data)
-    return np.frombuffer(total.digest(), np.uint8)
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    """SHA-256 of every file below a folder, by its path from there."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            yield path.relative_to(folder).as_posix(), digest
 
 
-def _claim(directory: Path, identity: Mapping[str, Any]) -> None:
+def _claim(directory: Path, ours: dict[str, Any]) -> None:
     """Write the run's identity beside its checkpoints, or compare it with the one there."""
     file = directory / "run.json"
-    ours = json.loads(json.dumps(identity))
     if not file.exists():
-        if any(child.is_dir() and child.name.isdigit() for child in directory.iterdir()):
+        if any(path.name.isdigit() for path in directory.iterdir()):
             raise WorkdirError(
-                f"{directory} holds checkpoints but no run.json that says whose; "
+                f"{directory} holds checkpoints but no run.json that says of which run; "
                 "delete that directory or choose another workdir"
             )
         write_json(file, ours)
@@ -137,11 +144,12 @@ def _claim(directory: Path, identity: Mapping[str, Any]) -> None:
             f"{file} is damaged ({_line(error)}); delete {directory} to train anew"
         ) from error
     there, here = _flat(theirs), _flat(ours)
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
+    for name in here | there:
+        a, b = (repr(side[name]) if name in side else "nothing" for side in (there, here))
+        if a != b:
             raise WorkdirError(
-                f"{directory} holds checkpoints of another run ({name}: {there.get(name)!r} "
-                f"there, {here.get(name)!r} here); choose another workdir or delete it"
+                f"{directory} holds checkpoints of another run ({name}: {a} there, {b} here); "
+                "choose another workdir or delete that directory"
             )
 
 

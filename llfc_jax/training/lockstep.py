@@ -138,7 +138,7 @@ def train(
         if workdir is not None:
             signals = context.enter_context(deferred_signals())
             identity = _identity(module, dataset, recipe, runs)
-            store = context.enter_context(Checkpoints(Path(workdir) / "checkpoints", identity))
+            store = Checkpoints(Path(workdir) / "checkpoints", identity)
             done = store.latest or 0
             if done:
                 states = store.load(done, like, len(crew.members(done // crew.task.steps)))
@@ -287,7 +287,10 @@ def _identity(
             "mean": list(dataset.mean),
             "std": list(dataset.std),
         },
-        "runs": {run.name: dataclasses.asdict(run) for run in runs},
+        "runs": {
+            run.name: f"stream {run.stream}, trunk {run.trunk}, epochs {run.start} to {run.end}"
+            for run in runs
+        },
     }
 
 

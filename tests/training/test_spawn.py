@@ -1,0 +1,150 @@
+"""Spawning is true: a shared trunk, branches of their own, controls that share nothing."""
+
+import jax
+import numpy as np
+import pytest
+from tiny import same
+
+from llfc_jax.errors import ConfigError
+from llfc_jax.execution import Plan
+from llfc_jax.training import Recipe, Run, fork, parse_pair, train, train_pairs, train_seeds
+from llfc_jax.training.lockstep import history
+from llfc_jax.training.loop import Pace, epoch, gather, make_task, place
+from llfc_jax.training.spawn import lineage
+from llfc_jax.training.state import create, stack, unstack
+
+PAIRS = ("spawn_k0", "spawn_k2", "spawn_k4", "independent")
+PLAN = Plan("scan", "loop")
+
+
+@pytest.fixture(scope="module")
+def trained(small, dataset, recipe):
+    return train_pairs(small, dataset, recipe, PAIRS, seed=3, plan=PLAN)
+
+
+def test_a_spawned_pair_is_a_trunk_continued_twice(small, dataset, recipe, trained):
+    """By hand: train a trunk for 2 epochs, fork, train each branch alone for 2 more."""
+    task = make_task(small, recipe, dataset)
+    data = jax.device_put((dataset.train.images, dataset.train.labels))
+
+    def continued(state, epochs):
+        groups = place(stack([state]), PLAN)
+        for _ in range(epochs):
+            list(epoch(task, PLAN, data, groups, 0, Pace()))
+        return unstack(gather(groups))[0]
+
+    key = jax.random.fold_in(jax.random.key(3), 0)
+    trunk = continued(create(small, recipe, key, dataset.shape, task.steps), 2)
+    a, b = (continued(fork(trunk, branch), 2) for branch in (0, 1))
+    pair = trained["spawn_k2"]
+    assert same(pair.a, a.variables)
+    assert same(pair.b, b.variables)
+    assert not same(pair.a, pair.b)
+    assert same(a.opt_state[1], a.opt_state[1])
+    assert int(a.step) == 24
+
+
+def test_histories_are_shared_up_to_the_fork(trained, recipe):
+    for pair, shared in (("spawn_k0", 0), ("spawn_k2", 2), ("spawn_k4", 4), ("independent", 0)):
+        loss = trained[pair].history.loss
+        assert loss.shape == (2, recipe.epochs)
+        assert (loss[0] == loss[1]).tolist() == [e < shared for e in range(recipe.epochs)]
+    k2, k4 = (trained[pair].history.loss for pair in ("spawn_k2", "spawn_k4"))
+    np.testing.assert_array_equal(k2[0, :2], k4[0, :2])
+    assert same(trained["spawn_k4"].a, trained["spawn_k4"].b)
+    records = trained["spawn_k2"].history.records()
+    assert [r["epoch"] for r in records if r["run"] == "b"] == [1, 2, 3, 4]
+
+
+def test_streams_differ_between_branches_forks_controls_and_seeds():
+    runs = lineage(("spawn_k0", "spawn_k2", "independent"), 0, 4) + lineage(("independent",), 1, 4)
+    assert len({run.name for run in runs}) == len(runs)
+    roots = [run.key() for run in runs if run.trunk is None]
+    assert len({np.asarray(jax.random.key_data(key)).tobytes() for key in roots}) == 5
+
+
+def test_controls_start_from_other_weights_and_spawned_pairs_from_the_same(small, dataset):
+    """With a vanishing rate, training ends where it began."""
+    still = Recipe(epochs=1, batch_size=8, learning_rate=1e-30, weight_decay=0.0)
+    out = train_pairs(small, dataset, still, ("spawn_k0", "spawn_k1", "independent"), plan=PLAN)
+    kernels = {
+        name: [np.asarray(end["params"]["Dense_0"]["kernel"]) for end in (pair.a, pair.b)]
+        for name, pair in out.items()
+    }
+    assert same(*kernels["spawn_k0"])
+    assert same(kernels["spawn_k0"], kernels["spawn_k1"])
+    assert len({k.tobytes() for k in (*kernels["independent"], kernels["spawn_k0"][0])}) == 3
+
+
+def test_a_pair_does_not_depend_on_which_others_are_trained(small, dataset, recipe, trained):
+    alone = train_pairs(small, dataset, recipe, ("spawn_k2",), seed=3, plan=PLAN)
+    assert same(alone["spawn_k2"].a, trained["spawn_k2"].a)
+    several = train_seeds(small, dataset, recipe, ("spawn_k2",), seeds=(1, 3), plan=PLAN)
+    assert same(several[3]["spawn_k2"].b, trained["spawn_k2"].b)
+    assert not same(several[1]["spawn_k2"].b, trained["spawn_k2"].b)
+
+
+def test_progress_counts_every_step_of_every_run(mlp, dataset, recipe):
+    seen = []
+    train_pairs(
+        mlp, dataset, recipe, ("spawn_k2", "independent"), progress=lambda *a: seen.append(a)
+    )
+    done, totals, words = zip(*seen, strict=True)
+    # 2 epochs of the trunk and the controls, then 2 of the branches and the controls.
+    assert set(totals) == {(2 * 3 + 2 * 4) * 6}
+    assert list(done) == sorted(set(done))
+    assert done[-1] == totals[0]
+    assert words[-1].startswith("epoch 4 of 4, loss 0.")
+
+
+def test_divergence_is_told_and_the_rest_goes_on(mlp, dataset):
+    wild = Recipe(epochs=3, batch_size=8, learning_rate=1e30, schedule="constant")
+    pair = train_pairs(mlp, dataset, wild, ("independent",))["independent"]
+    assert pair.diverged == (
+        "independent: a diverged in epoch 1, b diverged in epoch 1; lower train.learning_rate"
+    )
+    assert np.isnan(pair.history.loss).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(pair.a))
+
+
+def test_history_marks_only_what_diverged(mlp, dataset, recipe):
+    states = train(mlp, dataset, recipe, [Run("x", (0,), end=4), Run("y", (1,), end=4)])
+    told = history(states, steps_per_epoch=6, batch_size=8)
+    assert told.diverged.tolist() == [0, 0]
+    assert ((told.accuracy > 0) & (told.accuracy <= 1)).all()
+    np.testing.assert_allclose(told.accuracy[0] * 48, states["x"].correct)
+
+
+@pytest.mark.parametrize(
+    ("name", "fork"), [("spawn_k0", 0), ("spawn_k12", 12), ("independent", None)]
+)
+def test_pair_names(name, fork):
+    assert parse_pair(name, epochs=12) == fork
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("spawn_k13", "forks after the end of training (12 epochs)"),
+        ("spawn_k-1", "unknown pair"),
+        ("spawn_k01", "unknown pair"),
+        ("spawn_k", "unknown pair"),
+        ("spawn_1", "unknown pair"),
+        ("independant", "unknown pair 'independant'"),
+        ("spawn_k1 ", "unknown pair"),
+        (3, "unknown pair 3"),
+    ],
+)
+def test_bad_pair_names_give_one_line(name, words):
+    with pytest.raises(ConfigError) as caught:
+        parse_pair(name, epochs=12)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_of_pairs_and_seeds_are_checked(mlp, dataset, recipe):
+    for pairs in ((), ("independent", "independent")):
+        with pytest.raises(ConfigError, match="one or more different names"):
+            train_pairs(mlp, dataset, recipe, pairs)
+    with pytest.raises(ConfigError, match="different integers"):
+        train_seeds(mlp, dataset, recipe, ("independent",), seeds=(1, 1))

@@ -122,7 +122,7 @@ def base() -> Any:
                     str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
                 )
                 defaults[name][field] = placeholder(kind)
-    return ConfigDict(defaults, type_safe=False)
+    return ConfigDict(defaults, type_safe=False).lock()
 
 
 def grid(points: int) -> tuple[float, ...]:

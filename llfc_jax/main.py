@@ -102,9 +102,11 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except (AttributeError, KeyError) as error:  # ml_collections: a field that the config lacks
-        names = re.findall(r"""['"](\w+)['"]""", str(error.args[0] if error.args else error))
-        near = f"; did you mean {names[1]!r}?" if len(names) > 1 else ""
-        _stop(f"error: the config has no field {names[0] if names else error!r}{near}", MISTAKE)
+        said = str(error.args[0] if error.args else error).replace("\\", "")
+        wrong = re.search(r"""['"](\w+)['"]""", said)
+        near = re.search(r'Did you mean "(\w+)"', said)
+        hint = f"; did you mean {near[1]!r}?" if near else ""
+        _stop(f"error: the config has no field {(wrong[1] if wrong else said)!r}{hint}", MISTAKE)
     except (flags.Error, TypeError, ValueError) as error:
         _stop(f"error: {error}", MISTAKE)
     except Exception as error:

@@ -151,7 +151,7 @@ MEASURE = Measure(
             Chart(
                 name="stitching",
                 title="Error of the stitched network, by the layer that is cut behind",
-                caption="Thin lines: the two networks themselves.",
+                caption="Dashed and dotted: the two networks themselves.",
                 x="layer",
                 y={"error": "stitched", "error_a": "network a", "error_b": "network b"},
                 x_label="cut behind",

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -109,7 +110,7 @@ class Graph:
                 known; what they return replaces values that later equations read.
 
         Raises:
-            GraphError: arguments whose shapes are not those of the trace.
+            GraphError: arguments whose shapes or types are not those of the trace.
         """
         program = self.program
         given = [*jax.tree.leaves(variables), x]
@@ -120,9 +121,12 @@ class Graph:
             )
         values = dict(program.constants)
         for name, number, value in zip([*program.paths, "x"], numbers, given, strict=True):
-            if jnp.shape(value) != program.avals[number].shape:
+            shape, dtype = jnp.shape(value), jnp.result_type(value)
+            aval = program.avals[number]
+            if (shape, dtype) != (aval.shape, aval.dtype):
                 raise GraphError(
-                    f"{name} has shape {jnp.shape(value)}, the trace {program.avals[number].shape}"
+                    f"{name} is {dtype}{list(shape)}, the network was traced with "
+                    f"{aval.dtype}{list(aval.shape)}"
                 )
             values[number] = value
         visit = visit or {}
@@ -217,7 +221,11 @@ def features(values: Values, site: Site) -> jax.Array:
 
 
 def _sample_axes(program: Program, other: Program | None) -> dict[int, int | None]:
-    """The axis of each value that grows with the batch: found by comparing two traces."""
+    """The axis of each value that grows with the batch: found by comparing two traces.
+
+    Where it also holds something else of each sample (tokens, say), a sample's entries must stand
+    together; else there is no axis along which the samples stand.
+    """
     n = program.avals[program.input].shape[0]
     axes: dict[int, int | None] = {}
     for number, aval in program.avals.items():
@@ -228,7 +236,32 @@ def _sample_axes(program: Program, other: Program | None) -> dict[int, int | Non
         bigger = getattr(other.avals[number], "shape", ())
         grown = [i for i, (p, q) in enumerate(zip(shape, bigger, strict=True)) if p != q]
         axes[number] = grown[0] if len(grown) == 1 and shape[grown[0]] % n == 0 else None
+    for eq in program.equations:
+        for number in eq.outputs:
+            if axes[number] is not None and not _in_order(program, axes, eq, number):
+                axes[number] = None
     return axes
+
+
+def _in_order(program: Program, axes: Mapping[int, int | None], eq: Equation, number: int) -> bool:
+    """Whether the entries of one sample stand together along an output's sample axis."""
+
+    def extent(value: int) -> tuple[int, int]:
+        """Size of the axes before the samples' own, and of that one."""
+        shape, axis = program.avals[value].shape, axes[value]
+        return math.prod(shape[:axis]), shape[axis]  # pyright: ignore[reportArgumentType]
+
+    before, size = extent(number)
+    if size == program.avals[program.input].shape[0]:
+        return True
+    sources = [extent(a) for a in eq.inputs if not is_literal(a) and axes[a] is not None]
+    if eq.name == "reshape":  # merges or splits axes: samples must stay outermost in theirs
+        return [first for first, _ in sources] == [before]
+    return size in [length for _, length in sources]
+
+
+def _ranks(program: Program) -> list[int]:
+    return [len(getattr(aval, "shape", ())) for aval in program.avals.values()]
 
 
 def trace(apply: Apply, variables: Any, x: Any) -> Graph:
@@ -261,7 +294,7 @@ def trace(apply: Apply, variables: Any, x: Any) -> Graph:
     larger = jax.ShapeDtypeStruct((np.shape(x)[0] + 1, *np.shape(x)[1:]), jnp.result_type(x))
     try:
         other = flatten(apply, variables, larger)
-        if len(other.avals) != len(program.avals):
+        if _ranks(other) != _ranks(program):
             other = None
     except GraphError:
         other = None

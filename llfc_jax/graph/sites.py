@@ -14,6 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.graph.trace import LINEAR, Equation, Program, body, is_literal
@@ -70,7 +72,7 @@ def origins(program: Program) -> Origins:
     """Follow `x` and every leaf through the equations."""
     data = {program.input}
     leaves = {number: frozenset({i}) for i, number in enumerate(program.leaves)}
-    zeros = {n for n, c in program.constants.items() if not np.any(np.asarray(c))}
+    zeros = {n for n, c in program.constants.items() if _is_known_zero(c)}
     for eq in program.equations:
         numbers = [a for a in eq.inputs if not is_literal(a)]
         if any(n in data for n in numbers):
@@ -84,7 +86,14 @@ def origins(program: Program) -> Origins:
 
 
 def _is_zero(atom: Any, zeros: Iterable[int]) -> bool:
-    return not np.any(np.asarray(atom.val)) if is_literal(atom) else atom in zeros
+    return _is_known_zero(atom.val) if is_literal(atom) else atom in zeros
+
+
+def _is_known_zero(value: Any) -> bool:
+    """Whether a number or array is zero; not known of one that is itself being traced."""
+    if isinstance(value, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(value), jnp.number):
+        return False
+    return not np.any(np.asarray(value))
 
 
 def relu_input(eq: Equation, zeros: Iterable[int]) -> int | None:

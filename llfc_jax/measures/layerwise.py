@@ -12,6 +12,7 @@ from llfc_jax.errors import ModeError
 from llfc_jax.execution import How, over, plan
 from llfc_jax.graph import Apply, trace
 from llfc_jax.graph.sites import layer_paths
+from llfc_jax.graph.trace import abstract
 from llfc_jax.measures.line import ALPHAS, check_alphas, check_logits
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
@@ -96,7 +97,7 @@ def layerwise_lmc(
     for name, mask in zip(chosen, masks, strict=True):
         if not mask.any():
             raise ModeError(f"group {name!r} holds no parameters; prefixes are of {paths[0]!r}")
-    how = over or plan(apply, a, x).alphas
+    how = over or plan(apply, abstract(a), x).alphas
     run = _compiled(apply, how, own)
     points = (
         jnp.repeat(jnp.asarray(masks), len(grid), 0),

@@ -16,6 +16,7 @@ import numpy as np
 from llfc_jax.errors import DataError, GraphError, ModeError
 from llfc_jax.execution import How, over, plan
 from llfc_jax.graph import Apply, Graph, Values, trace
+from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.calibrate import calibrate
 from llfc_jax.measures.stream import Batches, Progress, fold, padded
@@ -185,7 +186,7 @@ def line(
     x, y, _ = next(padded(batches))
     graph = trace(apply, a, x)
     check_logits(graph, y)
-    how = over or plan(apply, a, x).alphas
+    how = over or plan(apply, abstract(a), x).alphas
     if renormalise == "none":
         return Line(apply, a, b, grid, how)
     renorm.check(graph, renormalise)

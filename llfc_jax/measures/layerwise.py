@@ -30,8 +30,11 @@ class LayerwiseLMC(Result):
         alphas: points; at 1 the layer is a's, at 0 it is b's.
         loss: cross-entropy [layers, alphas].
         error: share of samples classified wrongly [layers, alphas].
-        loss_barrier: max over α of the loss, minus that of `base` unchanged [layers].
+        loss_barrier: loss with the layer averaged (α = ½), minus that of `base` [layers].
         error_barrier: the same of the error [layers].
+        loss_highest: max over α of the loss, minus that of `base`; the far end, where the layer
+            is wholly the other network's, counts [layers].
+        error_highest: the same of the error [layers].
         samples: number of samples.
         base: whose parameters all other layers keep.
     """
@@ -42,6 +45,8 @@ class LayerwiseLMC(Result):
     error: Any = axes("layers", "alphas")
     loss_barrier: Any = axes("layers")
     error_barrier: Any = axes("layers")
+    loss_highest: Any = axes("layers")
+    error_highest: Any = axes("layers")
     samples: int = setting()
     base: str = setting("a")
 
@@ -61,15 +66,15 @@ def layerwise_lmc(
 ) -> LayerwiseLMC:
     """Walk the line in one layer (or group of layers) while the others stay.
 
-    For a layer l: θ_α = base, but for θ_l = α a_l + (1 - α) b_l. The barrier of a layer is the
-    highest point of its curve above the unchanged `base`.
+    For a layer l: θ_α = base, but for θ_l = α a_l + (1 - α) b_l. The barrier of a layer is what
+    averaging it alone (α = ½) costs, above the unchanged `base`.
 
     Args:
         apply: `apply(variables, x) -> logits [n, classes]`.
         a: variables of the mode that α multiplies.
         b: variables of the other mode.
         batches: re-iterable pairs (x, labels).
-        alphas: points; the end that is `base` is added.
+        alphas: points; ½ and the end that is `base` are added.
         groups: name -> prefixes of the leaves' paths; one group per layer if None, a norm going
             with the layer before it.
         base: "a" or "b".
@@ -85,7 +90,7 @@ def layerwise_lmc(
     if base not in ("a", "b"):
         raise ModeError(f"base must be 'a' or 'b', not {base!r}")
     own = 1.0 if base == "a" else 0.0
-    grid = check_alphas((*alphas, own), outside=outside)
+    grid = check_alphas((*alphas, own, 0.5), outside=outside)
     check_pair(a, b)
     x, y, _ = next(padded(batches))
     graph = trace(apply, a, x)
@@ -110,14 +115,16 @@ def layerwise_lmc(
         "one layer at a time",
     )
     loss, error = ((v / n).reshape(len(masks), len(grid)) for v in (loss, n - right))
-    at_base = grid.index(own)
+    at_base, middle = grid.index(own), grid.index(0.5)
     return LayerwiseLMC(
         layers=tuple(chosen),
         alphas=grid,
         loss=loss,
         error=error,
-        loss_barrier=loss.max(1) - loss[:, at_base],
-        error_barrier=error.max(1) - error[:, at_base],
+        loss_barrier=loss[:, middle] - loss[:, at_base],
+        error_barrier=error[:, middle] - error[:, at_base],
+        loss_highest=loss.max(1) - loss[:, at_base],
+        error_highest=error.max(1) - error[:, at_base],
         samples=int(n),
         base=base,
     )
@@ -158,20 +165,21 @@ MEASURE = Measure(
         title="One layer at a time",
         text=(
             "The same walk from network b to network a, but in a single layer, while every other "
-            "layer keeps a's weights. It shows which layers make the barrier: often the "
-            "whole line has one although no single layer does."
+            "layer keeps a's weights. It shows which layers make the barrier: often the whole "
+            "line has one although averaging any single layer costs next to nothing. Towards "
+            "α = 0 the layer becomes wholly b's, a stranger among a's layers."
         ),
         charts=(
             Chart(
                 name="layerwise_barrier",
                 title="Barrier of each layer",
-                caption="Highest error when this layer alone is interpolated, above the error of "
+                caption="Error with this layer alone averaged between a and b, above the error of "
                 "network a.",
                 x="layer",
                 y={"error_barrier": "error barrier"},
                 x_label="layer, input to output",
                 y_label="error above a's",
-                where={"alpha": 1.0},
+                where={"alpha": 0.5},
                 mark="bars",
             ),
             Chart(
@@ -191,6 +199,7 @@ MEASURE = Measure(
             "error": "error",
             "loss": "loss",
             "error_barrier": "error barrier",
+            "error_highest": "highest error above a's",
         },
     ),
     headline=_headline,

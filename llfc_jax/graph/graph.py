@@ -286,8 +286,6 @@ def trace(apply: Apply, variables: Any, x: Any) -> Graph:
         >>> [site.name for site in trace(apply, w, jnp.ones((5, 3))).sites]
         ['first', 'first.relu', 'second']
     """
-    if not np.shape(x):
-        raise GraphError("x must have samples along its first axis; it is a scalar")
     program = flatten(apply, variables, x)
     # Which axis holds the samples is read off a second trace with one sample more: right for any
     # primitive and any layout. A network that is tied to one batch size has them in front.

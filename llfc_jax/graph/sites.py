@@ -14,9 +14,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from llfc_jax.graph.trace import LINEAR, Equation, Program, body, is_literal
 
@@ -91,7 +91,7 @@ def _is_zero(atom: Any, zeros: Iterable[int]) -> bool:
 
 def _is_known_zero(value: Any) -> bool:
     """Whether a number or array is zero; not known of one that is itself being traced."""
-    if isinstance(value, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(value), jnp.number):
+    if isinstance(value, Tracer) or not jnp.issubdtype(jnp.result_type(value), jnp.number):
         return False
     return not np.any(np.asarray(value))
 
@@ -139,7 +139,7 @@ def _layer_names(paths: tuple[str, ...], weights: Iterable[int]) -> dict[int, st
     plain = {i: _module_path(paths[i].split("/", 1)[1] if strip else paths[i]) for i in weights}
     siblings = Counter(p.rpartition("/")[0] for p in plain.values())
     return {
-        i: parent if (parent := p.rpartition("/")[0]) and siblings[parent] == 1 else p
+        i: parent if (parent := p.rpartition("/")[0]) and siblings[parent] == 1 else p or "weight"
         for i, p in plain.items()
     }
 

@@ -197,11 +197,11 @@ def flatten(apply: Apply, variables: Any, x: Any) -> Program:
     """Trace `apply(variables, x)` for the shapes of its arguments and inline its calls.
 
     Raises:
-        GraphError: `apply` fails on these shapes, or its output is no single array.
+        GraphError: `x` is no array of samples, `apply` fails on it, or returns no single array.
     """
     variables, x = abstract(variables), abstract(x)
-    if not isinstance(x, jax.ShapeDtypeStruct):
-        raise GraphError("x must be one array with a sample along each first-axis entry")
+    if not isinstance(x, jax.ShapeDtypeStruct) or not x.shape:
+        raise GraphError("x must be one array with the samples along its first axis")
     try:
         closed = jax.make_jaxpr(functools.partial(apply))(variables, x)
     except Exception as error:

@@ -22,10 +22,10 @@ from llfc_jax.matching.assignment import Solver
 from llfc_jax.matching.axes import Permutation
 from llfc_jax.matching.blocks import blocks
 from llfc_jax.matching.derive import derive
+from llfc_jax.matching.modes import check_modes
 from llfc_jax.matching.result import Matching
 from llfc_jax.matching.solve import composite, families, solve_family, units_in_all, value_of
 from llfc_jax.matching.spec import PermutationSpec
-from llfc_jax.modes import check_pair
 
 Kind = Literal["uncentred", "centred", "pearson"]
 KINDS: tuple[Kind, ...] = ("uncentred", "centred", "pearson")
@@ -38,7 +38,7 @@ class Reading(NamedTuple):
     Attributes:
         groups: the groups along the value's axes; one, but for values on which groups meet.
         value: number of the value in the trace.
-        extract: value -> [units of every group..., samples and positions].
+        extract: value -> [samples and positions, units of every group...].
     """
 
     groups: tuple[str, ...]
@@ -46,9 +46,9 @@ class Reading(NamedTuple):
     extract: Callable[[jax.Array], jax.Array]
 
     def units(self, values: Values) -> jax.Array:
-        """[units of all groups together, samples and positions]."""
+        """[samples and positions, units of all groups together]."""
         cut = self.extract(values.all[self.value]).astype(jnp.float32)
-        return cut.reshape(-1, cut.shape[-1])
+        return cut.reshape(len(cut), -1)
 
 
 @jax.tree_util.register_dataclass
@@ -65,11 +65,11 @@ class Moments:
 
     @classmethod
     def of(cls, a: jax.Array, b: jax.Array) -> "Moments":
-        """Of activations [n units, samples and positions]."""
-        mean_a, mean_b = a.mean(1), b.mean(1)
-        a, b = a - mean_a[:, None], b - mean_b[:, None]
-        count = jnp.array(a.shape[1], jnp.float32)
-        return cls(count, mean_a, mean_b, (a * a).sum(1), (b * b).sum(1), a @ b.T)
+        """Of activations [samples and positions, n units]."""
+        mean_a, mean_b = a.mean(0), b.mean(0)
+        a, b = a - mean_a[None, :], b - mean_b[None, :]
+        count = jnp.array(len(a), jnp.float32)
+        return cls(count, mean_a, mean_b, (a * a).sum(0), (b * b).sum(0), a.T @ b)
 
     def merge(self, other: "Moments") -> "Moments":
         """Of both sets together, exactly (Chan, Golub, LeVeque 1983)."""
@@ -169,8 +169,7 @@ def activation_matching(
     """
     if kind not in KINDS:
         raise MatchingError(unknown("kind of correlation", kind, KINDS))
-    check_pair(a, b)
-    spec.check_variables(a)
+    check_modes(spec, a, b)
     kernels: dict[tuple[int, ...], Any] = {}
     places: tuple[Reading, ...] = ()
     sums: list[Moments] | None = None

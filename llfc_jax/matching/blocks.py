@@ -1,8 +1,9 @@
 """Weights as the solver wants them: tensors whose axes are whole groups of units.
 
 An array whose axes are products or sums of groups falls into blocks; each block is one tensor
-with an axis per group it touches and one last axis for everything that stays fixed. A group inside
-a parent shares one axis with it: all units of all the parent's places.
+with a first axis for everything that stays fixed and then an axis per group that it touches (so
+that a convolution's kernel lies as it is). A group inside a parent shares one axis with it: all
+units of all the parent's places.
 """
 
 import dataclasses
@@ -20,9 +21,9 @@ class Block:
     """Part of an array.
 
     Attributes:
-        groups: the group along each axis but the last. A nested group stands for itself and its
+        groups: the group along each axis but the first. A nested group stands for itself and its
             parent.
-        extract: array -> [size of each group..., fixed].
+        extract: array -> [fixed, size of each group...].
     """
 
     groups: tuple[str, ...]
@@ -80,7 +81,7 @@ def _block(flat: tuple[Axis, ...], parents: Mapping[str, str]) -> Block:
         sizes.append(int(np.prod([shape[j] for j in along])))
 
     def extract(array: jax.Array) -> jax.Array:
-        array = jnp.transpose(jnp.reshape(array, shape), (*order, *fixed))
-        return array.reshape(*sizes, -1)
+        array = jnp.transpose(jnp.reshape(array, shape), (*fixed, *order))
+        return array.reshape(-1, *sizes)
 
     return Block(tuple(groups), extract)

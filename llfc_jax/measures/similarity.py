@@ -1,13 +1,14 @@
 """How alike two features are: cosine distance, coefficient and relative distance.
 
 All of them row by row ([n, d] against [n, d], a row per sample) and pooled over all rows, from
-three sums per row: <u,u>, <v,v> and <u-v,u-v>. The cosine distance
+four sums per row: <u,u>, <v,v>, <u,v> and <u-v,u-v>. The cosine distance
 
     1 - cos(u, v) = (|u-v|² - (|u| - |v|)²) / (2 |u| |v|)
 
-keeps its digits where 1 - <u,v>/(|u||v|) would be lost in float32's rounding (below 1e-7). Rows are
-divided by a scale of their own first, so that features from 1e-20 to 1e20 neither overflow nor
-vanish.
+keeps its digits where 1 - <u,v>/(|u||v|) would be lost in float32's rounding (below 1e-7); where
+the lengths differ by more than a factor of 2 it is the other way round, and the second is taken.
+Rows are divided by a scale of their own first, a power of two so that no digit is lost, and so
+features from 1e-20 to 1e20 neither overflow nor vanish.
 """
 
 from typing import Any, NamedTuple
@@ -39,12 +40,14 @@ class Sums(NamedTuple):
     Attributes:
         uu: <u, u> [n].
         vv: <v, v> [n].
+        uv: <u, v> [n].
         dd: <u - v, u - v> [n].
         scale: what the rows were divided by [n].
     """
 
     uu: jax.Array
     vv: jax.Array
+    uv: jax.Array
     dd: jax.Array
     scale: jax.Array
 
@@ -55,10 +58,10 @@ def wide(x: jax.Array) -> jax.Array:
 
 
 def scale_of(*parts: jax.Array) -> jax.Array:
-    """The largest entry of each row over several arrays [n, d]; 1 where all are zero."""
-    largest = [jnp.abs(wide(part)).max(-1) for part in parts]
-    largest = jnp.stack(largest).max(0)
-    return jnp.where(largest > 0, largest, 1)
+    """The power of two below the largest entry of each row of several [n, d]; 1 for zeros."""
+    largest = jnp.stack([jnp.abs(wide(part)).max(-1) for part in parts]).max(0)
+    _, exponent = jnp.frexp(largest)
+    return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent - 1), 1)
 
 
 def sums(
@@ -69,8 +72,8 @@ def sums(
     Args:
         u: features [n, d].
         v: features [n, d].
-        scale: about the size of the entries of each row [n]; the largest entry if None. Within
-            a factor of 1e18 of it either way nothing is lost.
+        scale: about the size of the entries of each row [n], a power of two; that of the largest
+            entry if None. Within a factor of 1e18 of it either way nothing is lost.
         gap: u - v, where it is known to more digits than the subtraction would give.
     """
     u, v = wide(u), wide(v)
@@ -78,22 +81,21 @@ def sums(
     by = (1 / scale)[:, None]
     u, v = u * by, v * by
     gap = u - v if gap is None else wide(gap) * by
-    return Sums((u * u).sum(-1), (v * v).sum(-1), (gap * gap).sum(-1), scale)
+    return Sums((u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1), (gap * gap).sum(-1), scale)
 
 
 def from_sums(of: Any, xp: Any = jnp) -> Rows:
-    """Distance, coefficient and relative distance from <u,u>, <v,v> and |u-v|²."""
+    """Distance, coefficient and relative distance from <u,u>, <v,v>, <u,v> and |u-v|²."""
     nan = xp.nan
     some_u, some_v = of.uu > 0, of.vv > 0
     both = some_u & some_v
     u = xp.sqrt(xp.where(both, of.uu, 1))
     v = xp.sqrt(xp.where(both, of.vv, 1))
-    distance = (of.dd - (u - v) ** 2) / (2 * u * v)
-    # Where the lengths differ by orders of magnitude, |u-v|² no longer holds the angle.
-    uv = (of.uu + of.vv - of.dd) / 2
+    alike = (u < 2 * v) & (v < 2 * u)  # else |u-v|² no longer holds the angle
+    distance = xp.where(alike, (of.dd - (u - v) ** 2) / (2 * u * v), 1 - of.uv / (u * v))
     return Rows(
         xp.where(both, xp.clip(distance, 0, 2), nan),
-        xp.where(some_v, uv / xp.where(some_v, of.vv, 1), nan),
+        xp.where(some_v, of.uv / xp.where(some_v, of.vv, 1), nan),
         xp.where(both, of.dd / (u * v), nan),
     )
 
@@ -124,8 +126,8 @@ def pool(of: Sums, weight: jax.Array) -> Products:
     largest = scale.max()
     largest = jnp.where(largest > 0, largest, 1)
     share = (scale / largest) ** 2
-    uu, vv, dd = ((x * share).sum() for x in (of.uu, of.vv, of.dd))
-    return Products(uu, vv, dd, largest)
+    uu, vv, uv, dd = ((x * share).sum() for x in (of.uu, of.vv, of.uv, of.dd))
+    return Products(uu, vv, uv, dd, largest)
 
 
 def pooled(of: Products) -> Rows:

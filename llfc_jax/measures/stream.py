@@ -59,7 +59,7 @@ class Moments:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Products:
-    """Squares of two long vectors u, v and of their difference, a part at a time.
+    """Squares and product of two long vectors u, v, and the square of u - v, a part at a time.
 
     Held divided by `scale` squared, so that float32 neither overflows nor vanishes from 1e-20 to
     1e20; `absolute` multiplies it in again, in float64. The difference has its own sum because
@@ -68,19 +68,20 @@ class Products:
 
     uu: Any
     vv: Any
+    uv: Any
     dd: Any
     scale: Any
 
     def merge(self, other: "Products") -> "Products":
-        """The squares over both parts of the vectors."""
+        """The sums over both parts of the vectors."""
         p, q = self.absolute(), other.absolute()
-        return Products(p.uu + q.uu, p.vv + q.vv, p.dd + q.dd, p.scale)
+        return Products(p.uu + q.uu, p.vv + q.vv, p.uv + q.uv, p.dd + q.dd, p.scale)
 
     def absolute(self) -> "Products":
-        """The squares with the scale multiplied in."""
+        """The sums with the scale multiplied in."""
         square = np.square(np.asarray(self.scale, np.float64))
-        one = np.ones_like(square)
-        return Products(self.uu * square, self.vv * square, self.dd * square, one)
+        parts = (x * square for x in (self.uu, self.vv, self.uv, self.dd))
+        return Products(*parts, np.ones_like(square))
 
 
 def moments(values: jax.Array, weight: jax.Array) -> Moments:

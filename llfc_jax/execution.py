@@ -59,9 +59,8 @@ def plan(
     """
     if (backend or jax.default_backend()) != "cpu":
         return Plan(steps="scan", replicas="vmap", alphas="vmap")
-    if has_convolution(apply, variables, x):
-        return Plan(steps="python", replicas="loop", alphas="map")
-    return Plan(steps="scan", replicas="loop", alphas="map")
+    steps = "python" if has_convolution(apply, variables, x) else "scan"
+    return Plan(steps=steps, replicas="loop", alphas="map")
 
 
 def has_convolution(apply: Callable[[Any, Any], Any], variables: Any, x: Any) -> bool:

@@ -1,12 +1,13 @@
 """Networks by name: the one place where they are listed, built and initialised."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.core import Tracer
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, LlfcError, unknown
@@ -76,12 +77,24 @@ def init(module: nn.Module, key: jax.Array, x: Any) -> dict[str, Any]:
         raise ConfigError(
             f"{type(module).__name__} cannot take inputs of shape {tuple(x.shape[1:])}: {reason}"
         ) from error
-    return dict(_init(module, key, shape.shape, shape.dtype))
+    traced = isinstance(key, Tracer)
+    return dict((_init if traced else _compiled())(module, key, shape.shape, shape.dtype))
 
 
-@partial(jax.jit, static_argnums=(0, 2, 3))
 def _init(module: nn.Module, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
     return module.init(key, jnp.zeros(shape, dtype))
+
+
+@cache
+def _compiled() -> Callable[..., Any]:
+    """`_init` as one program.
+
+    XLA:CPU needs most of a second to optimise the random numbers of each parameter (12 s for a
+    ResNet-18), and a sixth of that if it does not try; they are drawn only once.
+    """
+    cpu = jax.default_backend() == "cpu"
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if cpu else {}
+    return jax.jit(_init, static_argnums=(0, 2, 3), compiler_options=options)
 
 
 def count(variables: Any) -> int:

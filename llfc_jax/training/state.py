@@ -53,7 +53,6 @@ class State:
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), number)
 
 
-@partial(jax.jit, static_argnames=("module", "recipe", "shape", "steps_per_epoch"))
 def create(
     module: nn.Module,
     recipe: Recipe,
@@ -74,7 +73,11 @@ def create(
         DataError, ConfigError: if the network does not fit the inputs (`networks.init`).
     """
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = init(module, jax.random.fold_in(key, INIT), x)
+    return _start(recipe, init(module, jax.random.fold_in(key, INIT), x), key, steps_per_epoch)
+
+
+@partial(jax.jit, static_argnames=("recipe", "steps_per_epoch"))
+def _start(recipe: Recipe, variables: Any, key: jax.Array, steps_per_epoch: int) -> State:
     return State(
         variables=variables,
         opt_state=recipe.transformation(steps_per_epoch).init(variables["params"]),

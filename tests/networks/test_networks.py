@@ -62,36 +62,36 @@ def test_each_network_initialises_evaluates_and_trains(name):
     x = jax.random.normal(KEY, (4, *shape))
     variables = networks.init(module, KEY, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    logits = module.apply(variables, x)
+
+    @jax.jit
+    def both(variables, key):
+        rngs = {"dropout": key}
+        return module.apply(variables, x), module.apply(variables, x, True, rngs=rngs, mutable=True)
+
+    logits, (first, after) = both(variables, jax.random.key(1))
+    again, (second, _) = both(variables, jax.random.key(2))
     assert logits.shape == (4, 3)
     assert np.isfinite(logits).all()
-    train = jax.jit(
-        lambda key: module.apply(variables, x, True, rngs={"dropout": key}, mutable=True)
-    )
-    (first, after), (second, _) = (train(jax.random.key(i)) for i in (1, 2))
-    assert "batch_stats" not in variables or not all(
-        np.array_equal(a, b)
-        for a, b in zip(
-            jax.tree.leaves(variables["batch_stats"]),
-            jax.tree.leaves(after["batch_stats"]),
-            strict=True,
-        )
-    )
+    np.testing.assert_array_equal(logits, again)
     dropped = getattr(module, "dropout", 0) > 0
     assert np.array_equal(first, second) != dropped
+    for path, before in jax.tree_util.tree_leaves_with_path(variables.get("batch_stats", {})):
+        now = after["batch_stats"]
+        for key in path:
+            now = now[key.key]
+        assert not np.array_equal(before, now)
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet5", "resnet_cifar", "vit"])
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "vit"])
 def test_bfloat16_computes_near_float32_with_float32_parameters(name):
     values, shape = SMALL[name]
     x = jax.random.normal(KEY, (4, *shape))
     exact, rough = (networks.build(name, 3, dtype=d, **values) for d in (None, jnp.bfloat16))
     variables = networks.init(rough, KEY, x)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    assert rough.apply(variables, x).dtype == jnp.bfloat16
-    np.testing.assert_allclose(
-        np.asarray(rough.apply(variables, x), np.float32), exact.apply(variables, x), atol=0.15
-    )
+    logits, expected = jax.jit(lambda v: (rough.apply(v, x), exact.apply(v, x)))(variables)
+    assert logits.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(logits, np.float32), expected, atol=0.15)
 
 
 def conv(x, kernel, bias, pad):
@@ -117,7 +117,7 @@ def test_lenet_and_mlp_compute_what_they_say():
     y = pool(np.maximum(conv(y, **p["Conv_1"], pad=0), 0)).reshape(3, -1)
     for i in range(3):
         y = np.maximum(y, 0) @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"]
-    np.testing.assert_allclose(module.apply(variables, x), y, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(module.apply)(variables, x), y, atol=1e-5)
 
     module = networks.build("mlp", 4, widths=[5, 6])
     variables = networks.init(module, KEY, x)
@@ -125,7 +125,7 @@ def test_lenet_and_mlp_compute_what_they_say():
     y = x.reshape(3, -1)
     for i in range(3):
         y = (np.maximum(y, 0) if i else y) @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"]
-    np.testing.assert_allclose(module.apply(variables, x), y, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(module.apply)(variables, x), y, atol=1e-5)
 
 
 def test_padded_shortcut_subsamples_and_adds_zero_channels_on_both_sides():
@@ -133,12 +133,14 @@ def test_padded_shortcut_subsamples_and_adds_zero_channels_on_both_sides():
 
     block = Block(6, 2, "layer", "pad", "both", None)
     x = np.abs(np.asarray(jax.random.normal(KEY, (2, 6, 6, 4))))
-    variables = block.init(KEY, x, False)
+    variables = jax.jit(block.init, static_argnums=2)(KEY, x, False)
     # With the branch's last scale at 0 only the shortcut is left, and x is positive.
     variables["params"]["norm2"]["scale"] = jnp.zeros(6)
     expected = np.zeros((2, 3, 3, 6), np.float32)
     expected[..., 1:5] = x[:, ::2, ::2]
-    np.testing.assert_array_equal(block.apply(variables, x, False), expected)
+    np.testing.assert_array_equal(
+        jax.jit(block.apply, static_argnums=2)(variables, x, False), expected
+    )
 
 
 def nested(flat):
@@ -182,7 +184,7 @@ def test_git_re_basin_networks_give_the_same_output(prefix, name, values, mode):
     variables = nested({rebasin_name(key): weights[key] for key in weights})
     shapes = jax.eval_shape(module.init, KEY, expected["x"])
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
-    outputs = jax.nn.log_softmax(module.apply(variables, expected["x"]))
+    outputs = jax.nn.log_softmax(jax.jit(module.apply)(variables, expected["x"]))
     np.testing.assert_allclose(outputs, expected[f"out_{mode}"], atol=1e-5)
 
 

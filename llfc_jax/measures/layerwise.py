@@ -1,5 +1,6 @@
 """Layer-wise connectivity: the line walked in one layer at a time."""
 
+import fnmatch
 import functools
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -9,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import ModeError
-from llfc_jax.execution import How, over, plan
+from llfc_jax.execution import How, over
 from llfc_jax.graph import Apply, trace
 from llfc_jax.graph.sites import layer_paths
-from llfc_jax.graph.trace import abstract
-from llfc_jax.measures.line import ALPHAS, check_alphas, check_logits
+from llfc_jax.measures.line import ALPHAS, check_alphas, check_logits, choose
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.stream import Batches, Progress, fold, padded
@@ -75,8 +75,8 @@ def layerwise_lmc(
         b: variables of the other mode.
         batches: re-iterable pairs (x, labels).
         alphas: points; ½ and the end that is `base` are added.
-        groups: name -> prefixes of the leaves' paths; one group per layer if None, a norm going
-            with the layer before it.
+        groups: name -> paths of leaves, or of what holds them (`params/Dense_0`), `*` matching
+            anything; one group per layer if None, a norm going with the layer before it.
         base: "a" or "b".
         outside: allows α outside [0, 1].
         over: how the loop over layers and points runs; chosen if None.
@@ -94,15 +94,14 @@ def layerwise_lmc(
     check_pair(a, b)
     x, y, _ = next(padded(batches))
     graph = trace(apply, a, x)
-    check_logits(graph, y)
+    classes = check_logits(graph, y)
     paths = graph.program.paths
     chosen = groups if groups is not None else layer_paths(graph.program, graph.sites)
-    prefixes = [tuple(group) for group in chosen.values()]
-    masks = np.array([[path.startswith(group) for path in paths] for group in prefixes])
+    masks = np.array([[_within(path, group) for path in paths] for group in chosen.values()])
     for name, mask in zip(chosen, masks, strict=True):
         if not mask.any():
-            raise ModeError(f"group {name!r} holds no parameters; prefixes are of {paths[0]!r}")
-    how = over or plan(apply, abstract(a), x).alphas
+            raise ModeError(f"group {name!r} holds no parameters; their paths are as {paths[0]!r}")
+    how = choose(over, apply, a, x)
     run = _compiled(apply, how, own)
     points = (
         jnp.repeat(jnp.asarray(masks), len(grid), 0),
@@ -113,6 +112,7 @@ def layerwise_lmc(
         batches,
         progress,
         "one layer at a time",
+        classes,
     )
     loss, error = ((v / n).reshape(len(masks), len(grid)) for v in (loss, n - right))
     at_base, middle = grid.index(own), grid.index(0.5)
@@ -128,6 +128,12 @@ def layerwise_lmc(
         samples=int(n),
         base=base,
     )
+
+
+def _within(path: str, group: Sequence[str]) -> bool:
+    """Whether a leaf is of a group: `Dense_1` holds `Dense_1/kernel`, not `Dense_10/kernel`."""
+    inside = (pattern for entry in group for pattern in (entry, f"{entry.rstrip('/')}/*"))
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in inside)
 
 
 @functools.lru_cache(maxsize=16)

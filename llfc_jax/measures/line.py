@@ -7,19 +7,19 @@ what is interpolated, what is renormalised and how a loop over α runs is decide
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.errors import DataError, GraphError, ModeError
+from llfc_jax.errors import GraphError, ModeError, unknown
 from llfc_jax.execution import How, over, plan
 from llfc_jax.graph import Apply, Graph, Values, trace
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.calibrate import calibrate
-from llfc_jax.measures.stream import Batches, Progress, fold, padded
+from llfc_jax.measures.stream import Batches, Progress, check_labels, fold, padded
 from llfc_jax.modes import check_pair, interpolate
 
 T = TypeVar("T")
@@ -37,6 +37,7 @@ class Line:
         b: the other mode.
         alphas: the points, in [0, 1] unless made with `outside=True`.
         how: how the loop over α runs.
+        classes: number of the network's outputs.
         corrections: renormalisation of every point, stacked along α; None for none.
         renormalise: the kind of renormalisation, as results record it.
     """
@@ -46,6 +47,7 @@ class Line:
     b: Any
     alphas: tuple[float, ...]
     how: How
+    classes: int
     corrections: renorm.Correction | None = None
     renormalise: str = "none"
 
@@ -66,6 +68,7 @@ class Line:
             batches,
             progress,
             words,
+            self.classes,
         )
 
 
@@ -185,22 +188,33 @@ def line(
     check_pair(a, b)
     x, y, _ = next(padded(batches))
     graph = trace(apply, a, x)
-    check_logits(graph, y)
-    how = over or plan(apply, abstract(a), x).alphas
+    classes = check_logits(graph, y)
+    how = choose(over, apply, a, x)
     if renormalise == "none":
-        return Line(apply, a, b, grid, how)
+        return Line(apply, a, b, grid, how, classes)
     renorm.check(graph, renormalise)
     if train_batches is None:
         raise ModeError(f"renormalise={renormalise!r} needs train_batches")
-    corrections = calibrate(apply, a, b, grid, train_batches, renormalise, progress)
-    return Line(apply, a, b, grid, how, corrections, renormalise)
+    corrections = calibrate(apply, a, b, grid, train_batches, renormalise, how, progress)
+    return Line(apply, a, b, grid, how, classes, corrections, renormalise)
 
 
-def check_logits(graph: Graph, y: Any) -> None:
-    """See that the output is [n, classes] and that the labels are among the classes."""
+def choose(over: How | None, apply: Apply, variables: Any, x: Any) -> How:
+    """How the loop over α runs: as asked for, or as the execution plan has it.
+
+    Raises:
+        ModeError: there is no such way.
+    """
+    ways = get_args(How)
+    if over is not None and over not in ways:
+        raise ModeError(unknown("way to run over alphas", over, ways))
+    return over or plan(apply, abstract(variables), x).alphas
+
+
+def check_logits(graph: Graph, y: Any) -> int:
+    """See that the output is [n, classes] and the labels are among them; returns their number."""
     shape = graph.program.avals[graph.program.output].shape
     if len(shape) != 2 or shape[0] != len(y):
         raise GraphError(f"the network must return logits [n, classes], not shape {shape}")
-    low, high = int(np.min(y)), int(np.max(y))
-    if low < 0 or high >= shape[1]:
-        raise DataError(f"labels run from {low} to {high}, but the network has {shape[1]} classes")
+    check_labels(int(np.min(y)), int(np.max(y)), shape[1])
+    return shape[1]

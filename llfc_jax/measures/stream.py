@@ -80,8 +80,8 @@ class Products:
     def absolute(self) -> "Products":
         """The sums with the scale multiplied in."""
         square = np.square(np.asarray(self.scale, np.float64))
-        parts = (x * square for x in (self.uu, self.vv, self.uv, self.dd))
-        return Products(*parts, np.ones_like(square))
+        uu, vv, uv, dd = (x * square for x in (self.uu, self.vv, self.uv, self.dd))
+        return Products(uu, vv, uv, dd, np.ones_like(square))
 
 
 def moments(values: jax.Array, weight: jax.Array) -> Moments:
@@ -110,8 +110,12 @@ def padded(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]
     """(x, y, weight) of every batch, all of the first one's size.
 
     Raises:
-        DataError: no batch at all, a batch larger than the first, labels that do not fit x.
+        DataError: no batch at all, an iterator (it can be read only once, and every measure reads
+            the first batch before its pass), a batch larger than the first, labels that do not
+            fit x.
     """
+    if iter(batches) is batches:
+        raise DataError("batches are a generator, which can be read only once; pass a list of them")
     size = 0
     for x, y in batches:
         n = int(np.shape(x)[0]) if np.ndim(x) else 0
@@ -132,7 +136,7 @@ def padded(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]
             y = jnp.pad(jnp.asarray(y), fill, mode="edge")
         yield jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight)
     if not size:
-        raise DataError("there is no batch to measure on (a generator can be read only once)")
+        raise DataError("there is no batch to measure on")
 
 
 def fold(
@@ -140,6 +144,7 @@ def fold(
     batches: Batches,
     progress: Progress | None = None,
     words: str = "measuring",
+    classes: int | None = None,
 ) -> Any:
     """Run `kernel(x, y, weight)` on every batch and merge what it returns.
 
@@ -148,9 +153,10 @@ def fold(
         batches: pairs (x [n, ...], y int [n]), all of one size but the last.
         progress: called as (batches done, batches in all or 0, words).
         words: what progress says.
+        classes: labels must lie in [0, classes), where this is given.
 
     Raises:
-        DataError: see `padded`; or x holds NaN or infinity.
+        DataError: see `padded`; x holds NaN or infinity; labels outside the classes.
     """
     total = len(batches) if hasattr(batches, "__len__") else 0  # pyright: ignore[reportArgumentType]
     merged: Any = None
@@ -158,14 +164,16 @@ def fold(
 
     def take() -> None:
         nonlocal merged
-        finite, part = pending.popleft()
+        finite, low, high, part = pending.popleft()
         if not bool(finite):
             raise DataError("the data hold NaN or infinity; clean them before measuring")
+        if classes is not None:
+            check_labels(int(low), int(high), classes)
         part = _to_host(part)
         merged = part if merged is None else jax.tree.map(_merge, merged, part, is_leaf=_mergeable)
 
     for i, (x, y, weight) in enumerate(padded(batches)):
-        pending.append((_finite(x), kernel(x, y, weight)))
+        pending.append((*_inspect(x, y), kernel(x, y, weight)))
         if len(pending) > AHEAD:
             take()
         if progress:
@@ -176,6 +184,14 @@ def fold(
                         is_leaf=_mergeable)  # fmt: skip
 
 
+def check_labels(low: int, high: int, classes: int) -> None:
+    """See that labels from `low` to `high` are among the classes."""
+    if low < 0 or high >= classes:
+        raise DataError(f"labels run from {low} to {high}, but the network has {classes} classes")
+
+
 @jax.jit
-def _finite(x: jax.Array) -> jax.Array:
-    return jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.array(True)
+def _inspect(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Whether x is finite, and the smallest and the largest label."""
+    floating = jnp.issubdtype(x.dtype, jnp.inexact)
+    return jnp.isfinite(x).all() if floating else jnp.array(True), y.min(), y.max()

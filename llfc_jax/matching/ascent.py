@@ -8,7 +8,8 @@ is solved again only after its scores have changed.
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from llfc_jax.matching.solve import composite, families, solve_family, units_in_
 from llfc_jax.matching.spec import PermutationSpec
 
 Index = dict[str, jax.Array]
+T = TypeVar("T")
 
 PATCH_FROM = 128
 """Units on an edge's other axis from which only the moved ones are added, on a CPU. On an
@@ -73,28 +75,38 @@ class Plan(NamedTuple):
         """Numbers of the edges that are scores of a family."""
         return [e for e, edge in enumerate(self.edges) if self.family_of[edge.group] == family]
 
-    def entered(self, family: int) -> list[int]:
-        """Numbers of the edges that a family's move makes stale."""
-        return [
-            e
-            for e, edge in enumerate(self.edges)
-            if any(self.family_of[group] == family for _, group in edge.others)
-        ]
+    def neighbours(self, family: int) -> np.ndarray:
+        """Whether each family's scores depend on this one: bool [families]."""
+        near = np.zeros(len(self.families), bool)
+        for edge in self.edges:
+            if any(self.family_of[group] == family for _, group in edge.others):
+                near[self.family_of[edge.group]] = True
+        return near
+
+
+class Family(NamedTuple):
+    """A family's part of the carry; arrays have one leading entry per start."""
+
+    permutation: Index  # its groups' part of the permutation
+    prices: jax.Array  # of its last assignment, to start the next one near
+    scores: list[jax.Array]  # of its edges, as of when each was last brought up to date
+    seen: list[tuple[jax.Array, ...]]  # the other groups' indices at that time
 
 
 class State(NamedTuple):
     """Carry of the loop; arrays have one leading entry per start."""
 
-    permutation: Index
-    prices: list[jax.Array]  # per family: of its last assignment, to start the next one near
-    scores: list[jax.Array]  # per edge: [starts, n, n], as of when it was last brought up to date
-    seen: list[jax.Array]  # per edge: the other group's index at that time
-    stale: jax.Array  # [starts, edges]
+    families: list[Family]
     dirty: jax.Array  # [starts, families]: scores have changed since the last assignment
     gained: jax.Array  # [starts]: sum of all gains
     history: jax.Array  # [starts, sweeps]: `gained` after each
     step: jax.Array  # visits looked at, solved or skipped
     solved: jax.Array  # assignments solved
+
+    @property
+    def permutation(self) -> Index:
+        """Index arrays of all groups."""
+        return {name: p for family in self.families for name, p in family.permutation.items()}
 
 
 @functools.cache
@@ -194,56 +206,64 @@ def ascend(
         solver: for the assignments.
         order: numbers of the families to visit, instead of random sweeps until none gains.
     """
-    weights, groups, edges = _Weights(plan, a, b), len(plan.families), len(plan.edges)
+    weights, groups = _Weights(plan, a, b), len(plan.families)
     starts = next(iter(start.values())).shape[0]
 
-    def refresh(e: int, state: State) -> tuple[jax.Array, jax.Array]:
+    def refresh(
+        e: int, scores: jax.Array, seen: tuple[jax.Array, ...], permutation: Index
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """An edge's scores and what they were made from, brought up to date."""
-        now = composite(plan.spec, state.permutation, plan.edges[e].others[0][1])
-        scores, seen = state.scores[e], state.seen[e]
+        now = tuple(composite(plan.spec, permutation, g) for _, g in plan.edges[e].others)
+        moved = jnp.stack([(p != q).sum(1).max() for p, q in zip(now, seen, strict=True)]).max()
+        build = jax.vmap(functools.partial(weights.build, e))
+        if patches(plan, e):
+            # Above a quarter the whole product is the cheaper one.
+            few = 4 * moved < now[0].shape[1]
+            patch = jax.vmap(functools.partial(weights.patch, e))
+            scores = _when(few & (moved > 0), lambda s: patch(now[0], seen[0], s), scores)
+            moved = jnp.where(few, 0, moved)
+        return _when(moved > 0, lambda _: build(permutation), scores), now
 
-        def build() -> jax.Array:
-            return jax.vmap(functools.partial(weights.build, e))(state.permutation)
-
-        stale = state.stale[:, e].any()
-        if not patches(plan, e):
-            return jax.lax.cond(stale, build, lambda: scores), now
-        # Above a quarter the whole product is the cheaper one.
-        few = 4 * (now != seen).sum(1).max() < now.shape[1]
-        choice = jnp.where(stale, jnp.where(few, 1, 2), 0)
-        patch = jax.vmap(functools.partial(weights.patch, e))
-        branches = [lambda: scores, lambda: patch(now, seen, scores), build]
-        return jax.lax.switch(choice, branches), now
-
-    def visit(family: int, state: State) -> State:
-        members, own = plan.members(family), plan.own(family)
-        scores, seen = list(state.scores), list(state.seen)
+    def visit(number: int, state: State) -> tuple[Family, jax.Array]:
+        """A family after its assignment, and what that gained."""
+        family, permutation = state.families[number], state.permutation
+        members, own = plan.members(number), plan.own(number)
+        fresh = [
+            refresh(e, s, q, permutation)
+            for e, s, q in zip(own, family.scores, family.seen, strict=True)
+        ]
         total = {name: weights.constant[name] for name in members}
-        for e in own:
-            scores[e], seen[e] = refresh(e, state)
-            total[plan.edges[e].group] = scores[e] + total[plan.edges[e].group]
+        for e, (scores, _) in zip(own, fresh, strict=True):
+            total[plan.edges[e].group] = scores + total[plan.edges[e].group]
         total = {n: jnp.broadcast_to(t, (starts, *t.shape[-2:])) for n, t in total.items()}
-        root, inside = plan.families[family]
-        new, prices = solve_family(plan.spec, root, inside, total, state.prices[family], solver)
-        moved = {**state.permutation, **new}
-        gain = _gain(plan, members, total, state.permutation, moved)
-        for e in set(own) & set(plan.entered(family)):
-            gain += _correction(plan, weights, e, scores[e], state.permutation, moved)
-        accept = gain > 0
-        permutation = {
-            name: jnp.where(accept.reshape(-1, *[1] * (p.ndim - 1)), moved[name], p)
-            for name, p in state.permutation.items()
+        root, inside = plan.families[number]
+        index, prices = solve_family(plan.spec, root, inside, total, family.prices, solver)
+        moved = {**permutation, **index}
+        gain = _gain(plan, members, total, permutation, moved)
+        for e, (scores, _) in zip(own, fresh, strict=True):
+            if any(plan.family_of[group] == number for _, group in plan.edges[e].others):
+                gain += _correction(plan, weights, e, scores, permutation, moved)
+        index = {
+            name: jnp.where((gain > 0).reshape(-1, *[1] * (p.ndim - 1)), p, family.permutation[name])
+            for name, p in index.items()
         }
-        mine, entered, near = _masks(plan, family)
+        return Family(index, prices, [s for s, _ in fresh], [q for _, q in fresh]), gain
+
+    def turn(number: int, due: jax.Array, state: State) -> State:
+        """A visit to a family if it is due."""
+
+        def go(carry: tuple[Family, jax.Array]) -> tuple[Family, jax.Array]:
+            families = [carry[0] if f == number else x for f, x in enumerate(state.families)]
+            return visit(number, state._replace(families=families))
+
+        family, gain = _when(due, go, (state.families[number], jnp.zeros(starts)))
+        others = np.arange(groups) != number
         return state._replace(
-            permutation=permutation,
-            prices=[prices if f == family else p for f, p in enumerate(state.prices)],
-            scores=scores,
-            seen=seen,
-            stale=state.stale & ~mine | entered & accept[:, None],
-            dirty=state.dirty & (np.arange(groups) != family) | near & (gain > tolerance)[:, None],
-            gained=state.gained + jnp.where(accept, gain, 0),
-            solved=state.solved + 1,
+            families=[family if f == number else x for f, x in enumerate(state.families)],
+            dirty=state.dirty & (others | ~due)
+            | plan.neighbours(number) & (gain > tolerance)[:, None],
+            gained=state.gained + jnp.maximum(gain, 0),
+            solved=state.solved + due,
         )
 
     def step(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
@@ -255,11 +275,10 @@ def ascend(
                 lambda: jax.random.permutation(jax.random.fold_in(key, sweep), groups),
                 lambda: sequence,
             )
-        family = sequence[place if order is None else state.step]
-        # One switch for everything: branch 0 skips a family whose scores have not changed.
-        due = state.dirty[:, family].any() | (order is not None)
-        branches = [lambda s: s, *(functools.partial(visit, f) for f in range(groups))]
-        state = jax.lax.switch(jnp.where(due, family + 1, 0), branches, state)
+        chosen = sequence[place if order is None else state.step]
+        due = state.dirty.any(0) | (order is not None)
+        for number in range(groups):
+            state = turn(number, (chosen == number) & due[number], state)
         history = jax.lax.dynamic_update_index_in_dim(state.history, state.gained, sweep, 1)
         return state._replace(history=history, step=state.step + 1), sequence
 
@@ -269,13 +288,22 @@ def ascend(
             return state.step < len(order)
         return state.dirty.any() & (state.step < max_sweeps * groups)
 
+    def begin(number: int) -> Family:
+        own = [plan.edges[e] for e in plan.own(number)]
+        size = [plan.size[edge.group] for edge in own]
+        return Family(
+            {name: start[name] for name in plan.members(number)},
+            jnp.zeros((starts, plan.size[plan.families[number][0]])),
+            [jnp.zeros((starts, n, n)) for n in size],
+            [
+                tuple(jnp.full((starts, plan.size[g]), -1, jnp.int32) for _, g in edge.others)
+                for edge in own
+            ],
+        )
+
     sweeps = max_sweeps if order is None else -(-len(order) // groups)
     state = State(
-        permutation=start,
-        prices=[jnp.zeros((starts, plan.size[root])) for root, _ in plan.families],
-        scores=[jnp.zeros((starts, plan.size[e.group], plan.size[e.group])) for e in plan.edges],
-        seen=[jnp.full((starts, plan.size[e.others[0][1]]), -1, jnp.int32) for e in plan.edges],
-        stale=jnp.ones((starts, edges), bool),
+        [begin(number) for number in range(groups)],
         dirty=jnp.ones((starts, groups), bool),
         gained=jnp.zeros(starts),
         history=jnp.full((starts, sweeps), jnp.nan),
@@ -286,14 +314,17 @@ def ascend(
     return jax.lax.while_loop(running, step, (state, sequence))[0]
 
 
-def _masks(plan: Plan, family: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A family's own edges, the edges that its move makes stale, the families that score those."""
-    mine, entered = np.zeros((2, len(plan.edges)), bool)
-    mine[plan.own(family)] = True
-    entered[plan.entered(family)] = True
-    near = np.zeros(len(plan.families), bool)
-    near[[plan.family_of[plan.edges[e].group] for e in plan.entered(family)]] = True
-    return mine, entered, near
+def _when(condition: jax.Array, change: Callable[[T], T], carry: T) -> T:
+    """`change(carry)` where the condition holds, else `carry`.
+
+    A loop of at most one turn, because XLA updates a loop's carry in place but copies whatever
+    passes through a conditional.
+    """
+
+    def turn(state: tuple[jax.Array, T]) -> tuple[jax.Array, T]:
+        return jnp.zeros((), bool), change(state[1])
+
+    return jax.lax.while_loop(lambda state: state[0], turn, (condition, carry))[1]
 
 
 def _gain(plan: Plan, members: tuple[str, ...], scores: Index, old: Index, new: Index) -> jax.Array:

@@ -5,6 +5,7 @@ the same shape; where it looks past the border it sees 0. A recipe lists them by
 strengths; they are applied in the order of `AUGMENTATIONS`, before the images are normalised.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -22,10 +23,10 @@ def resized_crop(key: jax.Array, image: jax.Array, strength: float) -> jax.Array
     """
     height, width, _ = image.shape
     for_area, for_ratio, for_place = jax.random.split(key, 3)
-    area = jax.random.uniform(for_area, minval=strength, maxval=1.0)
-    ratio = jnp.exp(jax.random.uniform(for_ratio, minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
+    area = _uniform(for_area, strength, 1.0)
+    ratio = jnp.exp(_uniform(for_ratio, math.log(3 / 4), math.log(4 / 3)))
     size = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # share of each side
-    corner = jax.random.uniform(for_place, (2,)) * (1.0 - size)
+    corner = jax.random.uniform(for_place, (2,), jnp.float32) * (1.0 - size)
     extent = jnp.array([height, width], jnp.float32)
     return jax.image.scale_and_translate(
         image, image.shape, (0, 1), 1.0 / size, -corner * extent / size, method="linear"
@@ -42,13 +43,13 @@ def crop(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
 
 def flip(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
     """The image mirrored left to right with probability `strength`."""
-    return jnp.where(jax.random.bernoulli(key, strength), image[:, ::-1], image)
+    return jnp.where(_uniform(key, 0.0, 1.0) < strength, image[:, ::-1], image)
 
 
 def rotate(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
     """The image turned about its centre by up to `strength` degrees each way, bilinear."""
     height, width, _ = image.shape
-    angle = jnp.deg2rad(jax.random.uniform(key, minval=-strength, maxval=strength))
+    angle = jnp.deg2rad(_uniform(key, -strength, strength))
     rows = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     columns = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
@@ -73,6 +74,11 @@ def cutout(key: jax.Array, image: jax.Array, strength: float) -> jax.Array:
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
     inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
     return jnp.where(inside[:, :, None], 0.0, image)
+
+
+def _uniform(key: jax.Array, low: float, high: float) -> jax.Array:
+    """A float32 from [low, high), in x64 mode too."""
+    return jax.random.uniform(key, (), jnp.float32, low, high)
 
 
 Augmentation = Callable[[jax.Array, jax.Array, float], jax.Array]

@@ -108,7 +108,7 @@ def step(task: Task, data: tuple[jax.Array, jax.Array], order: jax.Array, state:
             {"params": params, **others}, x, train=True, rngs=rngs, mutable=list(others)
         )
         logits = logits.astype(jnp.float32)
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
         if recipe.label_smoothing:
             targets = optax.smooth_labels(targets, recipe.label_smoothing)
         loss = optax.softmax_cross_entropy(logits, targets).mean()

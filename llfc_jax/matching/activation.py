@@ -26,10 +26,10 @@ from llfc_jax.matching.modes import check_modes
 from llfc_jax.matching.result import Matching
 from llfc_jax.matching.solve import composite, families, solve_family, units_in_all, value_of
 from llfc_jax.matching.spec import PermutationSpec
+from llfc_jax.matching.stream import Progress
 
 Kind = Literal["uncentred", "centred", "pearson"]
 KINDS: tuple[Kind, ...] = ("uncentred", "centred", "pearson")
-Progress = Callable[[int, int, str], None]
 
 
 class Reading(NamedTuple):

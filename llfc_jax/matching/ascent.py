@@ -244,7 +244,9 @@ def ascend(
             if any(plan.family_of[group] == number for _, group in plan.edges[e].others):
                 gain += _correction(plan, weights, e, scores, permutation, moved)
         index = {
-            name: jnp.where((gain > 0).reshape(-1, *[1] * (p.ndim - 1)), p, family.permutation[name])
+            name: jnp.where(
+                (gain > 0).reshape(-1, *[1] * (p.ndim - 1)), p, family.permutation[name]
+            )
             for name, p in index.items()
         }
         return Family(index, prices, [s for s, _ in fresh], [q for _, q in fresh]), gain

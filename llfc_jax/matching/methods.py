@@ -5,7 +5,7 @@ A new method is one entry in `METHODS`.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,9 +16,9 @@ from llfc_jax.matching.activation import activation_matching
 from llfc_jax.matching.derive import permutation_spec
 from llfc_jax.matching.result import Matching
 from llfc_jax.matching.spec import PermutationSpec
+from llfc_jax.matching.ste import ste_matching
+from llfc_jax.matching.stream import Batches
 from llfc_jax.matching.weight import weight_matching
-
-Batches = Iterable[tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,13 @@ METHODS: dict[str, Method] = {
             apply, spec, a, b, batches, **options
         ),
         "activations of B towards activations of A, over the train split",
+    ),
+    "ste": Method(
+        ste_matching,
+        lambda key, apply, spec, a, b, batches, options: ste_matching(
+            key, apply, spec, a, b, batches, **options
+        ),
+        "straight-through estimator: trains for a low loss at the midpoint",
     ),
 }
 

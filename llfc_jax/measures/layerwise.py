@@ -90,7 +90,7 @@ def layerwise_lmc(
     if base not in ("a", "b"):
         raise ModeError(f"base must be 'a' or 'b', not {base!r}")
     own = 1.0 if base == "a" else 0.0
-    grid = check_alphas((*alphas, own, 0.5), outside=outside)
+    grid = check_alphas((*check_alphas(alphas, outside=outside), own, 0.5), outside=outside)
     check_pair(a, b)
     x, y, _ = next(padded(batches))
     graph = trace(apply, a, x)

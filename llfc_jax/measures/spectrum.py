@@ -20,6 +20,8 @@ from llfc_jax.results import Chart, Result, Section, axes, labels, result, setti
 
 TOP = 5  # k of the paper: dimension of the leading subspaces
 RANKS = 256  # singular values kept per layer
+# Share of the largest second moment below which the others are single precision's rounding.
+ROUNDING = float(np.finfo(np.float32).eps)
 
 
 @result
@@ -35,7 +37,8 @@ class Spectrum(Result):
         ranks: 1, 2, ...: number of the singular value, or of the angle.
         weight_a: singular values of a's weight, falling [layers, ranks].
         weight_b: of b's [layers, ranks].
-        feature_a: singular values of a's features, over √samples [layers, ranks].
+        feature_a: singular values of a's features, over √samples; those below 3.5e-4 of the
+            largest are rounding, and left out as beyond the rank [layers, ranks].
         feature_b: of b's [layers, ranks].
         angle_left: principal angles, falling, between the spans of the top k left singular
             vectors of the two weights, in degrees [layers, ranks].
@@ -140,11 +143,15 @@ def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _from_moments(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left vectors and singular values of H from H Hᵀ; there are no right ones."""
     values, vectors = np.linalg.eigh(moments)
-    return vectors[:, ::-1], np.sqrt(np.maximum(values[::-1], 0)), vectors[:, :0]
+    values, vectors = values[::-1], vectors[:, ::-1]
+    held = values > ROUNDING * values[0]
+    return vectors[:, held], np.sqrt(values[held]), vectors[:, :0]
 
 
 def _angles(p: np.ndarray, q: np.ndarray, top: int) -> np.ndarray:
-    k = min(top, p.shape[1])
+    k = min(top, p.shape[1], q.shape[1])
+    if not k:  # features that vanish span nothing
+        return np.zeros(0)
     return np.degrees(scipy.linalg.subspace_angles(p[:, :k], q[:, :k]))
 
 

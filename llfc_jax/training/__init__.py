@@ -1,6 +1,7 @@
 """Training: recipes, a loop that stays on the device, true spawning, exact resumption."""
 
-from llfc_jax.training.lockstep import History, Run, train
+from llfc_jax.training.history import History
+from llfc_jax.training.lockstep import Run, train
 from llfc_jax.training.recipe import Recipe
 from llfc_jax.training.spawn import Pair, parse_pair, train_pairs, train_seeds
 from llfc_jax.training.state import State, create, fork

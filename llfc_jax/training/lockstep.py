@@ -1,4 +1,4 @@
-"""Runs trained in lockstep: forks, checkpoints, interruptions and histories.
+"""Runs trained in lockstep: forks, checkpoints and interruptions.
 
 All runs are at the same epoch at any time, so that they make one batch of replicas. Which of them
 are in the batch is a function of the epoch alone, so a checkpoint needs no more than the states.
@@ -7,9 +7,7 @@ are in the batch is a function of the epoch alone, so a checkpoint needs no more
 import contextlib
 import dataclasses
 import functools
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,10 @@ from llfc_jax.data import Dataset
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
 from llfc_jax.execution import plan as choose_plan
-from llfc_jax.results import Result, axes, labels, result
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.loop import Pace, Task, epoch, gather, make_task, place
 from llfc_jax.training.recipe import Recipe
+from llfc_jax.training.signals import deferred
 from llfc_jax.training.state import State, create, fork, stack, unstack
 
 Progress = Callable[[int, int, str], None]
@@ -54,47 +52,6 @@ class Run:
     def key(self) -> jax.Array:
         """The typed key of a run without a trunk."""
         return functools.reduce(jax.random.fold_in, self.stream[1:], jax.random.key(self.stream[0]))
-
-
-@result
-class History(Result):
-    """How training went.
-
-    Attributes:
-        run: names of the networks.
-        epoch: 1, 2, ...
-        loss: mean training loss over the epoch, while the weights moved; NaN from the epoch of
-            divergence on.
-        accuracy: share of training samples that were classified rightly when they were seen.
-        diverged: epoch in which loss or gradient stopped being finite, 0 if never; the network
-            is as it was before that step.
-    """
-
-    run: tuple[str, ...] = labels("run")
-    epoch: tuple[int, ...] = labels("epoch")
-    loss: np.ndarray = axes("run", "epoch")
-    accuracy: np.ndarray = axes("run", "epoch")
-    diverged: np.ndarray = axes("run")
-
-
-def history(states: Mapping[str, State], steps_per_epoch: int, batch_size: int) -> History:
-    """The histories of trained networks, by name."""
-
-    def gather(name: str) -> np.ndarray:
-        return np.stack([np.asarray(getattr(state, name)) for state in states.values()])
-
-    loss = gather("loss") / steps_per_epoch
-    accuracy = gather("correct") / (steps_per_epoch * batch_size)
-    epochs = np.arange(1, loss.shape[1] + 1)
-    diverged = np.where(gather("alive"), 0, gather("step") // steps_per_epoch + 1)
-    gone = (diverged[:, None] > 0) & (epochs >= diverged[:, None])
-    return History(
-        run=tuple(states),
-        epoch=tuple(epochs.tolist()),
-        loss=np.where(gone, np.nan, loss),
-        accuracy=np.where(gone, np.nan, accuracy),
-        diverged=diverged,
-    )
 
 
 def train(
@@ -136,7 +93,7 @@ def train(
     with contextlib.ExitStack() as context:
         signals, store = [], None
         if workdir is not None:
-            signals = context.enter_context(deferred_signals())
+            signals = context.enter_context(deferred())
             identity = _identity(module, dataset, recipe, runs)
             store = Checkpoints(Path(workdir) / "checkpoints", identity)
             done = store.latest or 0
@@ -234,41 +191,11 @@ class _Crew:
         steps, epochs = self.task.steps, self.task.recipe.epochs
         counts = [len(self.members(number)) * steps for number in range(epochs)]
         number, share = (done - 1) // steps, (done - 1) % steps + 1
-        losses = [group.loss[group.alive, number] for group in groups]
-        loss = float(np.concatenate(jax.device_get(losses)).mean()) / share
+        each = jax.device_get([(group.loss[:, number], group.alive) for group in groups])
+        losses = np.concatenate([loss[alive] for loss, alive in each])
+        words = f"loss {losses.mean() / share:.4f}" if losses.size else "all diverged"
         before = sum(counts[:number]) + counts[number] * share // steps
-        return before, sum(counts), f"epoch {number + 1} of {epochs}, loss {loss:.4f}"
-
-
-@contextlib.contextmanager
-def deferred_signals() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM in a list instead of acting on them; act when the block is left.
-
-    A second one acts at once. Outside the main thread, where signals never arrive, this does
-    nothing.
-    """
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: Any) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            restore()
-            signal.raise_signal(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        restore()
-    if caught:
-        signal.raise_signal(caught[0])
+        return before, sum(counts), f"epoch {number + 1} of {epochs}, {words}"
 
 
 def _identity(

@@ -16,7 +16,8 @@ from flax import linen as nn
 from llfc_jax.data import Dataset
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
-from llfc_jax.training.lockstep import History, Progress, Run, history, train
+from llfc_jax.training.history import History, history
+from llfc_jax.training.lockstep import Progress, Run, train
 from llfc_jax.training.recipe import Recipe
 
 TRUNK, INDEPENDENT = 0, 1  # streams of a seed: the trunk's is 0, independent ends have 1 and 2

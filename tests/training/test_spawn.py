@@ -8,7 +8,7 @@ from tiny import same
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
 from llfc_jax.training import Recipe, Run, fork, parse_pair, train, train_pairs, train_seeds
-from llfc_jax.training.lockstep import history
+from llfc_jax.training.history import history
 from llfc_jax.training.loop import Pace, epoch, gather, make_task, place
 from llfc_jax.training.spawn import lineage
 from llfc_jax.training.state import create, stack, unstack
@@ -99,7 +99,11 @@ def test_progress_counts_every_step_of_every_run(mlp, dataset, recipe):
 
 def test_divergence_is_told_and_the_rest_goes_on(mlp, dataset):
     wild = Recipe(epochs=3, batch_size=8, learning_rate=1e30, schedule="constant")
-    pair = train_pairs(mlp, dataset, wild, ("independent",))["independent"]
+    words = []
+    pair = train_pairs(
+        mlp, dataset, wild, ("independent",), progress=lambda done, total, w: words.append(w)
+    )["independent"]
+    assert words[-1] == "epoch 3 of 3, all diverged"
     assert pair.diverged == (
         "independent: a diverged in epoch 1, b diverged in epoch 1; lower train.learning_rate"
     )

@@ -1,0 +1,38 @@
+"""Signals that wait until what was done so far is saved."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM in a list instead of acting on them; act when the block is left.
+
+    A second one acts at once. Outside the main thread, where signals never arrive, this does
+    nothing.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            restore()
+            signal.raise_signal(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        restore()
+    if caught:
+        signal.raise_signal(caught[0])

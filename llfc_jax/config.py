@@ -15,16 +15,12 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from llfc_jax import fields
-from llfc_jax.errors import ConfigError, MatchingError, ModeError, unknown
-from llfc_jax.matching import METHODS, check_options
+from llfc_jax.errors import ConfigError, unknown
 from llfc_jax.measures import MEASURES
-from llfc_jax.measures.line import ALPHAS, check_alphas
-from llfc_jax.measures.renormalise import CHOICES
+from llfc_jax.measures.line import ALPHAS
 from llfc_jax.networks import REGISTRY
+from llfc_jax.questions import UNALIGNED, Questions
 from llfc_jax.training import Recipe, parse_pair
-
-SPLITS = ("train", "test")
-UNALIGNED = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +98,13 @@ class Config:
     measure: Measuring = dataclasses.field(default_factory=Measuring)
     checkpoint_every: int = 1
 
+    @property
+    def questions(self) -> Questions:
+        """What is asked of every pair."""
+        how = {f.name: getattr(self.measure, f.name) for f in dataclasses.fields(self.measure)}
+        del how["batch_size"]
+        return Questions(self.measures, self.align, self.match, self.alphas, seed=self.seed, **how)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, for JSON."""
         return dataclasses.asdict(self)
@@ -122,7 +125,10 @@ def base() -> Any:
                     str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
                 )
                 defaults[name][field] = placeholder(kind)
-    return ConfigDict(defaults, type_safe=False).lock()
+    config: Any = ConfigDict(defaults, type_safe=False).lock()
+    for free in (config.network, config.match, config.train.augment):  # their keys are names
+        free.unlock()
+    return config
 
 
 def grid(points: int) -> tuple[float, ...]:
@@ -154,34 +160,27 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
             values[name] = fields.make(cls, f"config.{name}", values[name])
     if "train" in values:
         values["train"] = fields.make(Recipe, "config.train", values["train"])
+    if "network" in values:  # its fields are checked by the network; JSON's lists are tuples here
+        values["network"] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()
+        }
     config = fields.make(Config, "the config", values)
+    try:
+        config.questions.check("config.")
+    except ConfigError as error:
+        line = str(error).replace("outside=True", "config.measure.outside=True")
+        raise ConfigError(line) from error
     _check_names(config)
     _check_ranges(config)
     return config
 
 
 def _check_names(config: Config) -> None:
-    for what, names, registry in (
-        ("measure", config.measures, MEASURES),
-        ("alignment", config.align, (UNALIGNED, *METHODS)),
-        ("split", config.measure.splits or (), SPLITS),
-        ("alignment in config.match", tuple(config.match), METHODS),
-        ("renormalisation", (config.measure.renormalise,), CHOICES),
-        ("network", (config.network.get("name"),), REGISTRY),
-    ):
-        for name in names:
-            if name not in registry:
-                raise ConfigError(unknown(what, name, registry))
-        if len(set(names)) != len(names):
-            raise ConfigError(f"config names the same {what} twice: {', '.join(map(str, names))}")
-    for field in ("measures", "align", "pairs"):
-        if not getattr(config, field):
-            raise ConfigError(f"config.{field} is empty; name at least one")
-    for method, options in config.match.items():
-        try:
-            check_options(method, options)
-        except MatchingError as error:
-            raise ConfigError(f"config.match.{method}: {error}") from error
+    name = config.network.get("name")
+    if name not in tuple(REGISTRY):  # it may be anything, and not hashable
+        raise ConfigError(unknown("network", name, REGISTRY))
+    if not config.pairs:
+        raise ConfigError("config.pairs is empty; name at least one")
     for pair in config.pairs:
         parse_pair(pair, config.train.epochs)
     if len(set(config.pairs)) != len(config.pairs):
@@ -191,11 +190,6 @@ def _check_names(config: Config) -> None:
 def _check_ranges(config: Config) -> None:
     if config.seed < 0 or config.seed >= 2**32:
         raise ConfigError(f"config.seed must lie in 0 to 2**32 - 1, not {config.seed}")
-    try:
-        check_alphas(config.alphas, outside=config.measure.outside)
-    except ModeError as error:
-        words = str(error).replace("outside=True", "config.measure.outside=True")
-        raise ConfigError(f"config.alphas: {words}") from error
     for name, value in (
         ("measure.batch_size", config.measure.batch_size),
         ("checkpoint_every", config.checkpoint_every),

@@ -87,8 +87,7 @@ def _run(console: Console) -> None:
     table.show(
         outcome.summary, {k: outcome.columns[k] for k in SHOWN if k in outcome.columns}, console=out
     )
-    for verdict in experiment.verdicts(outcome.summary):
-        out.print(verdict.text.replace("`", ""), highlight=False, markup=False, soft_wrap=True)
+    out.print(outcome, highlight=False, markup=False, soft_wrap=True)
     out.print(f"report: {held.path / 'report.html'}", highlight=False, soft_wrap=True)
 
 

@@ -111,7 +111,12 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that any parser reads: numbers that are not finite become null."""
+    """Write what `to_json` makes of a value."""
+    write_text(path, to_json(value) + "\n")
+
+
+def to_json(value: Any) -> str:
+    """JSON that any parser reads: numbers that are not finite become null."""
 
     def clean(x: Any) -> Any:
         if isinstance(x, Mapping):
@@ -124,7 +129,7 @@ def write_json(path: Path, value: Any) -> None:
             return None
         return x if isinstance(x, (str, int, float, bool, type(None))) else str(x)
 
-    write_text(path, json.dumps(clean(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return json.dumps(clean(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 @dataclasses.dataclass(frozen=True)

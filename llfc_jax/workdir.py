@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llfc_jax.errors import WorkdirError
-from llfc_jax.results import Row, write_json
+from llfc_jax.results import Row, to_json, write_json
 
 # Fields that may differ between runs into one directory: they only add to what is there.
 ADDITIVE = ("measures", "align")
@@ -39,6 +39,21 @@ class Workdir:
             return [nan_for_none(row) for row in rows]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkdirError(f"{file} is damaged; delete it and run again") from error
+
+    def permutation(self, name: str) -> Path:
+        """File of the permutation of this name."""
+        return self.path / "permutations" / f"{name}.npz"
+
+
+class Nowhere:
+    """Stands for a working directory where nothing is to be kept."""
+
+    def measured(self, name: str, make: Callable[[], list[Row]]) -> list[Row]:
+        """The rows that `make` measures, as a directory would give them back."""
+        return [nan_for_none(row) for row in json.loads(to_json(make()))]
+
+    def permutation(self, name: str) -> None:
+        """No file."""
 
 
 def nan_for_none(row: Mapping[str, Any]) -> Row:

@@ -13,6 +13,7 @@ import jax
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.graph import Apply
 from llfc_jax.matching.activation import activation_matching
+from llfc_jax.matching.commutativity import commutativity_matching
 from llfc_jax.matching.derive import permutation_spec
 from llfc_jax.matching.result import Matching
 from llfc_jax.matching.spec import PermutationSpec
@@ -63,6 +64,13 @@ METHODS: dict[str, Method] = {
             key, apply, spec, a, b, batches, **options
         ),
         "straight-through estimator: trains for a low loss at the midpoint",
+    ),
+    "commutativity": Method(
+        commutativity_matching,
+        lambda key, apply, spec, a, b, batches, options: commutativity_matching(
+            key, apply, spec, a, b, batches, **options
+        ),
+        "the product of weight and feature differences, from weight's and activation's ends",
     ),
 }
 

@@ -280,7 +280,7 @@ X, Y = samples()
         ({"b": [(k[:, :2], v[:2]) for k, v in weights(1)]}, ModeError, "differ at 0/0"),
         ({"b": jax.tree.map(lambda w: w * np.nan, weights(1))}, ModeError, "NaN"),
         ({"data": (X[:, :4], Y)}, GraphError, "does not accept x"),
-        ({"data": (X, Y + 1)}, DataError, "3 classes"),
+        ({"data": (X, Y + 3)}, DataError, "3 classes"),
         ({"data": (X, Y[:7])}, DataError, "7 labels"),
         ({"data": (X, np.eye(3)[Y])}, DataError, "whole numbers"),
         ({"data": ((X, Y) for _ in range(2))}, DataError, "generator"),

@@ -84,6 +84,8 @@ class Config:
         alphas: points on the line (`grid(21)` for 21 of them, evenly spaced).
         measure: how it is measured.
         checkpoint_every: epochs between checkpoints.
+        sweep: fields, in groups as here, -> the values they take; all combinations are run
+            (`llfc_jax.sweep`).
     """
 
     seed: int = 0
@@ -97,6 +99,7 @@ class Config:
     alphas: tuple[float, ...] = ALPHAS
     measure: Measuring = dataclasses.field(default_factory=Measuring)
     checkpoint_every: int = 1
+    sweep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def questions(self) -> Questions:
@@ -126,7 +129,8 @@ def base() -> Any:
                 )
                 defaults[name][field] = placeholder(kind)
     config: Any = ConfigDict(defaults, type_safe=False).lock()
-    for free in (config.network, config.match, config.train.augment):  # their keys are names
+    # What these hold is not fields but names that the user chooses.
+    for free in (config.network, config.match, config.train.augment, config.sweep):
         free.unlock()
     return config
 
@@ -152,7 +156,7 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
     for name in values:
         if name not in known:
             raise ConfigError(unknown("config field", name, known))
-    for name in ("data", "network", "train", "match", "measure"):
+    for name in ("data", "network", "train", "match", "measure", "sweep"):
         if name in values and not isinstance(values[name], Mapping):
             raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
     for name, cls in NESTED.items():

@@ -21,6 +21,9 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory for checkpoints and results; out/NAME of the config by default."
 )
+SHARD = flags.DEFINE_string(
+    "shard", "0/1", "Part i/n of a sweep's runs, i from 0; '0/0' only gathers what is done."
+)
 QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
 
 # The summary's columns that fit a terminal; the page and summary.json have them all.
@@ -59,7 +62,7 @@ def _given() -> Any:
     """
     if CONFIG.value is None:
         raise ConfigError("name a config: --config configs/quickstart.py")
-    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    file, _ = _file()
     if not file.is_file():
         raise ConfigError(f"there is no config file {file}")
     try:
@@ -69,26 +72,40 @@ def _given() -> Any:
         raise ConfigError(f"the config file {file} cannot be read: {cause}") from error
 
 
+def _file() -> tuple[Path, str]:
+    """The config file, and what stands behind the colon: the argument of its `get_config`."""
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    file, _, argument = name.partition(".py:")
+    return (Path(f"{file}.py"), argument) if argument else (Path(name), "")
+
+
 def _run(console: Console) -> None:
     given = _given()
     # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
     from llfc_jax import config as configs
-    from llfc_jax import experiment
+    from llfc_jax import experiment, sweep
     from llfc_jax.progress import Reporter
     from llfc_jax.report import table
     from llfc_jax.workdir import claim
 
     config = configs.check(given)
-    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
-    workdir = WORKDIR.value or Path("out") / file.stem
-    with claim(workdir, config.to_dict()) as held, Reporter(console, quiet=QUIET.value) as reporter:
-        outcome = experiment.run(config, held, reporter)
+    file, argument = _file()
+    name = f"{file.stem}-{argument}" if argument else file.stem
+    workdir = Path(WORKDIR.value or Path("out") / name)
     out = Console()
-    table.show(
-        outcome.summary, {k: outcome.columns[k] for k in SHOWN if k in outcome.columns}, console=out
-    )
-    out.print(outcome, highlight=False, markup=False, soft_wrap=True)
-    out.print(f"report: {held.path / 'report.html'}", highlight=False, soft_wrap=True)
+    with Reporter(console, quiet=QUIET.value) as reporter:
+        if config.sweep:
+            means, missing = sweep.run(config, workdir, reporter, SHARD.value)
+            table.show(means, sweep.columns(means), console=out)
+            if missing:
+                reporter.say(f"not done yet: {len(missing)} runs, {missing[0]} the first")
+        else:
+            with claim(workdir, config.to_dict()) as held:
+                outcome = experiment.run(config, held, reporter)
+            shown = {name: outcome.columns[name] for name in SHOWN if name in outcome.columns}
+            table.show(outcome.summary, shown, console=out)
+            out.print(outcome, highlight=False, markup=False, soft_wrap=True)
+    out.print(f"report: {workdir.resolve() / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _stop(line: str, code: int) -> NoReturn:
@@ -107,7 +124,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         hint = f"; did you mean {near[1]!r}?" if near else ""
         _stop(f"error: the config has no field {(wrong[1] if wrong else said)!r}{hint}", MISTAKE)
     except (flags.Error, TypeError, ValueError) as error:
-        _stop(f"error: {error}", MISTAKE)
+        # What goes wrong in a config file comes with its traceback: the last line says what.
+        _stop(f"error: {str(error).strip().splitlines()[-1]}", MISTAKE)
     except Exception as error:
         _stop(f"error: the config file cannot be read: {error}", MISTAKE)
 

@@ -1,6 +1,7 @@
 """The command line: `python -m llfc_jax.main --config configs/quickstart.py --workdir out/q`.
 
-Any field of the config can be set from here: `--config.seed=1`.
+Any field of the config can be set from here: `--config.seed=1`. `--list` says what there is to
+choose from, `--plan` what a run would do.
 """
 
 import re
@@ -25,6 +26,9 @@ SHARD = flags.DEFINE_string(
     "shard", "0/1", "Part i/n of a sweep's runs, i from 0; '0/0' only gathers what is done."
 )
 QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
+JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON, and nothing else, to stdout.")
+LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alignments, measures.")
+PLAN = flags.DEFINE_bool("plan", False, "Say what a run would do and need; do nothing.")
 
 # The summary's columns that fit a terminal; the page and summary.json have them all.
 SHOWN = (
@@ -80,32 +84,67 @@ def _file() -> tuple[Path, str]:
 
 
 def _run(console: Console) -> None:
+    if LIST.value:
+        _list()
+        return
     given = _given()
     # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
     from llfc_jax import config as configs
     from llfc_jax import experiment, sweep
     from llfc_jax.progress import Reporter
     from llfc_jax.report import table
+    from llfc_jax.results import to_json
     from llfc_jax.workdir import claim
 
     config = configs.check(given)
     file, argument = _file()
     name = f"{file.stem}-{argument}" if argument else file.stem
     workdir = Path(WORKDIR.value or Path("out") / name)
-    out = Console()
+    if PLAN.value:
+        _plan(config)
+        return
+    out = Console(quiet=JSON.value)
     with Reporter(console, quiet=QUIET.value) as reporter:
         if config.sweep:
             means, missing = sweep.run(config, workdir, reporter, SHARD.value)
-            table.show(means, sweep.columns(means), console=out)
+            found: Any = {"summary": means, "not done": missing}
+            if not JSON.value:
+                table.show(means, sweep.columns(means), console=out)
             if missing:
                 reporter.say(f"not done yet: {len(missing)} runs, {missing[0]} the first")
         else:
             with claim(workdir, config.to_dict()) as held:
                 outcome = experiment.run(config, held, reporter)
-            shown = {name: outcome.columns[name] for name in SHOWN if name in outcome.columns}
-            table.show(outcome.summary, shown, console=out)
-            out.print(outcome, highlight=False, markup=False, soft_wrap=True)
+            found = outcome.to_dict()
+            if not JSON.value:
+                shown = {name: outcome.columns[name] for name in SHOWN if name in outcome.columns}
+                table.show(outcome.summary, shown, console=out)
+            out.print(str(outcome), highlight=False, markup=False, soft_wrap=True)
     out.print(f"report: {workdir.resolve() / 'report.html'}", highlight=False, soft_wrap=True)
+    if JSON.value:
+        print(to_json(found | {"report": str(workdir.resolve() / "report.html")}))
+
+
+def _list() -> None:
+    from llfc_jax import outline
+    from llfc_jax.results import to_json
+
+    found = outline.choices()
+    print(to_json(found) if JSON.value else outline.lines(found))
+
+
+def _plan(config: Any) -> None:
+    from llfc_jax import outline, sweep
+    from llfc_jax.results import to_json
+
+    runs = sweep.expand(config) if config.sweep else []
+    found = outline.plan(runs[0].config if runs else config)
+    if runs:
+        found = {
+            "sweep": {"runs": f"{len(runs)}; what follows is the first, {runs[0].name}"},
+            **found,
+        }
+    print(to_json(found) if JSON.value else outline.lines(found))
 
 
 def _stop(line: str, code: int) -> NoReturn:

@@ -232,10 +232,9 @@ def ascend(
             refresh(e, s, q, permutation)
             for e, s, q in zip(own, family.scores, family.seen, strict=True)
         ]
-        total = {name: weights.constant[name] for name in members}
+        total = {name: jnp.stack([weights.constant[name]] * starts) for name in members}
         for e, (scores, _) in zip(own, fresh, strict=True):
-            total[plan.edges[e].group] = scores + total[plan.edges[e].group]
-        total = {n: jnp.broadcast_to(t, (starts, *t.shape[-2:])) for n, t in total.items()}
+            total[plan.edges[e].group] += scores
         root, inside = plan.families[number]
         index, prices = solve_family(plan.spec, root, inside, total, family.prices, solver)
         moved = {**permutation, **index}
@@ -262,8 +261,8 @@ def ascend(
         others = np.arange(groups) != number
         return state._replace(
             families=[family if f == number else x for f, x in enumerate(state.families)],
-            dirty=state.dirty & (others | ~due)
-            | plan.neighbours(number) & (gain > tolerance)[:, None],
+            dirty=state.dirty & (others | ~due)[None]
+            | plan.neighbours(number)[None] & (gain > tolerance)[:, None],
             gained=state.gained + jnp.maximum(gain, 0),
             solved=state.solved + due,
         )
@@ -278,7 +277,7 @@ def ascend(
                 lambda: sequence,
             )
         chosen = sequence[place if order is None else state.step]
-        due = state.dirty.any(0) | (order is not None)
+        due = state.dirty.any(0) if order is None else jnp.ones(groups, bool)
         for number in range(groups):
             state = turn(number, (chosen == number) & due[number], state)
         history = jax.lax.dynamic_update_index_in_dim(state.history, state.gained, sweep, 1)

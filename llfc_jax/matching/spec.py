@@ -93,10 +93,7 @@ class PermutationSpec:
 
     def random(self, key: jax.Array) -> dict[str, jax.Array]:
         """A permutation drawn uniformly; group `i` uses `fold_in(key, i)`."""
-        return {
-            name: jax.random.permutation(jax.random.fold_in(key, i), start, -1, independent=True)
-            for i, (name, start) in enumerate(self.identity().items())
-        }
+        return _random(self, key)
 
     def apply(self, permutation: Permutation, variables: Any) -> Any:
         """The permuted network π(θ): the same function, its units in other places.
@@ -109,30 +106,23 @@ class PermutationSpec:
         self.validate(permutation)
         self.check_variables(variables)
         leaves, structure = jax.tree.flatten(variables)
-        moved = [
-            permute(leaf, axes, permutation, self.parents)
-            for leaf, (_, axes) in zip(leaves, self.leaves, strict=True)
-        ]
-        return jax.tree.unflatten(structure, moved)
+        places = [i for i, (_, axes) in enumerate(self.leaves) if any(_carried(axes))]
+        # Only what moves goes through the compiled function: the rest is handed on, not copied.
+        moved = _permute_all(self, dict(permutation), {i: leaves[i] for i in places})
+        for i in places:
+            leaves[i] = moved[i]
+        return jax.tree.unflatten(structure, leaves)
 
     def invert(self, permutation: Permutation) -> dict[str, jax.Array]:
         """The permutation that undoes this one: `apply(invert(p), apply(p, θ)) = θ`."""
         self.validate(permutation)
-        inverse = {name: jnp.argsort(jnp.asarray(p), -1) for name, p in permutation.items()}
-        for name, parent in self.parents.items():
-            inverse[name] = inverse[name][inverse[parent]]
-        return {name: p.astype(jnp.int32) for name, p in inverse.items()}
+        return _invert(self, dict(permutation))
 
     def compose(self, second: Permutation, first: Permutation) -> dict[str, jax.Array]:
         """`apply(compose(second, first), θ) = apply(second, apply(first, θ))`."""
         self.validate(second)
         self.validate(first)
-        whole = {}
-        for name, p in first.items():
-            q, parent = jnp.asarray(second[name]), self.parents.get(name)
-            p = jnp.asarray(p) if parent is None else jnp.asarray(p)[jnp.asarray(second[parent])]
-            whole[name] = jnp.take_along_axis(p, q, -1, mode="clip").astype(jnp.int32)
-        return whole
+        return _compose(self, dict(second), dict(first))
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -272,7 +262,8 @@ def load(path: str | os.PathLike[str]) -> tuple[PermutationSpec, dict[str, jax.A
         MatchingError: the file is missing, damaged, or holds no valid permutation.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because NumPy leaves a damaged file open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             spec = PermutationSpec.from_json(str(file["spec"]))
             found = {
                 name.removeprefix("group:"): jnp.asarray(file[name])
@@ -285,6 +276,49 @@ def load(path: str | os.PathLike[str]) -> tuple[PermutationSpec, dict[str, jax.A
         raise MatchingError(f"{path} holds no saved permutation: {error}") from error
     spec.validate(found)
     return spec, {group.name: found[group.name] for group in spec.groups}
+
+
+Index = dict[str, jax.Array]
+_compiled = functools.partial(jax.jit, static_argnums=0)
+
+
+@_compiled
+def _random(spec: PermutationSpec, key: jax.Array) -> Index:
+    return {
+        name: jax.random.permutation(jax.random.fold_in(key, i), start, -1, independent=True)
+        for i, (name, start) in enumerate(spec.identity().items())
+    }
+
+
+@_compiled
+def _permute_all(
+    spec: PermutationSpec, permutation: Index, leaves: dict[int, Any]
+) -> dict[int, jax.Array]:
+    return {
+        i: permute(leaf, spec.leaves[i][1], permutation, spec.parents) for i, leaf in leaves.items()
+    }
+
+
+@_compiled
+def _invert(spec: PermutationSpec, permutation: Index) -> Index:
+    inverse = {name: jnp.argsort(p, -1) for name, p in permutation.items()}
+    for name, parent in spec.parents.items():
+        inverse[name] = inverse[name][inverse[parent]]
+    return {name: p.astype(jnp.int32) for name, p in inverse.items()}
+
+
+@_compiled
+def _compose(spec: PermutationSpec, second: Index, first: Index) -> Index:
+    whole = {}
+    for name, p in first.items():
+        parent = spec.parents.get(name)
+        p = p if parent is None else p[second[parent]]
+        whole[name] = jnp.take_along_axis(p, second[name], -1, mode="clip").astype(jnp.int32)
+    return whole
+
+
+def _carried(axes: Iterable[Axis]) -> Iterable[bool]:
+    return (True for axis in axes for _ in units(axis))
 
 
 def _fixed(axis: Axis) -> Iterable[Fixed]:

@@ -1,0 +1,199 @@
+"""Weight matching against the published algorithm and against planted permutations."""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matching_nets import ZOO, batch, equal, shaken, variables
+from scipy.optimize import linear_sum_assignment
+
+from llfc_jax.errors import MatchingError, ModeError
+from llfc_jax.matching import permutation_spec, plain_spec, weight_matching
+
+GOLDEN = Path(__file__).parent / "golden"
+KEY = jax.random.key(0)
+
+
+def golden(name):
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        arrays = dict(file)
+    a, b = (
+        {k[2:]: jnp.asarray(v) for k, v in arrays.items() if k.startswith(f"{mode}:")}
+        for mode in "AB"
+    )
+    groups = {}
+    for path, axes in json.loads(str(arrays["spec"])).items():
+        for axis, group in enumerate(axes):
+            if group:
+                groups.setdefault(group, []).append((path, axis))
+    return plain_spec(a, groups), a, b, arrays
+
+
+def overlap(spec, permutation, a, b):
+    """Sum over all leaves of <A, π(B)>, in float64."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(spec.apply(permutation, b)), strict=True)
+    return sum(np.vdot(np.asarray(p, np.float64), np.asarray(q, np.float64)) for p, q in pairs)
+
+
+@pytest.mark.parametrize("name", ["resnet20_w1", "vgg16_m8"])
+def test_git_re_basins_runs_are_replayed_and_their_objective_is_reached(name):
+    spec, a, b, arrays = golden(name)
+    published = float(arrays["objective"])
+    assert overlap(spec, spec.identity(), a, b) == pytest.approx(
+        float(arrays["objective_identity"])
+    )
+    replayed = weight_matching(KEY, spec, a, b, visits=[str(v) for v in arrays["visits"]])
+    assert equal(
+        replayed.permutation, {k[5:]: v for k, v in arrays.items() if k.startswith("perm:")}
+    )
+    assert overlap(spec, replayed.permutation, a, b) == pytest.approx(published, rel=1e-12)
+    assert float(replayed.objective) == pytest.approx(published, rel=1e-5)
+    # Free to skip what has not changed, in its own order, and with more starts.
+    free = weight_matching(KEY, spec, a, b, restarts=3)
+    assert overlap(spec, free.permutation, a, b) >= published * (1 - 1e-7)
+    history = np.asarray(free.history)
+    history = history[~np.isnan(history)]
+    assert len(history) == int(free.sweeps)
+    assert (np.diff(history) >= 0).all()
+
+
+def published(order, widths, a, b):
+    """The published algorithm for an MLP in NumPy, float64, along an order of visits."""
+    w = [[np.asarray(m[f"Dense_{i}"]["kernel"], np.float64) for m in (a, b)] for i in range(4)]
+    s = [[np.asarray(m[f"Dense_{i}"]["bias"], np.float64) for m in (a, b)] for i in range(4)]
+    p = [np.arange(n) for n in widths]
+    for g in order:
+        into = w[g][1] if g == 0 else w[g][1][p[g - 1]]
+        out = w[g + 1][1] if g == 2 else w[g + 1][1][:, p[g + 1]]
+        scores = w[g][0].T @ into + w[g + 1][0] @ out.T + np.outer(s[g][0], s[g][1])
+        p[g] = linear_sum_assignment(scores, maximize=True)[1]
+    return p
+
+
+def mlp(widths, seed):
+    rng = np.random.default_rng(seed)
+    sizes = [20, *widths, 7]
+    return {
+        f"Dense_{i}": {
+            "kernel": jnp.asarray(rng.normal(size=(m, n)), jnp.float32),
+            "bias": jnp.asarray(rng.normal(size=n), jnp.float32),
+        }
+        for i, (m, n) in enumerate(itertools.pairwise(sizes))
+    }
+
+
+def mlp_apply(v, x):
+    for i in range(3):
+        x = jax.nn.relu(x @ v[f"Dense_{i}"]["kernel"] + v[f"Dense_{i}"]["bias"][None])
+    return x @ v["Dense_3"]["kernel"] + v["Dense_3"]["bias"][None]
+
+
+def test_every_visit_is_the_published_one_where_only_moved_units_are_added():
+    widths = (130, 140, 150)  # above the size from which edges are patched
+    a, b = mlp(widths, 0), mlp(widths, 1)
+    spec = permutation_spec(mlp_apply, a, jnp.ones((2, 20)))
+    names = [f"Dense_{i}" for i in range(3)]
+    for visits in ([0, 1, 2, 1], [2, 0, 1] * 9):
+        ours = weight_matching(KEY, spec, a, b, visits=[names[i] for i in visits])
+        theirs = published(visits, widths, a, b)
+        assert equal(ours.permutation, dict(zip(names, theirs, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dense", "flat", "residual_batch", "residual_layer", "transformer", "fused", "grouped"],
+)
+def test_planted_permutations_are_found_in_all_of_twenty_seeds(name):
+    spec = permutation_spec(ZOO[name].apply, variables(name), batch())
+    for seed in range(20):
+        a = variables(name, seed)
+        planted = spec.random(jax.random.key(seed))
+        b = shaken(spec.apply(spec.invert(planted), a), 1e-3, seed + 100)
+        found = weight_matching(jax.random.key(seed), spec, a, b, restarts=4)
+        assert equal(found.permutation, planted), seed
+
+
+def test_restarts_keep_the_best_and_starts_are_used():
+    a, b = mlp((16, 16, 16), 0), mlp((16, 16, 16), 1)
+    spec = permutation_spec(mlp_apply, a, jnp.ones((2, 20)))
+    single = weight_matching(KEY, spec, a, b)
+    many = weight_matching(KEY, spec, a, b, restarts=8)
+    assert float(many.objective) > float(single.objective)
+    again = weight_matching(KEY, spec, a, b, start=many.permutation)
+    assert equal(again.permutation, many.permutation)
+    assert int(again.sweeps) == 1
+    for found in (single, many):
+        assert float(found.objective) == pytest.approx(
+            overlap(spec, found.permutation, a, b), rel=1e-5
+        )
+
+
+def test_it_maps_over_pairs():
+    sizes = (16, 16, 16)
+    pairs = [(mlp(sizes, seed), mlp(sizes, seed + 50)) for seed in range(3)]
+    spec = permutation_spec(mlp_apply, pairs[0][0], jnp.ones((2, 20)))
+    a, b = (jax.tree.map(lambda *x: jnp.stack(x), *mode) for mode in zip(*pairs, strict=True))
+    mapped = jax.vmap(lambda a, b: weight_matching(KEY, spec, a, b))(a, b)
+    for i, (p, q) in enumerate(pairs):
+        alone = weight_matching(KEY, spec, p, q)
+        assert equal(alone.permutation, jax.tree.map(lambda x, i=i: x[i], mapped.permutation))
+
+
+def test_a_group_on_both_axes_of_a_weight_never_loses():
+    """x + f(x) without a hidden layer: the scores are only a linearisation there."""
+
+    def apply(v, x):
+        x = x @ v["in"]
+        x = x + jnp.tanh(x @ v["mid"])
+        return x @ v["out"]
+
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        shapes = {"in": (5, 12), "mid": (12, 12), "out": (12, 3)}
+        a, b = (
+            {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
+            for _ in range(2)
+        )
+        spec = permutation_spec(apply, a, jnp.ones((2, 5)))
+        found = weight_matching(KEY, spec, a, b)
+        history = np.asarray(found.history)
+        history = history[~np.isnan(history)]
+        assert (np.diff(history) >= -1e-4).all()
+        assert float(found.objective) == pytest.approx(
+            overlap(spec, found.permutation, a, b), rel=1e-4
+        )
+
+
+def test_running_statistics_do_not_count_unless_asked_for():
+    name = "residual_batch"
+    a, b = variables(name, 0), variables(name, 1)
+    spec = permutation_spec(ZOO[name].apply, a, batch())
+    loud = {**b, "batch_stats": jax.tree.map(lambda x: 1e3 * x, b["batch_stats"])}
+    quiet = weight_matching(KEY, spec, a, b)
+    assert equal(quiet.permutation, weight_matching(KEY, spec, a, loud).permutation)
+    every = weight_matching(KEY, spec, a, loud, include=lambda path: True)
+    assert not equal(quiet.permutation, every.permutation)
+
+
+def test_what_does_not_fit_is_refused():
+    a = mlp((16, 16, 16), 0)
+    spec = permutation_spec(mlp_apply, a, jnp.ones((2, 20)))
+    first = {**a["Dense_0"], "kernel": a["Dense_0"]["kernel"].at[0, 0].set(jnp.nan)}
+    broken = {**a, "Dense_0": first}
+    with pytest.raises(ModeError, match="NaN or infinity at Dense_0/kernel"):
+        weight_matching(KEY, spec, a, broken)
+    with pytest.raises(ModeError, match="shape"):
+        weight_matching(KEY, spec, a, mlp((16, 16, 17), 0))
+    other = mlp((16, 16, 17), 0)
+    with pytest.raises(MatchingError, match="has shape"):
+        weight_matching(KEY, spec, other, other)
+    with pytest.raises(MatchingError, match="at least 1"):
+        weight_matching(KEY, spec, a, a, restarts=0)
+    with pytest.raises(MatchingError, match="did you mean 'Dense_1'"):
+        weight_matching(KEY, spec, a, a, visits=["Dens_1"])
+    with pytest.raises(MatchingError, match="no leaf"):
+        weight_matching(KEY, spec, a, a, include=lambda path: False)

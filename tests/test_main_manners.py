@@ -1,0 +1,98 @@
+"""The command line's manners: it lists, it plans, and it speaks JSON where it is asked to."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llfc_jax.measures import MEASURES
+from llfc_jax.networks import REGISTRY
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "configs" / "quickstart.py"
+SMALL = (
+    "--config", QUICKSTART, "--config.data.train_size=200", "--config.data.test_size=60",
+    "--config.train.epochs=2", "--config.train.batch_size=50", "--config.network.widths=(8,)",
+    "--config.measures=('lmc','llfc')", "--config.align=('none','weight')",
+)  # fmt: skip
+
+
+def llfc(*args, cwd=ROOT):
+    command = [sys.executable, "-m", "llfc_jax.main", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def test_everything_there_is_to_choose_from_is_listed_with_a_line_each():
+    done = llfc("--list", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["measures"].keys() == MEASURES.keys()
+    assert found["networks"].keys() == REGISTRY.keys()
+    assert "configs/quickstart.py" in found["configs"]
+    assert {"digits", "npz"} <= found["data sets"].keys()
+    assert {"none", "weight", "activation"} <= found["alignments"].keys()
+    lines = [line for entries in found.values() for line in entries.values()]
+    assert all(line and "\n" not in line for line in lines)
+
+
+def test_the_list_is_text_too_and_needs_no_configs(tmp_path):
+    done = llfc("--list", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "lenet5" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_tells_and_does_nothing(tmp_path):
+    workdir = tmp_path / "out"
+    done = llfc(*SMALL, "--workdir", workdir, "--plan", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["network"]["parameters"] == str(64 * 8 + 8 + 8 * 10 + 10)
+    assert found["training"]["epochs"] == "2 of 4 steps, batch 50"
+    # The trunk has one epoch, its two branches one each, the independent ends two each.
+    assert found["training"]["steps"].startswith(f"{4 * (1 + 1 + 1 + 2 + 2)} over 5 runs")
+    assert found["measuring"]["alignments"] == "none, weight"
+    assert "iB" in found["memory"]["measuring"]
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("--config.data.name=digit", "did you mean 'digits'"),
+        ("--config.train.batch_size=201", "201"),
+        ("--config.network.width=(3,)", "did you mean 'widths'"),
+    ],
+)
+def test_a_plan_finds_what_a_run_would_stumble_over(change, words):
+    done = llfc(*SMALL, change, "--plan")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, llfc(*SMALL, "--workdir", workdir, "--json", "--quiet")
+
+
+def test_json_is_all_that_is_printed(ran):
+    workdir, done = ran
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert found["summary"] == summary["summary"]
+    assert len(found["summary"]) == 4
+    assert found["report"] == str(workdir / "report.html")
+
+
+def test_quiet_leaves_the_summary(ran):
+    workdir, _ = ran
+    done = llfc(*SMALL, "--workdir", workdir, "--quiet")
+    assert done.stderr == ""
+    assert "independent" in done.stdout
+    assert "report.html" in done.stdout

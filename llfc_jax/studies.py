@@ -112,9 +112,9 @@ class Aligned:
         return self.network.model(self.variables)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Study:
-    """What was found. Printed, it is a sentence per pair and alignment.
+    """What was found. Shown, it is a sentence per pair and alignment.
 
     Attributes:
         summary: one row per pair and alignment.
@@ -134,8 +134,24 @@ class Study:
     lead: str = QUESTION
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __add__(self, other: "Study") -> "Study":
+        """Both as one, to be shown in the same tables and figures; title and lead are the first's.
+
+        Their pairs need names of their own.
+        """
+        rows = {m: self.rows.get(m, []) + other.rows.get(m, []) for m in self.rows | other.rows}
+        return dataclasses.replace(
+            self,
+            summary=self.summary + other.summary,
+            columns=self.columns | other.columns | {"verdict": self.columns["verdict"]},
+            rows=rows,
+            aligned={**self.aligned, **other.aligned},
+        )
+
     def __str__(self) -> str:
         return "\n".join(v.text.replace("`", "") for v in verdicts(self.summary))
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """For notebooks: the verdicts and the summary's table."""
@@ -157,7 +173,10 @@ class Study:
         if name not in charts:
             raise DataError(unknown("figure", name, charts))
         chart, measure = charts[name]
-        return draw(chart, self.rows[measure])
+        figure = draw(chart, self.rows[measure])
+        for legend in figure.legends:  # notebooks cut figures to what counts in their layout
+            legend.set_in_layout(True)
+        return figure
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write tables, figures, `summary.json` and the page into a directory.

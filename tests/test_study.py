@@ -258,6 +258,21 @@ def test_what_it_says_in_print_in_a_notebook_and_in_pictures():
         study.figure("llfc_layer")
 
 
+def test_studies_add_up_to_one_page(tmp_path):
+    a, b, _ = studied("plain")
+    one, other = (
+        llfc_jax.study(plain, a, c, samples(), measures=["lmc"], name=name)
+        for c, name in ((b, "apart"), (a, "same"))
+    )
+    both = one + other
+    assert [row["pair"] for row in both.summary] == ["apart", "same"]
+    assert both.summary[0] == one.summary[0]
+    assert len(both.rows["lmc"]) == 2 * len(one.rows["lmc"])
+    page = both.write(tmp_path).read_text()
+    assert "apart" in page
+    assert "same" in page
+
+
 def test_progress_is_told():
     told = []
     a, b, _ = studied("plain")

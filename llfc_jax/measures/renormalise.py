@@ -18,6 +18,7 @@ import jax
 from llfc_jax.errors import ModeError, unknown
 from llfc_jax.graph import Graph, Site, Values
 from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.trace import is_literal
 from llfc_jax.measures.similarity import wide
 
 CHOICES = ("none", "reset", "repair")
@@ -107,9 +108,9 @@ def running_statistics(graph: Graph) -> tuple[Normaliser, ...]:
     found = []
     for eq in program.equations:
         if eq.name in ("broadcast_in_dim", "reshape", "convert_element_type"):
-            if eq.inputs[0] in source:
+            if not is_literal(eq.inputs[0]) and eq.inputs[0] in source:
                 source[eq.outputs[0]] = source[eq.inputs[0]]
-        elif eq.name == "sub" and len(eq.inputs) == 2 and eq.inputs[1] in source:
+        elif eq.name == "sub" and not any(map(is_literal, eq.inputs)) and eq.inputs[1] in source:
             path = source[eq.inputs[1]]
             var = variance_path(path)
             if "mean" in path.split("/") and var in number:

@@ -10,7 +10,7 @@ from llfc_jax.graph import Graph, Site, Values, features, trace
 from llfc_jax.measures.line import ALPHAS, Step, by_layer, line, stack
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.similarity import absolute, from_sums, pool, pooled, scale_of, sums
+from llfc_jax.measures.similarity import Sums, absolute, from_sums, pool, pooled, scale_of, sums
 from llfc_jax.measures.stream import Batches, moments, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
@@ -169,21 +169,20 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
     scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
     w = step.weight
 
-    def against(u: jax.Array, v: jax.Array, scale: jax.Array) -> Any:
-        squares = sums(u, v, scale)
-        rows = from_sums(squares)
+    def against(squares: Sequence[Sums]) -> Any:
+        of_layers = stack(squares)  # all layers at once: many small operations become few
+        rows = from_sums(of_layers)
         many = (rows.distance, rows.coefficient, absolute(rows.distance))
-        return tuple(moments(x, w) for x in many), pool(squares, w)
+        return tuple(moments(x, w) for x in many), pool(of_layers, w)
 
     def at(alpha: jax.Array, values: Values) -> Any:
-        return stack([
-            against(features(values, site), alpha * p + (1 - alpha) * q, scale)
+        return against([
+            sums(features(values, site), alpha * p + (1 - alpha) * q, scale)
             for site, p, q, scale in zip(chosen, of_a, of_b, scales, strict=True)
         ])  # fmt: skip
 
     on_line, pooled_line = step.walk(at)
-    both = zip(of_a, of_b, scales, strict=True)
-    ends, pooled_ends = stack([against(p, q, scale) for p, q, scale in both])
+    ends, pooled_ends = against([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
     logits = step.a.output, step.b.output
     return {
         "line": on_line,

@@ -121,13 +121,13 @@ def absolute(distance: jax.Array) -> jax.Array:
 
 
 def pool(of: Sums, weight: jax.Array) -> Products:
-    """The rows' squares added up, as of one long vector over all rows of weight one."""
+    """The squares added up over the last axis, as of one long vector over rows of weight one."""
     scale = jnp.where(weight > 0, of.scale, 0)
-    largest = scale.max()
+    largest = scale.max(-1, keepdims=True)
     largest = jnp.where(largest > 0, largest, 1)
     share = (scale / largest) ** 2
-    uu, vv, uv, dd = ((x * share).sum() for x in (of.uu, of.vv, of.uv, of.dd))
-    return Products(uu, vv, uv, dd, largest)
+    uu, vv, uv, dd = ((x * share).sum(-1) for x in (of.uu, of.vv, of.uv, of.dd))
+    return Products(uu, vv, uv, dd, largest[..., 0])
 
 
 def pooled(of: Products) -> Rows:

@@ -152,21 +152,20 @@ def _kernel(step: Step, sites: tuple[str, ...], form: Form) -> dict[str, Any]:
         mixture = of_a * jax.nn.relu(za) + of_b * jax.nn.relu(zb)
         return mixture, jax.nn.relu(of_a * za + of_b * zb)
 
-    def against(u: jax.Array, v: jax.Array, scale: jax.Array) -> Any:
-        squares = sums(u, v, scale)
-        return tuple(moments(x, w) for x in from_sums(squares)), pool(squares, w)
-
     def at(alpha: jax.Array) -> Any:
         shares = (alpha, 1 - alpha) if form == "mixture" else (1.0, 1.0)
-        pairs = zip(inputs, scales, strict=True)
-        return stack([against(*sides(za, zb, *shares), scale) for (za, zb), scale in pairs])
+        squares = stack([
+            sums(*sides(za, zb, *shares), scale)
+            for (za, zb), scale in zip(inputs, scales, strict=True)
+        ])  # fmt: skip
+        return tuple(moments(x, w) for x in from_sums(squares)), pool(squares, w)
 
     on_line, together = step.grid(at)
     ends = [compare(jax.nn.relu(za), jax.nn.relu(zb)) for za, zb in inputs]
     return {
         "line": on_line,
         "pooled": together,
-        "ends": stack([tuple(moments(x, w) for x in rows_) for rows_ in ends]),
+        "ends": tuple(moments(x, w) for x in stack(ends)),
         "agreeing": jnp.stack([((za * zb >= 0).mean(-1) * w).sum() for za, zb in inputs]),
         "samples": w.sum(),
     }

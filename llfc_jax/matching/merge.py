@@ -41,15 +41,17 @@ def merge(
     rounds: int = 20,
     solver: Solver = "auto",
 ) -> Merged:
-    """Merge modes by matching each in turn to the mean of the others.
+    """Merge modes by matching each to the mean of those in place, then to the mean of the others.
 
-    Every turn can only raise `sum <π_i(θ_i), π_j(θ_j)>` over all pairs, so that the rounds end by
-    themselves ("MergeMany" of Ainsworth et al. 2023, section 4). The first mode stays in place.
+    The first pass places one mode after the other beside a running mean. Then each in turn is
+    matched to the mean of all others, which can only raise `sum <π_i(θ_i), π_j(θ_j)>` over the
+    pairs, so that the rounds end by themselves ("MergeMany" of Ainsworth et al. 2023). The first
+    mode stays in place.
     Networks with BatchNorm need their statistics reset on the result before it means anything, and
     others gain from REPAIR (`llfc_jax.measures.renormalise`).
 
     Args:
-        key: order of the modes and of weight matching's visits.
+        key: order of weight matching's visits.
         spec: which units may move.
         modes: two or more modes of one network.
         rounds: most turns of every mode.
@@ -63,25 +65,27 @@ def merge(
         raise MatchingError(f"merging needs two or more modes and rounds, not {len(modes)}")
     for mode in modes[1:]:
         check_modes(spec, modes[0], mode)
-    placed = list(modes)
-    permutations = [spec.identity() for _ in modes]
-    history: list[float] = []
-    for turn in range(rounds):
-        own = jax.random.fold_in(key, turn)
-        order = 1 + jax.random.permutation(own, len(modes) - 1)
-        gained = False
-        for number in order.tolist():
+
+    def place(key: jax.Array, number: int, target: Any, start: Any) -> dict[str, jax.Array]:
+        own = jax.random.fold_in(key, number)
+        found = weight_matching(own, spec, target, modes[number], start=start, solver=solver)
+        return found.permutation
+
+    placed, permutations = [modes[0]], [spec.identity()]
+    for number in range(1, len(modes)):
+        permutations.append(place(key, number, mean(placed), spec.identity()))
+        placed.append(spec.apply(permutations[-1], modes[number]))
+    history = [_spread(placed)]
+    for turn in range(1, rounds):
+        own, moved = jax.random.fold_in(key, len(modes) + turn), False
+        for number in range(1, len(modes)):
             others = mean([mode for i, mode in enumerate(placed) if i != number])
-            found = weight_matching(
-                jax.random.fold_in(own, number), spec, others, modes[number],
-                start=permutations[number], solver=solver,
-            )  # fmt: skip
-            if any((found.permutation[g] != permutations[number][g]).any() for g in spec.group):
-                gained = True
-                permutations[number] = found.permutation
-                placed[number] = spec.apply(found.permutation, modes[number])
+            found = place(own, number, others, permutations[number])
+            if any((found[g] != permutations[number][g]).any() for g in spec.group):
+                permutations[number], moved = found, True
+                placed[number] = spec.apply(found, modes[number])
         history.append(_spread(placed))
-        if not gained:
+        if not moved:
             break
     return Merged(mean(placed), tuple(permutations), tuple(placed), jnp.array(history))
 

@@ -284,9 +284,11 @@ _compiled = functools.partial(jax.jit, static_argnums=0)
 
 @_compiled
 def _random(spec: PermutationSpec, key: jax.Array) -> Index:
+    keys = [jax.random.fold_in(key, i) for i in range(len(spec.groups))]
+    # The order of random 32-bit numbers: compiles much faster than jax.random.permutation.
     return {
-        name: jax.random.permutation(jax.random.fold_in(key, i), start, -1, independent=True)
-        for i, (name, start) in enumerate(spec.identity().items())
+        group.name: jnp.argsort(jax.random.bits(own, spec.shape(group.name)), -1).astype(jnp.int32)
+        for group, own in zip(spec.groups, keys, strict=True)
     }
 
 

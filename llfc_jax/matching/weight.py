@@ -111,18 +111,22 @@ def _match(
     if not plan.families:
         objective = overlap(plan, left, right, {})
         return Matching({}, objective, objective[None], jnp.zeros((), jnp.int32), "weight")
-    keys = [jax.random.fold_in(key, max_sweeps + r) for r in range(1, restarts)]
-    starts = [spec.identity() if start is None else start, *map(spec.random, keys)]
-    begun = [overlap(plan, left, right, s) for s in starts[1:]]
-    begun.insert(0, _inner(ours, theirs) if start is None else overlap(plan, left, right, start))
-    stacked = {name: jnp.stack([s[name] for s in starts]) for name in starts[0]}
+    first = spec.identity() if start is None else start
+    begun = _inner(ours, theirs) if start is None else overlap(plan, left, right, start)
+    stacked, begun = jax.tree.map(lambda p: p[None], first), begun[None]
+    if restarts > 1:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, max_sweeps + jnp.arange(1, restarts))
+        others = jax.vmap(spec.random)(keys)
+        stacked = jax.tree.map(lambda p, q: jnp.concatenate([p, q]), stacked, others)
+        values = jax.lax.map(lambda p: overlap(plan, left, right, p), others)
+        begun = jnp.concatenate([begun, values])
     state = ascend(key, plan, left, right, stacked, tolerance * size, max_sweeps, solver, order)
-    reached = jnp.stack(begun) + state.gained
+    reached = begun + state.gained
     best = jnp.argmax(reached)
     return Matching(
         {name: p[best] for name, p in state.permutation.items()},
         reached[best],
-        jnp.stack(begun)[best] + state.history[best],
+        begun[best] + state.history[best],
         -(-state.step // len(plan.families)),
         "weight",
     )

@@ -105,7 +105,7 @@ def test_every_visit_is_the_published_one_where_only_moved_units_are_added():
 
 @pytest.mark.parametrize(
     "name",
-    ["dense", "flat", "residual_batch", "residual_layer", "transformer", "fused", "grouped"],
+    ["dense", "flat", "residual_batch", "residual_layer", "transformer"],
 )
 def test_planted_permutations_are_found_in_all_of_twenty_seeds(name):
     spec = permutation_spec(ZOO[name].apply, variables(name), batch())
@@ -113,7 +113,7 @@ def test_planted_permutations_are_found_in_all_of_twenty_seeds(name):
         a = variables(name, seed)
         planted = spec.random(jax.random.key(seed))
         b = shaken(spec.apply(spec.invert(planted), a), 1e-3, seed + 100)
-        found = weight_matching(jax.random.key(seed), spec, a, b, restarts=4)
+        found = weight_matching(jax.random.key(seed), spec, a, b)
         assert equal(found.permutation, planted), seed
 
 

@@ -173,7 +173,7 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
         of_layers = stack(squares)  # all layers at once: many small operations become few
         rows = from_sums(of_layers)
         many = (rows.distance, rows.coefficient, absolute(rows.distance))
-        return tuple(moments(x, w) for x in many), pool(of_layers, w)
+        return tuple(moments(x, w[None]) for x in many), pool(of_layers, w[None])
 
     def at(alpha: jax.Array, values: Values) -> Any:
         return against([

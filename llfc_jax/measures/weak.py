@@ -158,14 +158,14 @@ def _kernel(step: Step, sites: tuple[str, ...], form: Form) -> dict[str, Any]:
             sums(*sides(za, zb, *shares), scale)
             for (za, zb), scale in zip(inputs, scales, strict=True)
         ])  # fmt: skip
-        return tuple(moments(x, w) for x in from_sums(squares)), pool(squares, w)
+        return tuple(moments(x, w[None]) for x in from_sums(squares)), pool(squares, w[None])
 
     on_line, together = step.grid(at)
     ends = [compare(jax.nn.relu(za), jax.nn.relu(zb)) for za, zb in inputs]
     return {
         "line": on_line,
         "pooled": together,
-        "ends": tuple(moments(x, w) for x in stack(ends)),
+        "ends": tuple(moments(x, w[None]) for x in stack(ends)),
         "agreeing": jnp.stack([((za * zb >= 0).mean(-1) * w).sum() for za, zb in inputs]),
         "samples": w.sum(),
     }

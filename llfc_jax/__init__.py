@@ -10,14 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llfc_jax.findings import Study
     from llfc_jax.network import Network
-    from llfc_jax.studies import Study, study
+    from llfc_jax.studies import study
 
 __version__ = "0.1.0"
 __all__ = ["Network", "Study", "study"]
 
 # Imported where they are first used, so that a room alone stays as light as it is.
-_LAZY = {"Network": "network", "Study": "studies", "study": "studies"}
+_LAZY = {"Network": "network", "Study": "findings", "study": "studies"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,13 +12,14 @@ from typing import Any
 import jax
 
 from llfc_jax import data, networks, training
+from llfc_jax.asking import ask
 from llfc_jax.config import Config
 from llfc_jax.errors import TrainingError
+from llfc_jax.findings import QUESTION, Study, provenance
 from llfc_jax.graph import trace
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.network import Network
 from llfc_jax.progress import Reporter
-from llfc_jax.studies import QUESTION, Study, ask, provenance
 from llfc_jax.workdir import Workdir
 
 Pairs = Mapping[str, training.Pair]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llfc_jax import experiment, studies
+from llfc_jax import asking, experiment
 from llfc_jax.config import base, check
 from llfc_jax.errors import LlfcError, TrainingError, WorkdirError
 from llfc_jax.measures import MEASURES
@@ -118,8 +118,8 @@ def test_a_second_run_measures_nothing_anew_and_gives_the_same_bytes(done, monke
     def forbidden(*args, **kwargs):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(studies.matching, "align", forbidden)
-    monkeypatch.setattr(studies, "Setup", forbidden)
+    monkeypatch.setattr(asking.matching, "align", forbidden)
+    monkeypatch.setattr(asking, "Setup", forbidden)
     run(config, path)
     assert before == {p.name: p.read_bytes() for p in path.glob("*.csv")}
 

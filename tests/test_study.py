@@ -239,10 +239,10 @@ def test_a_working_directory_takes_the_report_and_a_second_study_measures_nothin
     assert summary["study"]["measures"] == ["lmc", "llfc"]
     assert summary["environment"]["jax"] == jax.__version__
     assert (tmp_path / "figures" / "llfc_layers.png").exists()
-    from llfc_jax import studies
+    from llfc_jax import asking
 
-    monkeypatch.setattr(studies, "Setup", None)
-    monkeypatch.setattr(studies.matching, "align", None)
+    monkeypatch.setattr(asking, "Setup", None)
+    monkeypatch.setattr(asking.matching, "align", None)
     assert ask().summary == found.summary
     with pytest.raises(LlfcError, match=r"another experiment.*modes"):
         llfc_jax.study(plain, a, a, samples(), workdir=tmp_path)

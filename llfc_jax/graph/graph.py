@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import GraphError, unknown
-from llfc_jax.graph.sites import Site, find_sites
+from llfc_jax.graph.sites import SHAPING, Site, find_sites
 from llfc_jax.graph.trace import (
     CONTROL,
     Apply,
@@ -218,6 +218,23 @@ def rows(graph: Graph, number: int, value: Any) -> jax.Array:
 def features(values: Values, site: Site) -> jax.Array:
     """What is read at a site, a row per sample: [n, d]."""
     return rows(values.graph, site.value, values.all[site.value])
+
+
+def in_layout(graph: Graph, site: Site, product: Any) -> Any:
+    """What a linear site's equation gives, in the layout of the site's value, without the bias.
+
+    Between the two may stand a transpose or a reshape: those that `vmap` leaves, for example.
+    """
+    equations = graph.program.equations
+    number = equations[site.equation].outputs[0]
+    for eq in equations[site.equation + 1 :]:
+        if number == site.value:
+            break
+        if number in eq.inputs:
+            if eq.name not in SHAPING:
+                break  # the bias
+            (product,), (number,) = eq.bind(product), eq.outputs
+    return product
 
 
 def _sample_axes(program: Program, other: Program | None) -> dict[int, int | None]:

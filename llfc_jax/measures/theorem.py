@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Site, Values, rows, trace
+from llfc_jax.graph import Site, Values, in_layout, rows, trace
 from llfc_jax.measures.commutativity import defect
 from llfc_jax.measures.line import ALPHAS, Step, by_layer, line
 from llfc_jax.measures.measure import Measure
@@ -100,13 +100,16 @@ def theorem1(
 
 def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
     chosen = [step.graph[name] for name in sites]
-    crossed = {s.name: defect(s, step.a, step.b) for s in chosen if s.kind == "linear"}
+    crossed = {
+        s.name: in_layout(step.graph, s, defect(s, step.a, step.b))
+        for s in chosen
+        if s.kind == "linear"
+    }
 
     def own(site: Site, alpha: jax.Array) -> jax.Array:
         """The layer's own defect, a row per sample."""
         if site.kind == "linear":
-            number = step.graph.program.equations[site.equation].outputs[0]
-            return -alpha * (1 - alpha) * wide(rows(step.graph, number, crossed[site.name]))
+            return -alpha * (1 - alpha) * wide(rows(step.graph, site.value, crossed[site.name]))
         number = before(step.graph, site)
         za, zb = (wide(rows(step.graph, number, v.all[number])) for v in (step.a, step.b))
         mixed = alpha * za + (1 - alpha) * zb

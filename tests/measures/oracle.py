@@ -16,7 +16,10 @@ Batch = tuple[Any, Any]
 
 MLP = ("dense", "dense", "dense")
 CONVOLUTIONAL = ("conv", "pool", "dense", "dense")
-CLASSES = 4
+CLASSES, UNITS = 4, 16
+# The same grid and batch size in most tests: then each measure compiles once for a network.
+ALPHAS = (0.0, 0.2, 0.5, 0.8, 1.0)
+BATCH = 8
 
 
 @functools.cache
@@ -56,7 +59,7 @@ def sites(kinds: Sequence[str]) -> list[str]:
 def weights(kinds: tuple[str, ...], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Weights of random networks on inputs [n, 6] or [n, 6, 6, 2]."""
     rng = np.random.default_rng(seed)
-    shapes = ((6, 9), (9, 8), (8, CLASSES))
+    shapes = ((6, UNITS), (UNITS, UNITS), (UNITS, CLASSES))
     if kinds == CONVOLUTIONAL:
         shapes = ((3, 3, 2, 5), (20, 8), (8, CLASSES))
     return [
@@ -75,7 +78,7 @@ def data(kinds: tuple[str, ...], n: int = 23, seed: int = 9) -> Batch:
     return rng.normal(size=shape).astype(np.float32), rng.integers(0, CLASSES, n, np.int32)
 
 
-def split(batch: Batch, size: int) -> list[Batch]:
+def split(batch: Batch, size: int = BATCH) -> list[Batch]:
     """The data in batches of this size, the last one smaller."""
     x, y = batch
     return [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]

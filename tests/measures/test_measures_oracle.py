@@ -7,11 +7,10 @@ import numpy as np
 import oracle
 import pytest
 import scipy.linalg
-from oracle import CONVOLUTIONAL, MLP, compare, flat
+from oracle import ALPHAS, CONVOLUTIONAL, MLP, compare, flat
 
 from llfc_jax import measures
 
-ALPHAS = (0.0, 0.3, 0.5, 1.0)
 NETS = pytest.mark.parametrize("kinds", [MLP, CONVOLUTIONAL], ids=["mlp", "conv"])
 close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6)
 
@@ -20,7 +19,7 @@ def pair(kinds: tuple[str, ...]) -> tuple[Any, Any, Any, Any, Any]:
     """(apply, a, b, data, data in batches of 8, the last of 7)."""
     batch = oracle.data(kinds)
     a, b = oracle.weights(kinds, 0), oracle.weights(kinds, 1)
-    return oracle.network(kinds), a, b, batch, oracle.split(batch, 8)
+    return oracle.network(kinds), a, b, batch, oracle.split(batch)
 
 
 def mean_std(rows: np.ndarray) -> tuple[float, float]:

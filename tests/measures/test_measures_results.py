@@ -15,7 +15,7 @@ from llfc_jax.results import Result, axes, labels, result, setting
 
 APPLY = oracle.network(oracle.MLP)
 A, B = (oracle.weights(oracle.MLP, seed) for seed in (0, 1))
-BATCHES = [oracle.data(oracle.MLP)]
+BATCHES = oracle.split(oracle.data(oracle.MLP))
 
 
 @result
@@ -110,7 +110,7 @@ def test_a_result_is_a_pytree_of_its_arrays():
 @pytest.mark.parametrize("name", measures.MEASURES)
 def test_every_measure_in_the_list_runs_and_its_charts_have_their_columns(name: str):
     measure = measures.MEASURES[name]
-    setup = measures.Setup(APPLY, A, B, BATCHES, alphas=(0.0, 0.5, 1.0))
+    setup = measures.Setup(APPLY, A, B, BATCHES, alphas=oracle.ALPHAS)
     found = measure.run(setup)
     rows = found.records()
     assert rows
@@ -129,9 +129,9 @@ def test_every_measure_in_the_list_runs_and_its_charts_have_their_columns(name: 
 
 
 def test_rows_say_how_they_were_measured():
-    found = measures.llfc(APPLY, A, B, BATCHES, alphas=(0.25, 0.5))
+    found = measures.llfc(APPLY, A, B, BATCHES, alphas=oracle.ALPHAS)
     rows = found.records()
-    assert len(rows) == 5 * 2
+    assert len(rows) == 5 * 5
     assert {row["samples"] for row in rows} == {23}
     assert {row["renormalise"] for row in rows} == {"none"}
     for row in rows:
@@ -139,7 +139,7 @@ def test_rows_say_how_they_were_measured():
         assert row["distance"] == found.distance[i, j]
         assert row["baseline"] == found.baseline[i]
         assert row["telling"] is bool(found.telling[i])
-    rows = measures.lmc(APPLY, A, B, BATCHES).records()
+    rows = measures.lmc(APPLY, A, B, BATCHES, alphas=oracle.ALPHAS).records()
     assert len({row["loss_barrier_max"] for row in rows}) == 1
     stitched = measures.stitching(APPLY, A, B, BATCHES, sites="linear").records()
     assert [(row["layer"], row["direction"]) for row in stitched[:3]] == [

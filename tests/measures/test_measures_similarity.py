@@ -93,6 +93,9 @@ def test_half_precision_features_are_summed_in_single(dtype: jnp.dtype):
     np.testing.assert_allclose(found.distance, true.distance.astype(float), rtol=1e-5)
 
 
+pool_rows = jax.jit(lambda u, v, weight: pool(sums(u, v), weight))
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31), size=st.floats(-20, 20), cut=st.integers(1, ROWS - 1))
 def test_pooling_over_batches_is_one_long_vector(seed: int, size: float, cut: int):
@@ -100,13 +103,13 @@ def test_pooling_over_batches_is_one_long_vector(seed: int, size: float, cut: in
     u, v = (rng.normal(size=(2, ROWS, WIDTH)) * 10**size).astype(np.float32)
     u *= np.float32(10) ** rng.integers(-6, 6, size=(ROWS, 1))  # samples of unlike size
     v = (u + 0.1 * v).astype(np.float32)
-    weight = np.ones(ROWS, np.float32)
 
-    def part(rows: slice) -> Products:
-        found = pool(sums(u[rows], v[rows]), jnp.asarray(weight[rows]))
+    def part(weight: np.ndarray) -> Products:
+        found = pool_rows(u, v, weight.astype(np.float32))
         return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
 
-    found = pooled(part(slice(cut)).merge(part(slice(cut, None))))
+    first = np.arange(ROWS) < cut
+    found = pooled(part(first).merge(part(~first)))
     true = exact(u.reshape(-1), v.reshape(-1))
     np.testing.assert_allclose(found.distance, float(true.distance), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.coefficient, float(true.coefficient), rtol=1e-5)
@@ -118,6 +121,9 @@ def test_samples_of_weight_zero_do_not_count_in_a_pool():
     v = jnp.array([[1.0, 1.0], [-1e30, 1e30]])
     one = pooled(jax.tree.map(np.asarray, pool(sums(u, v), jnp.array([1.0, 0.0]))))
     np.testing.assert_allclose(one.distance, 1 - 1 / np.sqrt(2), rtol=1e-6)
+
+
+moments_of = jax.jit(moments)
 
 
 @settings(max_examples=40, deadline=None)
@@ -132,7 +138,7 @@ def test_moments_merge_to_those_of_all_samples(seed: int, cuts: list[int]):
         one = np.zeros(31, np.float32)  # every part padded to one size, as batches are
         weight = np.zeros(31, np.float32)
         one[: stop - start], weight[: stop - start] = values[start:stop], 1
-        part = jax.tree.map(lambda x: np.asarray(x, np.float64), moments(one, weight))
+        part = jax.tree.map(lambda x: np.asarray(x, np.float64), moments_of(one, weight))
         merged = part if merged is None else merged.merge(part)
     assert merged is not None
     some = values[np.isfinite(values)].astype(np.float64)

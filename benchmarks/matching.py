@@ -62,7 +62,8 @@ def published(
     names = [group.name for group in spec.groups]
     acts_on = {name: spec.where(name) for name in names}
     permutation = {name: jnp.arange(spec.group[name].size) for name in names}
-    for sweep in range(max_sweeps):
+    sweep, gained = 0, True
+    while gained and sweep < max_sweeps:
         gained = False
         for number in np.asarray(
             jax.random.permutation(jax.random.fold_in(key, sweep), len(names))
@@ -81,9 +82,8 @@ def published(
             after = jnp.vdot(scores, jnp.eye(n)[found])
             gained |= bool(after > before + 1e-12)
             permutation[name] = jnp.array(found)
-        if not gained:
-            break
-    return {name: np.asarray(p) for name, p in permutation.items()}, sweep + 1
+        sweep += 1
+    return {name: np.asarray(p) for name, p in permutation.items()}, sweep
 
 
 def objective(spec: PermutationSpec, permutation: Any, a: Any, b: Any) -> float:
@@ -93,7 +93,7 @@ def objective(spec: PermutationSpec, permutation: Any, a: Any, b: Any) -> float:
     return sum(float(np.vdot(np.asarray(p, np.float64), np.asarray(q))) for p, q in pairs)
 
 
-def network(case: str) -> tuple[Callable[..., jax.Array], Any, Any, jax.Array]:
+def network(case: str) -> tuple[Callable[..., Any], Any, Any, jax.Array]:
     """Apply, two modes and a batch."""
     fields, shape = CASES[case]
     fields = dict(fields)
@@ -149,7 +149,7 @@ def timed(run: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cases", nargs="*", default=["mlp", "resnet20_x1"])
     parser.add_argument("--repeat", type=int, default=3, help="runs of each; the fastest counts")
     arguments = parser.parse_args()

@@ -11,6 +11,7 @@ from llfc_jax.matching.commutativity import commutativity_matching
 from llfc_jax.matching.derive import check, derive, permutation_spec
 from llfc_jax.matching.merge import Merged, merge
 from llfc_jax.matching.methods import METHODS, Method, align, check_options
+from llfc_jax.matching.output import output_matching
 from llfc_jax.matching.result import Matching
 from llfc_jax.matching.spec import Group, PermutationSpec, load, plain_spec
 from llfc_jax.matching.ste import ste_matching
@@ -34,6 +35,7 @@ __all__ = [
     "derive",
     "load",
     "merge",
+    "output_matching",
     "permutation_spec",
     "plain_spec",
     "ste_matching",

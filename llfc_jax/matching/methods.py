@@ -15,6 +15,7 @@ from llfc_jax.graph import Apply
 from llfc_jax.matching.activation import activation_matching
 from llfc_jax.matching.commutativity import commutativity_matching
 from llfc_jax.matching.derive import permutation_spec
+from llfc_jax.matching.output import output_matching
 from llfc_jax.matching.result import Matching
 from llfc_jax.matching.spec import PermutationSpec
 from llfc_jax.matching.ste import ste_matching
@@ -71,6 +72,13 @@ METHODS: dict[str, Method] = {
             key, apply, spec, a, b, batches, **options
         ),
         "the product of weight and feature differences, from weight's and activation's ends",
+    ),
+    "output": Method(
+        output_matching,
+        lambda key, apply, spec, a, b, batches, options: output_matching(
+            key, apply, spec, a, b, batches, **options
+        ),
+        "outputs of the midpoint towards the mean of A's and B's; needs no labels",
     ),
 }
 

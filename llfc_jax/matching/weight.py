@@ -86,23 +86,29 @@ def weight_matching(
             raise MatchingError(unknown("permutation group", name, names))
     order = None if visits is None else tuple(names[name] for name in visits)
     start = None if start is None else dict(start)
-    return _match(key, a, b, start, tolerance, spec, counted, restarts, max_sweeps, solver, order)
+    run = _program(spec, counted, restarts, max_sweeps, solver, order)
+    return run(key, a, b, start, tolerance)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7, 8, 9, 10))
+@functools.cache
+def _program(*static: Any) -> Callable[..., Matching]:
+    """The compiled program of some settings.
+
+    Under `jax.vmap` pairs take turns (`lax.map`): batched, each would wait for the slowest and no
+    product could be skipped.
+    """
+    return jax.jit(jax.custom_batching.sequential_vmap(functools.partial(_match, static)))
+
+
 def _match(
+    static: tuple[Any, ...],
     key: jax.Array,
     a: Any,
     b: Any,
     start: dict[str, jax.Array] | None,
     tolerance: jax.Array,
-    spec: PermutationSpec,
-    counted: frozenset[str],
-    restarts: int,
-    max_sweeps: int,
-    solver: Solver,
-    order: tuple[int, ...] | None,
 ) -> Matching:
+    spec, counted, restarts, max_sweeps, solver, order = static
     plan = make_plan(spec, counted)
     left, right = jax.tree.leaves(a), jax.tree.leaves(b)
     chosen = [i for i, (path, _) in enumerate(spec.leaves) if path in counted]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 from matching_nets import ZOO, batch, equal, shaken, variables
 from scipy.optimize import linear_sum_assignment
 
@@ -163,6 +164,28 @@ def test_commutativity_matching_lowers_its_objective_and_never_raises_it(pair):
     assert by_hand == pytest.approx(float(found.objective), rel=1e-4)
 
 
+def test_output_matching_is_what_its_formula_says_and_reaches_a_lower_barrier(pair):
+    spec, a, b = pair
+    x = jnp.concatenate([x for x, _ in data()])
+
+    def by_hand(permutation):
+        target = np.asarray((run(a, x) + run(b, x)) / 2, np.float64)
+        found = np.asarray(run(interpolate(a, spec.apply(permutation, b), 0.5), x), np.float64)
+        p, q = (z - scipy.special.logsumexp(z, axis=1, keepdims=True) for z in (target, found))
+        return (np.exp(p) * (p - q)).sum(1).mean()
+
+    starts = ("weight", spec.identity())
+    found = align("output", KEY, run, spec, a, b, data(), starts=starts, samples=90)
+    history = np.asarray(found.history)
+    weight = align("weight", KEY, run, spec, a, b, data()).permutation
+    assert history[0] == pytest.approx(by_hand(weight), rel=1e-3)
+    assert history[1] == pytest.approx(by_hand(spec.identity()), rel=1e-3)
+    assert (history[2:] <= history[:2]).all()
+    assert float(found.objective) == pytest.approx(by_hand(found.permutation), rel=1e-3)
+    assert float(found.objective) == pytest.approx(history[2:].min())
+    assert history[2:].min() < 0.8 * history[:2].min()
+
+
 @pytest.mark.slow
 def test_commutativity_finds_a_planted_permutation_of_an_attention_network():
     name = "transformer"
@@ -171,7 +194,7 @@ def test_commutativity_finds_a_planted_permutation_of_an_attention_network():
     planted = spec.random(jax.random.key(7))
     b = spec.apply(spec.invert(planted), a)
     batches = [(batch(samples=8), jnp.zeros(8, int))]
-    options = {"starts": ("weight",), "samples": 8, "steps": 2, "polish": 0}
+    options = {"starts": ("weight",), "samples": 8, "steps": 2, "rounds": 1}
     found = align("commutativity", KEY, apply, spec, a, b, batches, **options)
     assert float(found.objective) < 1e-8
     assert equal(found.permutation, planted)
@@ -213,6 +236,6 @@ def test_methods_are_chosen_by_name_and_their_options_are_checked(pair):
     with pytest.raises(MatchingError, match="unknown start"):
         align("commutativity", KEY, run, None, a, b, data(), starts=("wait",))
     spec = permutation_spec(run, a, jnp.ones((2, 12)))
-    for method in ("activation", "ste", "commutativity"):
+    for method in ("activation", "ste", "commutativity", "output"):
         with pytest.raises(DataError, match="no batch"):
             align(method, KEY, run, spec, a, b, [])

@@ -55,6 +55,8 @@ def test_git_re_basins_runs_are_replayed_and_their_objective_is_reached(name):
     # Free to skip what has not changed, in its own order, and with more starts.
     free = weight_matching(KEY, spec, a, b, restarts=3)
     assert overlap(spec, free.permutation, a, b) >= published * (1 - 1e-7)
+    if name == "resnet20_w1":  # here other starts end higher
+        assert overlap(spec, free.permutation, a, b) > published * 1.002
     history = np.asarray(free.history)
     history = history[~np.isnan(history)]
     assert len(history) == int(free.sweeps)

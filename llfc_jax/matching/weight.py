@@ -81,6 +81,8 @@ def weight_matching(
     if not counted:
         raise MatchingError(f"include leaves no leaf to match; the paths look like {paths[0]!r}")
     names = {root: i for i, (root, _) in enumerate(make_plan(spec, counted).families)}
+    if visits is not None and not visits:
+        raise MatchingError("visits is empty; name the groups to visit, or leave it out")
     for name in visits or ():
         if name not in names:
             raise MatchingError(unknown("permutation group", name, names))

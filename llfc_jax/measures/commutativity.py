@@ -57,7 +57,7 @@ def commutativity(apply: Any, a: Any, b: Any, batches: Batches, **options: Any) 
         ModeError: the modes are no pair.
         GraphError: the network has no linear layer.
 
-    Source: PAPER definition 4.
+    Source: the LLFC paper, definition 4.
     """
     path = line(apply, a, b, batches, alphas=(0.5,), **options)
     names = tuple(s.name for s in linear_sites(trace(apply, a, next(padded(batches))[0])))

@@ -110,7 +110,7 @@ def llfc(
         GraphError: a pattern matches no site.
         DataError: the data do not fit the network.
 
-    Source: PAPER definition 2.
+    Source: the LLFC paper, definition 2.
     """
     path = line(apply, a, b, batches, alphas=alphas, **options)
     graph = trace(apply, a, next(padded(batches))[0])

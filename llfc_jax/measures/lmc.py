@@ -37,7 +37,7 @@ class LMC(Result):
     renormalise: str = setting("none")
 
     def barriers(self, of: str = "error") -> dict[str, float]:
-        """How far θ_α rises above its ends, three ways (PAPER, definition 1).
+        """How far θ_α rises above its ends, three ways (the LLFC paper, definition 1).
 
         With E the `error` or `loss`:
 
@@ -92,7 +92,7 @@ def lmc(
         ModeError: the modes are no pair, or the grid is none.
         DataError: the data do not fit the network.
 
-    Source: PAPER definition 1; Frankle et al. 2020.
+    Source: the LLFC paper, definition 1; Frankle et al. 2020.
     """
     grid = check_alphas(alphas, outside=options.get("outside", False))
     path = line(apply, a, b, batches, alphas=(*grid, *ENDS), **options)

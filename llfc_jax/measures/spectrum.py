@@ -96,7 +96,7 @@ def spectrum(
     Raises:
         ModeError: the modes are no pair, or top or ranks is below 1.
 
-    Source: PAPER section 4 (appendix B.5 of the paper); Roy and Vetterli 2007 (effective rank).
+    Source: the LLFC paper, appendix B.5; Roy and Vetterli 2007 (effective rank).
     """
     if top < 1 or ranks < 1:
         raise ModeError(f"top and ranks must be 1 or more, not {top} and {ranks}")

@@ -72,7 +72,7 @@ def stitching(
         ModeError: the modes are no pair.
         GraphError: a pattern matches no site.
 
-    Source: PAPER section 5; Lenc and Vedaldi 2015; Bansal et al. 2021.
+    Source: the LLFC paper, appendix B.4; Lenc and Vedaldi 2015; Bansal et al. 2021.
     """
     path = line(apply, a, b, batches, alphas=(0.5,), **options)
     graph = trace(apply, a, next(padded(batches))[0])

@@ -91,7 +91,7 @@ def weak_additivity(
         GraphError: the network has no ReLU.
         ModeError: the modes are no pair, or the grid is none.
 
-    Source: PAPER definition 3.
+    Source: the LLFC paper, definition 3.
     """
     if form not in ("mixture", "sum"):
         raise ModeError(f"form must be 'mixture' or 'sum', not {form!r}")

@@ -197,5 +197,7 @@ def test_what_does_not_fit_is_refused():
         weight_matching(KEY, spec, a, a, restarts=0)
     with pytest.raises(MatchingError, match="did you mean 'Dense_1'"):
         weight_matching(KEY, spec, a, a, visits=["Dens_1"])
+    with pytest.raises(MatchingError, match="visits is empty"):
+        weight_matching(KEY, spec, a, a, visits=[])
     with pytest.raises(MatchingError, match="no leaf"):
         weight_matching(KEY, spec, a, a, include=lambda path: False)

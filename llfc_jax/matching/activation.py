@@ -170,17 +170,14 @@ def activation_matching(
     if kind not in KINDS:
         raise MatchingError(unknown("kind of correlation", kind, KINDS))
     check_modes(spec, a, b)
-    kernels: dict[tuple[int, ...], Any] = {}
+    run = _moments(apply, spec)
     places: tuple[Reading, ...] = ()
     sums: list[Moments] | None = None
     total = len(batches) if hasattr(batches, "__len__") else 0  # pyright: ignore[reportArgumentType]
     for i, (x, _) in enumerate(batches):
         x = jnp.asarray(x)
-        if x.shape not in kernels:  # the last batch may be shorter
-            graph = trace(apply, a, x)
-            places = readings(graph, spec)
-            kernels[x.shape] = jax.jit(functools.partial(_moments, graph, places))
-        sums = kernels[x.shape](a, b, x, sums)
+        places = places or readings(trace(apply, a, x), spec)
+        sums = run(a, b, x, sums)
         if progress:
             progress(i + 1, total, "activations")
     if sums is None:
@@ -189,13 +186,18 @@ def activation_matching(
     return _solved(spec, scores, solver)
 
 
-def _moments(
-    graph: Graph, places: tuple[Reading, ...], a: Any, b: Any, x: Any, sums: list[Moments] | None
-) -> list[Moments]:
-    """A batch's moments, merged into those before it."""
-    of_a, of_b = graph.evaluate(a, x), graph.evaluate(b, x)
-    new = [Moments.of(place.units(of_a), place.units(of_b)) for place in places]
-    return new if sums is None else [s.merge(n) for s, n in zip(sums, new, strict=True)]
+@functools.lru_cache(maxsize=16)
+def _moments(apply: Apply, spec: PermutationSpec) -> Callable[..., list[Moments]]:
+    """The jitted moments of a batch, merged into those before it; serves every pair."""
+
+    @jax.jit
+    def run(a: Any, b: Any, x: jax.Array, sums: list[Moments] | None) -> list[Moments]:
+        graph = trace(apply, a, x)
+        of_a, of_b = graph.evaluate(a, x), graph.evaluate(b, x)
+        new = [Moments.of(r.units(of_a), r.units(of_b)) for r in readings(graph, spec)]
+        return new if sums is None else [s.merge(n) for s, n in zip(sums, new, strict=True)]
+
+    return run
 
 
 Scores = list[tuple[tuple[str, ...], jax.Array]]

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from llfc_jax.errors import GraphError, MatchingError
+from llfc_jax.errors import MatchingError
 from llfc_jax.graph import Apply, Graph, trace
+from llfc_jax.graph.trace import abstract
 from llfc_jax.matching.assignment import Solver
 from llfc_jax.matching.axes import Axis, Permutation
 from llfc_jax.matching.derive import Derived, derive
@@ -150,11 +151,34 @@ def commutativity_matching(
         ModeError: `a` and `b` are no modes of one network.
         MatchingError: they do not fit the spec, or an argument is out of range.
         DataError: there is no batch.
-        GraphError: no layer's product depends on a permutation.
     """
     check_modes(spec, a, b)
     x = take(batches, samples)
-    graph = trace(apply, a, x)
+    shapes, structure = jax.tree.flatten(abstract((a, x)))
+    problem = _problem(apply, spec, structure, tuple(shapes), solver)
+    return descend_from(
+        problem.descent,
+        read(problem.graph, problem.layers, a, b, x),
+        begin(key, apply, spec, a, b, batches, starts, solver),
+        steps,
+        rounds,
+        "commutativity",
+        progress,
+    )
+
+
+class _Problem(NamedTuple):
+    graph: Graph
+    layers: tuple[Layer, ...]
+    descent: Descent
+
+
+@functools.lru_cache(maxsize=16)
+def _problem(
+    apply: Apply, spec: PermutationSpec, structure: Any, shapes: tuple[Any, ...], solver: Solver
+) -> _Problem:
+    """What depends on the network and the shapes alone: compiled once for all pairs."""
+    graph = trace(apply, *jax.tree.unflatten(structure, shapes))
     derived = derive(graph)
     if derived.spec.leaves != spec.leaves:
         raise MatchingError(
@@ -162,15 +186,5 @@ def commutativity_matching(
             "permutation_spec(apply, a, x)"
         )
     found = layers(graph, derived)
-    if not found or not spec.groups:
-        raise GraphError("no layer's input depends on a permutation: there is nothing to commute")
     at = functools.partial(objective, graph, found, parents=spec.parents)
-    return descend_from(
-        Descent(spec, at, solver),
-        read(graph, found, a, b, x),
-        begin(key, apply, spec, a, b, batches, starts, solver),
-        steps,
-        rounds,
-        "commutativity",
-        progress,
-    )
+    return _Problem(graph, found, Descent(spec, at, solver))

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from llfc_jax.errors import MatchingError
 from llfc_jax.graph import Apply
 from llfc_jax.matching.assignment import Solver
 from llfc_jax.matching.axes import Permutation
@@ -99,14 +98,11 @@ def output_matching(
         DataError: there is no batch.
     """
     check_modes(spec, a, b)
-    if not spec.groups:
-        raise MatchingError("the spec has no group: nothing can be permuted")
     x = take(batches, samples)
-    run = jax.jit(apply)
-    mean = (run(a, x).astype(jnp.float32) + run(b, x).astype(jnp.float32)) / 2
+    mean = (apply(a, x).astype(jnp.float32) + apply(b, x).astype(jnp.float32)) / 2
     values = Values(a, b, x, jax.nn.log_softmax(mean))
     return descend_from(
-        Descent(spec, functools.partial(deviation, apply, spec), solver),
+        _descent(apply, spec, solver),
         values,
         begin(key, apply, spec, a, b, batches, starts, solver),
         steps,
@@ -114,3 +110,9 @@ def output_matching(
         "output",
         progress,
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _descent(apply: Apply, spec: PermutationSpec, solver: Solver) -> Descent:
+    """Compiled once for all pairs of a network."""
+    return Descent(spec, functools.partial(deviation, apply, spec), solver)

@@ -63,7 +63,8 @@ class PermutationSpec:
 
     groups: tuple[Group, ...]
     leaves: tuple[tuple[str, tuple[Axis, ...]], ...]
-    sites: tuple[tuple[str, tuple[Axis, ...]], ...] = ()
+    # Their axes hold the batch size of the trace, which is no part of what a spec says.
+    sites: tuple[tuple[str, tuple[Axis, ...]], ...] = dataclasses.field(default=(), compare=False)
     notes: tuple[str, ...] = ()
 
     @functools.cached_property

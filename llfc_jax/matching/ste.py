@@ -6,8 +6,10 @@ backward, the gradient passes to θ as if it had not been replaced (Bengio et al
 al. 2023, algorithm 2). The permutation with the lowest midpoint loss over the data is kept.
 """
 
-from collections.abc import Iterable
-from typing import Any
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,63 +71,84 @@ def ste_matching(
     check_modes(spec, a, b)
     if epochs < 0 or learning_rate <= 0:
         raise MatchingError("epochs must be 0 or more, learning_rate above 0")
-    leaves, structure = jax.tree.flatten(a)
-    counted = trainable(spec)
-    learnt = [i for i, (path, _) in enumerate(spec.leaves) if path in counted]
-    optimizer = optax.adam(learning_rate)
-
-    def nearest(theta: list[jax.Array], permutation: Any) -> dict[str, jax.Array]:
-        near = list(leaves)
-        for i, leaf in zip(learnt, theta, strict=True):
-            near[i] = leaf
-        found = weight_matching(
-            key, spec, jax.tree.unflatten(structure, near), b,
-            start=permutation, max_sweeps=max_sweeps, solver=solver,
-        )  # fmt: skip
-        return found.permutation
-
-    def loss_at(theta: list[jax.Array], permutation: Permutation, x: Any, y: Any) -> jax.Array:
-        moved = jax.tree.leaves(spec.apply(permutation, b))
-        for i, leaf in zip(learnt, theta, strict=True):
-            moved[i] = jax.lax.stop_gradient(moved[i] - leaf) + leaf
-        middle = interpolate(a, jax.tree.unflatten(structure, moved), 0.5)
-        return _cross_entropy(apply(middle, x), y).mean()
-
-    @jax.jit
-    def step(state: Any, x: jax.Array, y: jax.Array) -> Any:
-        theta, memory, permutation = state
-        gradient = jax.grad(loss_at)(theta, permutation, x, y)
-        updates, memory = optimizer.update(gradient, memory)
-        theta: Any = optax.apply_updates(theta, updates)
-        return theta, memory, nearest(theta, permutation)
-
-    @jax.jit
-    def losses(permutation: Permutation, x: jax.Array, y: jax.Array) -> jax.Array:
-        middle = interpolate(a, spec.apply(permutation, b), 0.5)
-        return _cross_entropy(apply(middle, x), y).sum()
+    counted = trainable(spec, a)
+    learnt = [path in counted for path, _ in spec.leaves]
+    program = _program(apply, spec, tuple(learnt), max_sweeps, solver)
+    theta = [jnp.asarray(leaf) for leaf in itertools.compress(jax.tree.leaves(a), learnt)]
+    state = program.begin(key, a, b, theta, start)
 
     def judge(permutation: Permutation) -> float:
         total, samples = 0.0, 0
         for x, y in batches:
-            total, samples = total + losses(permutation, x, y), samples + len(y)
+            total, samples = total + program.losses(a, b, permutation, x, y), samples + len(y)
         if not samples:
             raise DataError("STE matching needs data, and there is no batch")
         return float(total) / samples
 
-    theta = [jnp.asarray(leaves[i]) for i in learnt]
-    permutation = jax.jit(nearest)(theta, start)
-    state = (theta, optimizer.init(theta), permutation)
-    history, best = [judge(permutation)], permutation
+    history, best = [judge(state.permutation)], state.permutation
     for epoch in range(epochs):
         for x, y in batches:
-            state = step(state, x, y)
-        history.append(judge(state[2]))
+            state = program.step(key, a, b, state, x, y, learning_rate)
+        history.append(judge(state.permutation))
         if history[-1] <= min(history):
-            best = state[2]
+            best = state.permutation
         if progress:
             progress(epoch + 1, epochs, "straight-through matching")
     return Matching(best, jnp.array(min(history)), jnp.array(history), jnp.array(epochs), "ste")
 
 
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+class _State(NamedTuple):
+    theta: list[jax.Array]  # the leaves of A that are learnt
+    memory: Any  # Adam's
+    permutation: dict[str, jax.Array]
+
+
+class _Program(NamedTuple):
+    begin: Callable[..., _State]
+    step: Callable[..., _State]
+    losses: Callable[..., jax.Array]
+
+
+@functools.lru_cache(maxsize=16)
+def _program(
+    apply: Apply, spec: PermutationSpec, learnt: tuple[bool, ...], max_sweeps: int, solver: Solver
+) -> _Program:
+    """The compiled parts; they serve every pair of a network."""
+    places = [i for i, learns in enumerate(learnt) if learns]
+    adam = optax.scale_by_adam()
+
+    def nearest(key: jax.Array, a: Any, b: Any, theta: list[jax.Array], start: Any) -> Any:
+        near, structure = jax.tree.flatten(a)
+        for i, leaf in zip(places, theta, strict=True):
+            near[i] = leaf
+        found = weight_matching(
+            key, spec, jax.tree.unflatten(structure, near), b,
+            start=start, max_sweeps=max_sweeps, solver=solver,
+        )  # fmt: skip
+        return found.permutation
+
+    def losses(a: Any, moved: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        logits = apply(interpolate(a, moved, 0.5), x).astype(jnp.float32)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+    @jax.jit
+    def begin(key: jax.Array, a: Any, b: Any, theta: list[jax.Array], start: Any) -> _State:
+        return _State(theta, adam.init(theta), nearest(key, a, b, theta, start))
+
+    @jax.jit
+    def step(key: jax.Array, a: Any, b: Any, state: _State, x: Any, y: Any, rate: Any) -> _State:
+        def loss(theta: list[jax.Array]) -> jax.Array:
+            moved, structure = jax.tree.flatten(spec.apply(state.permutation, b))
+            for i, leaf in zip(places, theta, strict=True):
+                moved[i] = jax.lax.stop_gradient(moved[i] - leaf) + leaf
+            return losses(a, jax.tree.unflatten(structure, moved), x, y).mean()
+
+        slope, memory = adam.update(jax.grad(loss)(state.theta), state.memory)
+        theta = jax.tree.map(lambda leaf, s: leaf - rate * s, state.theta, slope)
+        return _State(theta, memory, nearest(key, a, b, theta, state.permutation))
+
+    @jax.jit
+    def judged(a: Any, b: Any, permutation: Permutation, x: jax.Array, y: jax.Array) -> jax.Array:
+        return losses(a, spec.apply(permutation, b), x, y).sum()
+
+    return _Program(begin, step, judged)

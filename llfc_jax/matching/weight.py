@@ -23,9 +23,17 @@ from llfc_jax.matching.result import Matching
 from llfc_jax.matching.spec import PermutationSpec
 
 
-def trainable(spec: PermutationSpec) -> frozenset[str]:
-    """The leaves that count by default: all parameters, not the running statistics of norms."""
-    paths = [path for path, _ in spec.leaves]
+def trainable(spec: PermutationSpec, variables: Any) -> frozenset[str]:
+    """The leaves that count by default: all parameters, not the running statistics of norms.
+
+    Parameters are what stands under `params/`, or everything if nothing does; counters, keys and
+    other leaves that hold no real numbers never count.
+    """
+    paths = [
+        path
+        for (path, _), leaf in zip(spec.leaves, jax.tree.leaves(variables), strict=True)
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    ]
     params = [path for path in paths if path.startswith("params/")]
     return frozenset(params or paths)
 
@@ -76,10 +84,14 @@ def weight_matching(
         raise MatchingError("restarts and max_sweeps must be at least 1")
     if start is not None:
         spec.validate(start)
-    paths = [path for path, _ in spec.leaves]
-    counted = trainable(spec) if include is None else frozenset(filter(include, paths))
+    counted = trainable(spec, a)
+    if include is not None:
+        paths = [path for path, _ in spec.leaves]
+        counted = frozenset(filter(include, paths))
     if not counted:
-        raise MatchingError(f"include leaves no leaf to match; the paths look like {paths[0]!r}")
+        raise MatchingError(
+            f"there is no leaf to match by; the paths look like {spec.leaves[0][0]!r}"
+        )
     names = {root: i for i, (root, _) in enumerate(make_plan(spec, counted).families)}
     if visits is not None and not visits:
         raise MatchingError("visits is empty; name the groups to visit, or leave it out")

@@ -91,3 +91,57 @@ def test_the_listed_options_are_those_of_the_function(name: str) -> None:
     assert all(named[option].default == value for option, value in method.options.items())
     assert QUICK.get(name, {}).keys() <= method.options.keys()
     assert "solver" in method.options
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_keys_and_counters_among_the_variables_are_left_as_they_are(method: str) -> None:
+    a, b = ({"w": weights(i), "key": jax.random.key(i), "step": jnp.array(i)} for i in range(2))
+
+    def apply(v: Any, x: Any) -> Any:
+        return network(v["w"], x)
+
+    x, y = jnp.ones((4, 3, 3, 1)), jnp.arange(4) % 3
+    options = QUICK.get(method, {})
+    found = align(method, KEY, apply, None, a, b, [(x, y)], **options)
+    spec = permutation_spec(apply, a, x)
+    moved = spec.apply(found.permutation, b)
+    assert moved["key"] is b["key"]
+    assert moved["step"] is b["step"]
+    plain = align(method, KEY, network, None, a["w"], b["w"], [(x, y)], **options)
+    np.testing.assert_allclose(found.objective, plain.objective, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_without_hidden_units_comes_back_as_it_is(method: str) -> None:
+    a, b = jnp.ones((4, 3)), jnp.arange(12.0).reshape(4, 3)
+    batches = [(jnp.ones((5, 4)), jnp.zeros(5, jnp.int32))]
+    found = align(method, KEY, lambda w, x: x @ w, None, a, b, batches)
+    assert found.permutation == {}
+    assert np.isfinite(found.objective)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_second_pair_of_a_network_compiles_nothing(method: str) -> None:
+    x, y = jnp.ones((4, 3, 3, 1)), jnp.arange(4) % 3
+
+    def apply(w: Any, x: Any) -> Any:  # unknown to any cache so far
+        return network(w, x)
+
+    spec = permutation_spec(apply, weights(0), x)
+    compiled: list[str] = []
+
+    def compilations(a: Any, b: Any) -> int:
+        compiled.clear()
+        align(method, KEY, apply, spec, a, b, [(x, y)], **QUICK.get(method, {}))
+        return len(compiled)
+
+    pairs = [(weights(i), weights(i + 1)) for i in (0, 2)]
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **more: compiled.append(event) if "backend_compile" in event else None
+    )
+    try:
+        first, second = (compilations(*pair) for pair in pairs)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert second == 0
+    assert first > 0 or method == "weight"  # which does not depend on the function

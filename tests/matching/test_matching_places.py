@@ -427,7 +427,8 @@ def test_the_number_of_samples_does_not_matter(name: str) -> None:
     expected = traced(name, shape, **fields)
     for samples in (1, 3, 10, 16):
         spec = traced(name, shape, samples, **fields)
-        assert (spec.groups, spec.leaves) == (expected.groups, expected.leaves)
+        assert spec == expected
+        assert hash(spec) == hash(expected)
         assert [site for site, _ in spec.sites] == [site for site, _ in expected.sites]
 
 

@@ -22,6 +22,9 @@ from llfc_jax.networks import REGISTRY
 from llfc_jax.questions import UNALIGNED, Questions
 from llfc_jax.training import Recipe, parse_pair
 
+# Fields that say how the work is done, not what: results do not depend on them.
+MANNER = ("together",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -84,6 +87,7 @@ class Config:
         alphas: points on the line (`grid(21)` for 21 of them, evenly spaced).
         measure: how it is measured.
         checkpoint_every: epochs between checkpoints.
+        together: networks of a sweep that train side by side, at most.
         sweep: fields, in groups as here, -> the values they take; all combinations are run
             (`llfc_jax.sweep`).
     """
@@ -99,6 +103,7 @@ class Config:
     alphas: tuple[float, ...] = ALPHAS
     measure: Measuring = dataclasses.field(default_factory=Measuring)
     checkpoint_every: int = 1
+    together: int = 64
     sweep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -111,6 +116,15 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, for JSON."""
         return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, as plain nested dictionaries."""
+        return identity(self.to_dict())
+
+
+def identity(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config on which results depend."""
+    return {name: value for name, value in fields.items() if name not in MANNER}
 
 
 NESTED: dict[str, Any] = {"data": Data, "measure": Measuring}
@@ -197,6 +211,7 @@ def _check_ranges(config: Config) -> None:
     for name, value in (
         ("measure.batch_size", config.measure.batch_size),
         ("checkpoint_every", config.checkpoint_every),
+        ("together", config.together),
         ("data.train_size", config.data.train_size),
         ("data.test_size", config.data.test_size),
     ):

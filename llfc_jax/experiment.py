@@ -41,7 +41,7 @@ def run(config: Config, workdir: Workdir, reporter: Reporter, pairs: Pairs | Non
     dataset = data.load(**dataclasses.asdict(config.data))
     module = network(config, dataset)
     if pairs is None:
-        pairs = train(config, (config.seed,), workdir.path, reporter, dataset)[config.seed]
+        (pairs,) = train([config], workdir.path, reporter, dataset)
     for pair in pairs.values():
         pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
     batches = {
@@ -69,20 +69,28 @@ def run(config: Config, workdir: Workdir, reporter: Reporter, pairs: Pairs | Non
 
 
 def train(
-    config: Config,
-    seeds: Sequence[int],
+    configs: Sequence[Config],
     path: Path,
     reporter: Reporter,
     dataset: data.Dataset | None = None,
-) -> dict[int, dict[str, training.Pair]]:
-    """Train a config's pairs for several seeds side by side, with checkpoints below `path`."""
+) -> list[dict[str, training.Pair]]:
+    """Train the pairs of configs that differ in seed, pairs and rates alone, side by side.
+
+    Args:
+        configs: the first one's data, network and `checkpoint_every` are all of theirs.
+        path: checkpoints go below it.
+        reporter: shows progress.
+        dataset: theirs, where it was loaded already.
+
+    Returns:
+        Pair name -> pair, of each config.
+    """
+    config = configs[0]
     dataset = dataset or data.load(**dataclasses.asdict(config.data))
-    return training.train_seeds(
+    return training.train_trials(
         network(config, dataset),
         dataset,
-        config.train,
-        config.pairs,
-        seeds,
+        [training.Trial(each.train, each.pairs, each.seed) for each in configs],
         workdir=path,
         checkpoint_every=config.checkpoint_every,
         progress=reporter.task("training"),

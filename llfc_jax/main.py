@@ -113,7 +113,7 @@ def _run(console: Console) -> None:
             if missing:
                 reporter.say(f"not done yet: {len(missing)} runs, {missing[0]} the first")
         else:
-            with claim(workdir, config.to_dict()) as held:
+            with claim(workdir, config.identity()) as held:
                 outcome = experiment.run(config, held, reporter)
             found = outcome.to_dict()
             if not JSON.value:

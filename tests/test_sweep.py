@@ -56,11 +56,21 @@ def test_every_combination_is_a_valid_config_of_its_own():
     assert len({one.name for one in runs}) == 4
 
 
-def test_runs_that_differ_in_the_seed_alone_train_together():
-    groups = sweep.together(sweep.expand(swept(AXES)))
-    assert [len(group) for group in groups] == [2, 2]
-    for group in groups:
-        assert len({str(one.config.network) for one in group}) == 1
+def test_runs_of_one_shape_train_together_up_to_a_limit():
+    train = {"learning_rate": (1e-3, 5e-3), "weight_decay": (0.0, 1e-4), "momentum": (0.0, 0.9)}
+    pairs = (("spawn_k0",), ("spawn_k1",))
+    families = sweep.families(sweep.expand(swept({**AXES, "train": train, "pairs": pairs})))
+    assert [len(family) for family in families] == [2] * 32
+    for family in families:
+        assert len({one.config.train for one in family}) == 1
+        assert {one.config.pairs for one in family} == set(pairs)
+    batches = sweep.together(families, 1000)
+    assert [len(batch) for batch in batches] == [16] * 4  # widths and momentum part them
+    for batch in batches:
+        assert len({(str(one.config.network), one.config.train.momentum) for one in batch}) == 1
+    # Four networks a family: two families fit below ten, and one is never cut.
+    assert [len(batch) for batch in sweep.together(families, 10)] == [4] * 16
+    assert [len(batch) for batch in sweep.together(families, 1)] == [2] * 32
 
 
 @pytest.mark.parametrize(
@@ -84,7 +94,8 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(axes, words, tmp_path):
 def test_parts_cover_everything_once():
     groups = [[n] for n in range(7)]
     parts = [sweep.shard(groups, f"{i}/3") for i in range(3)]
-    assert sorted(itertools.chain(*parts)) == groups
+    assert list(itertools.chain(*parts)) == groups
+    assert {len(part) for part in parts} == {2, 3}
     assert sweep.shard(groups, "0/0") == []
     for wrong in ("3/3", "1", "a/b", "-1/2"):
         with pytest.raises(ConfigError, match="--shard"):
@@ -174,6 +185,27 @@ def test_a_diverged_run_does_not_spoil_the_rest(tmp_path):
     assert [mean["train.learning_rate"] for mean in means] == [5e-3]
     verdicts = [row["verdict"] for row in table(tmp_path / "sweep.csv")]
     assert sum("diverged" in verdict for verdict in verdicts) == 1
+
+
+def test_a_sweep_that_grows_trains_what_is_new(tmp_path, monkeypatch):
+    """Rates, seeds and pairs in one batch; then one value more."""
+    few = {"seed": (0,), "train": {"learning_rate": (5e-3, 1e-3)}}
+    few["pairs"] = (("spawn_k0",), ("spawn_k0", "spawn_k1"))
+    trained, really = [], experiment.train
+
+    def note(configs, *rest):
+        trained.append(len(configs))
+        return really(configs, *rest)
+
+    monkeypatch.setattr(experiment, "train", note)
+    means, missing = run(swept(few, measures=("lmc",)), tmp_path)
+    assert (len(means), missing) == (4, [])
+    assert [mean["seeds"] for mean in means] == [1] * 4  # spawn_k0 of both lists is one
+    assert "pairs" not in table(tmp_path / "sweep.csv")[0]
+    few["train"] = {"learning_rate": (5e-3, 1e-3, 2e-3)}
+    means, _ = run(swept(few, measures=("lmc",)), tmp_path)
+    assert trained == [4, 2]
+    assert len(means) == 6
 
 
 def test_a_changed_sweep_keeps_what_still_fits(whole, monkeypatch):

@@ -2,20 +2,23 @@
 
 from llfc_jax.training.history import History
 from llfc_jax.training.lockstep import Run, train
-from llfc_jax.training.recipe import Recipe
-from llfc_jax.training.spawn import Pair, parse_pair, train_pairs, train_seeds
+from llfc_jax.training.recipe import Rates, Recipe
+from llfc_jax.training.spawn import Pair, Trial, parse_pair, train_pairs, train_seeds, train_trials
 from llfc_jax.training.state import State, create, fork
 
 __all__ = [
     "History",
     "Pair",
+    "Rates",
     "Recipe",
     "Run",
     "State",
+    "Trial",
     "create",
     "fork",
     "parse_pair",
     "train",
     "train_pairs",
     "train_seeds",
+    "train_trials",
 ]

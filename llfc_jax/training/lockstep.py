@@ -22,7 +22,7 @@ from llfc_jax.execution import Plan
 from llfc_jax.execution import plan as choose_plan
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.loop import Pace, Task, epoch, gather, make_task, place
-from llfc_jax.training.recipe import Recipe
+from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.signals import deferred
 from llfc_jax.training.state import State, create, fork, stack, unstack
 
@@ -41,6 +41,7 @@ class Run:
         start: epoch at which it leaves its trunk.
         end: epoch at which it stops. One that stops before the last epoch is trained for its
             branches only and not returned.
+        rates: peak rate and decay of a run without a trunk; the recipe's own if None.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Run:
     trunk: str | None = None
     start: int = 0
     end: int = 0
+    rates: Rates | None = None
 
     def key(self) -> jax.Array:
         """The typed key of a run without a trunk."""
@@ -86,7 +88,7 @@ def train(
     """
     if checkpoint_every < 1:
         raise ConfigError(f"checkpoint_every must be 1 or more, not {checkpoint_every!r}")
-    crew = _Crew(make_task(module, recipe, dataset), tuple(runs))
+    crew = _Crew(make_task(module, recipe, dataset), tuple(runs), recipe.rates)
     like = crew.check(dataset)
     plan = plan or choose_plan(module.apply, like.variables, _input(dataset))
     done, states = 0, None
@@ -128,6 +130,7 @@ class _Crew:
 
     task: Task
     runs: tuple[Run, ...]
+    rates: Rates  # of runs without rates of their own
 
     def members(self, epoch: int) -> list[Run]:
         """The runs in the batch from the start of an epoch on; after the last, those that stay."""
@@ -147,14 +150,15 @@ class _Crew:
             )
         return state
 
-    def create(self, key: jax.Array, shape: tuple[int, ...]) -> State:
+    def create(self, key: jax.Array, shape: tuple[int, ...], rates: Rates | None = None) -> State:
         """A replica before its first step."""
-        return create(self.task.module, self.task.recipe, key, shape, self.task.steps)
+        rates = rates or self.rates
+        return create(self.task.module, self.task.recipe, key, shape, self.task.steps, rates)
 
     def begin(self, shape: tuple[int, ...]) -> State:
         """The states at the start of training."""
         roots = [run for run in self.runs if run.trunk is None]
-        return self.regroup([self.create(run.key(), shape) for run in roots], roots, 0)
+        return self.regroup([self.create(run.key(), shape, run.rates) for run in roots], roots, 0)
 
     def regroup(self, states: Sequence[State], runs: Sequence[Run], epoch: int) -> State:
         """The states at the start of an epoch, out of those of the runs aboard before.
@@ -216,6 +220,7 @@ def _identity(
         },
         "runs": {
             run.name: f"stream {run.stream}, trunk {run.trunk}, epochs {run.start} to {run.end}"
+            + (f", {run.rates}" if run.rates else "")
             for run in runs
         },
     }

@@ -20,7 +20,7 @@ from llfc_jax.data import Dataset, normalise
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
 from llfc_jax.training.augment import augment
-from llfc_jax.training.recipe import Recipe
+from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.state import AUGMENT, DROPOUT, ORDER, State
 
 SECONDS = 0.5  # aim for one dispatch: long enough to cost nothing, short enough to be stopped
@@ -32,7 +32,8 @@ class Task:
 
     Attributes:
         module: the network, called as `module(x, train=True)`.
-        recipe: how it is trained.
+        recipe: how it is trained, but for its `rates`: those are data (`State.rates`), so that
+            one program serves all.
         samples: size of the train split.
         mean: pixel mean per channel, taken off.
         std: pixel deviation per channel, divided by.
@@ -79,6 +80,7 @@ def make_task(module: nn.Module, recipe: Recipe, dataset: Dataset) -> Task:
         raise ConfigError(
             f"train.augment needs images [h, w, c], not {dataset.shape}; leave it out"
         )
+    recipe = dataclasses.replace(recipe, **Rates(1.0, 0.0)._asdict())
     return Task(module, recipe, samples, tuple(dataset.mean), tuple(dataset.std))
 
 
@@ -115,7 +117,7 @@ def step(task: Task, data: tuple[jax.Array, jax.Array], order: jax.Array, state:
         return loss, (jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32), updated)
 
     (loss, (correct, others)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-    transformation = recipe.transformation(task.steps)
+    transformation = recipe.transformation(task.steps, state.rates)
     update, opt_state = transformation.update(gradient, state.opt_state, params)
     moved = {"params": optax.apply_updates(params, update), **others}
 
@@ -130,6 +132,7 @@ def step(task: Task, data: tuple[jax.Array, jax.Array], order: jax.Array, state:
     return State(
         variables=variables,
         opt_state=opt_state,
+        rates=state.rates,
         step=state.step + keep,
         key=state.key,
         alive=keep,

@@ -7,7 +7,7 @@ The defaults are the recipe of rows S3 to S5 of the paper: SGD 0.1 with momentum
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -15,6 +15,16 @@ import optax
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, unknown
 from llfc_jax.training import augment
+
+
+class Rates(NamedTuple):
+    """The numbers of a recipe in which networks trained side by side may differ.
+
+    They are data of each replica (float32 []), not of the program: one program serves them all.
+    """
+
+    learning_rate: Any
+    weight_decay: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +115,33 @@ class Recipe:
         if any(edge <= 0 for edge in edges) or list(edges) != sorted(set(edges)):
             raise ConfigError(f"train.boundaries must be rising epochs above 0, not {edges!r}")
 
-    def learning_rates(self, steps_per_epoch: int) -> optax.Schedule:
-        """Learning rate as a function of the step (0, 1, ...)."""
-        return SCHEDULES[self.schedule](self, steps_per_epoch)
+    @property
+    def rates(self) -> Rates:
+        """Peak rate and decay as this recipe has them."""
+        return Rates(self.learning_rate, self.weight_decay)
 
-    def transformation(self, steps_per_epoch: int) -> optax.GradientTransformation:
-        """The optimiser: clipping, weight decay and the update, in this order."""
+    def alike(self, other: "Recipe") -> bool:
+        """Whether both differ in their `rates` at most, so that one program trains by both."""
+        return dataclasses.replace(self, **other.rates._asdict()) == other
+
+    def learning_rates(self, steps_per_epoch: int, rates: Rates | None = None) -> optax.Schedule:
+        """Learning rate as a function of the step (0, 1, ...)."""
+        peak = (rates or self.rates).learning_rate
+        return SCHEDULES[self.schedule](self, peak, steps_per_epoch)
+
+    def transformation(
+        self, steps_per_epoch: int, rates: Rates | None = None
+    ) -> optax.GradientTransformation:
+        """The optimiser: clipping, weight decay and the update, in this order.
+
+        Args:
+            steps_per_epoch: for the schedule.
+            rates: peak rate and decay, traced ones too; the recipe's own if None.
+        """
         clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
-        return optax.chain(clip, OPTIMIZERS[self.optimizer](self, steps_per_epoch))
+        schedule = self.learning_rates(steps_per_epoch, rates)
+        decay = (rates or self.rates).weight_decay
+        return optax.chain(clip, OPTIMIZERS[self.optimizer](self, schedule, decay))
 
 
 def decayed(params: Any) -> Any:
@@ -122,60 +151,52 @@ def decayed(params: Any) -> Any:
     )
 
 
-def _l2(recipe: Recipe) -> optax.GradientTransformation:
-    """Weight decay as a term of the gradient: g + weight_decay * w."""
-    if not recipe.weight_decay:
-        return optax.identity()
-    return optax.add_decayed_weights(recipe.weight_decay, _mask(recipe))
-
-
 def _mask(recipe: Recipe) -> Callable[[Any], Any] | None:
     return decayed if recipe.decay == "kernels" else None
 
 
-def _sgd(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    momentum = recipe.momentum or None
-    step = optax.sgd(recipe.learning_rates(steps), momentum, nesterov=recipe.nesterov)
-    return optax.chain(_l2(recipe), step)
+def _sgd(recipe: Recipe, rate: optax.Schedule, decay: Any) -> optax.GradientTransformation:
+    step = optax.sgd(rate, recipe.momentum or None, nesterov=recipe.nesterov)
+    return optax.chain(optax.add_decayed_weights(decay, _mask(recipe)), step)
 
 
-def _adam(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    return optax.chain(_l2(recipe), optax.adam(recipe.learning_rates(steps)))
+def _adam(recipe: Recipe, rate: optax.Schedule, decay: Any) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(decay, _mask(recipe)), optax.adam(rate))
 
 
-def _adamw(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    rates = recipe.learning_rates(steps)
-    return optax.adamw(rates, weight_decay=recipe.weight_decay, mask=_mask(recipe))
+def _adamw(recipe: Recipe, rate: optax.Schedule, decay: Any) -> optax.GradientTransformation:
+    return optax.adamw(rate, weight_decay=decay, mask=_mask(recipe))
 
 
-def _constant(recipe: Recipe, steps: int) -> optax.Schedule:
-    return optax.constant_schedule(recipe.learning_rate)
+def _constant(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(peak)
 
 
-def _cosine(recipe: Recipe, steps: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(recipe.learning_rate, recipe.epochs * steps)
+def _cosine(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(peak, recipe.epochs * steps)
 
 
-def _warmup_cosine(recipe: Recipe, steps: int) -> optax.Schedule:
+def _warmup_cosine(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
     warmup = round(recipe.warmup_epochs * steps)
     if not warmup:
-        return _cosine(recipe, steps)
-    rise = optax.linear_schedule(0.0, recipe.learning_rate, warmup)
-    fall = optax.cosine_decay_schedule(recipe.learning_rate, max(recipe.epochs * steps - warmup, 1))
+        return _cosine(recipe, peak, steps)
+    rise = optax.linear_schedule(0.0, peak, warmup)
+    fall = optax.cosine_decay_schedule(peak, max(recipe.epochs * steps - warmup, 1))
     return optax.join_schedules([rise, fall], [warmup])
 
 
-def _step(recipe: Recipe, steps: int) -> optax.Schedule:
+def _step(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
     drops = {round(edge * steps): recipe.factor for edge in recipe.boundaries}
-    return optax.piecewise_constant_schedule(recipe.learning_rate, drops)
+    return optax.piecewise_constant_schedule(peak, drops)
 
 
-OPTIMIZERS: Mapping[str, Callable[[Recipe, int], optax.GradientTransformation]] = {
+Optimizer = Callable[[Recipe, optax.Schedule, Any], optax.GradientTransformation]
+OPTIMIZERS: Mapping[str, Optimizer] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
 }
-SCHEDULES: Mapping[str, Callable[[Recipe, int], optax.Schedule]] = {
+SCHEDULES: Mapping[str, Callable[[Recipe, Any, int], optax.Schedule]] = {
     "constant": _constant,
     "cosine": _cosine,
     "warmup_cosine": _warmup_cosine,

@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from llfc_jax.networks import init
-from llfc_jax.training.recipe import Recipe
+from llfc_jax.training.recipe import Rates, Recipe
 
 # Streams of a replica's randomness: fold_in(key, stream), then the epoch (ORDER), the step
 # (AUGMENT, DROPOUT) or the step and the branch's number (BRANCH).
@@ -31,6 +31,7 @@ class State:
     Attributes:
         variables: {'params': ..., 'batch_stats': ...}.
         opt_state: the optimiser's state, which holds the schedule's position.
+        rates: peak learning rate and weight decay, float32 [] each.
         step: steps done, int32 [].
         key: data of the typed key that its randomness derives from, uint32 [2].
         alive: False once its loss or gradient was not finite; it then stays as it was before
@@ -42,6 +43,7 @@ class State:
 
     variables: Any
     opt_state: Any
+    rates: Rates
     step: Any
     key: Any
     alive: Any
@@ -59,6 +61,7 @@ def create(
     key: jax.Array,
     shape: tuple[int, ...],
     steps_per_epoch: int,
+    rates: Rates | None = None,
 ) -> State:
     """A replica before its first step, its weights drawn from `fold_in(key, INIT)`.
 
@@ -68,19 +71,24 @@ def create(
         key: the replica's key, typed.
         shape: of one input, such as (28, 28, 1).
         steps_per_epoch: steps in one epoch, for the schedule.
+        rates: peak rate and decay; the recipe's own if None.
 
     Raises:
         DataError, ConfigError: if the network does not fit the inputs (`networks.init`).
     """
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return _start(recipe, init(module, jax.random.fold_in(key, INIT), x), key, steps_per_epoch)
+    variables = init(module, jax.random.fold_in(key, INIT), x)
+    return _start(recipe, variables, key, rates or recipe.rates, steps_per_epoch)
 
 
 @partial(jax.jit, static_argnames=("recipe", "steps_per_epoch"))
-def _start(recipe: Recipe, variables: Any, key: jax.Array, steps_per_epoch: int) -> State:
+def _start(
+    recipe: Recipe, variables: Any, key: jax.Array, rates: Rates, steps_per_epoch: int
+) -> State:
     return State(
         variables=variables,
         opt_state=recipe.transformation(steps_per_epoch).init(variables["params"]),
+        rates=jax.tree.map(jnp.float32, rates),
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(key),
         alive=jnp.ones((), bool),
@@ -92,9 +100,9 @@ def _start(recipe: Recipe, variables: Any, key: jax.Array, steps_per_epoch: int)
 def fork(state: State, branch: int) -> State:
     """A branch that goes on from a trunk: the same in all but its randomness from here on.
 
-    Weights, optimiser state, schedule position, BatchNorm statistics and history are the trunk's;
-    data order, augmentation and dropout derive from a key of the branch's own, which depends on
-    the trunk's key, the step of the fork and the branch's number.
+    Weights, rates, optimiser state, schedule position, BatchNorm statistics and history are the
+    trunk's; data order, augmentation and dropout derive from a key of the branch's own, which
+    depends on the trunk's key, the step of the fork and the branch's number.
     """
     key = jax.random.fold_in(jax.random.fold_in(state.stream(BRANCH), state.step), branch)
     return dataclasses.replace(state, key=jax.random.key_data(key))

@@ -1,5 +1,7 @@
 """Spawning is true: a shared trunk, branches of their own, controls that share nothing."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,17 @@ from tiny import same
 
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
-from llfc_jax.training import Recipe, Run, fork, parse_pair, train, train_pairs, train_seeds
+from llfc_jax.training import (
+    Recipe,
+    Run,
+    Trial,
+    fork,
+    parse_pair,
+    train,
+    train_pairs,
+    train_seeds,
+    train_trials,
+)
 from llfc_jax.training.history import history
 from llfc_jax.training.loop import Pace, epoch, gather, make_task, place
 from llfc_jax.training.spawn import lineage
@@ -152,3 +164,46 @@ def test_lists_of_pairs_and_seeds_are_checked(mlp, dataset, recipe):
             train_pairs(mlp, dataset, recipe, pairs)
     with pytest.raises(ConfigError, match="different integers"):
         train_seeds(mlp, dataset, recipe, ("independent",), seeds=(1, 1))
+
+
+def test_trials_of_several_rates_train_together_as_each_would_alone(mlp, dataset, recipe):
+    """Rates are data of a replica: bit for bit where replicas take turns, rounding where not."""
+    trials = [
+        Trial(dataclasses.replace(recipe, learning_rate=rate, weight_decay=decay), ("spawn_k1",))
+        for rate, decay in ((0.05, 0.0), (0.02, 1e-2), (1e30, 1e-4))
+    ]
+    alone = [train_trials(mlp, dataset, [trial], plan=PLAN)[0]["spawn_k1"] for trial in trials]
+    for plan in (PLAN, Plan("scan", "vmap")):
+        among = [pairs["spawn_k1"] for pairs in train_trials(mlp, dataset, trials, plan=plan)]
+        assert [bool(pair.diverged) for pair in among] == [False, False, True]
+        for one, other in zip(among[:2], alone[:2], strict=True):
+            if plan is PLAN:
+                assert same((one.a, one.b), (other.a, other.b))
+            jax.tree.map(
+                lambda p, q: np.testing.assert_allclose(p, q, atol=1e-6),
+                (one.a, one.b, one.history.loss),
+                (other.a, other.b, other.history.loss),
+            )
+    assert not same(among[0].a, among[1].a)
+
+
+def test_trials_that_differ_in_their_pairs_share_their_trunk(mlp, dataset, recipe):
+    steps = []
+    trials = [Trial(recipe, pairs, 3) for pairs in (("spawn_k1", "independent"), ("spawn_k3",))]
+    found = train_trials(
+        mlp, dataset, trials, plan=PLAN, progress=lambda done, total, words: steps.append(total)
+    )
+    # One trunk of 3 epochs, two branches of 3, two of 1 and two controls of 4, 6 steps each.
+    assert set(steps) == {(3 + 2 * 3 + 2 * 1 + 2 * 4) * 6}
+    whole = train_pairs(mlp, dataset, recipe, ("spawn_k1", "independent", "spawn_k3"), 3, plan=PLAN)
+    assert [list(pairs) for pairs in found] == [["spawn_k1", "independent"], ["spawn_k3"]]
+    for pairs in found:
+        for name, pair in pairs.items():
+            assert same((pair.a, pair.b), (whole[name].a, whole[name].b))
+
+
+def test_trials_of_different_recipes_are_refused(mlp, dataset, recipe):
+    other = dataclasses.replace(recipe, momentum=0.5)
+    for trials in ([], [Trial(recipe), Trial(other)]):
+        with pytest.raises(ConfigError, match="learning_rate and weight_decay"):
+            train_trials(mlp, dataset, trials)

@@ -1,17 +1,18 @@
 """Networks: published parameter counts, independent forward passes, options, and bad input."""
 
-import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from llfc_jax import networks
 from llfc_jax.errors import ConfigError, DataError
 
 KEY = jax.random.key(0)
+HERE = Path(__file__).parent
 # Smallest useful variant of each network and an input that fits it.
 SMALL = {
     "mlp": ({"widths": (8, 8)}, (6, 6, 1)),
@@ -37,16 +38,45 @@ def parameters(name, shape, classes=10, **values):
         ("vgg", (224, 224, 3), 1000, {"depth": 13}, 133_047_848),
         ("vgg", (224, 224, 3), 1000, {"depth": 16}, 138_357_544),
         ("vgg", (224, 224, 3), 1000, {"depth": 19, "norm": "batch"}, 143_678_248),
+        ("vgg", (32, 32, 3), 10, {"depth": 16, "norm": "batch"}, 33_646_666),
         ("resnet_cifar", (32, 32, 3), 10, {"depth": 20}, 269_722),
+        ("resnet_cifar", (32, 32, 3), 10, {"depth": 32}, 464_154),
+        ("resnet_cifar", (32, 32, 3), 10, {"depth": 44}, 658_586),
         ("resnet_cifar", (32, 32, 3), 10, {"depth": 56}, 853_018),
         ("resnet_cifar", (32, 32, 3), 10, {"depth": 110}, 1_727_962),
         ("resnet_imagenet", (224, 224, 3), 1000, {"depth": 18}, 11_689_512),
         ("resnet_imagenet", (224, 224, 3), 1000, {"depth": 34}, 21_797_672),
         ("resnet_imagenet", (224, 224, 3), 1000, {"depth": 50}, 25_557_032),
+        # Its 7x7 stem is 3x3 here, and there are 200 classes.
+        (
+            "resnet_imagenet",
+            (64, 64, 3),
+            200,
+            {"stem": 64},
+            25_557_032 - (49 - 9) * 3 * 64 - 800 * 2049,
+        ),
+        # DeiT-Ti without the class token and its position.
+        (
+            "vit",
+            (224, 224, 3),
+            1000,
+            {"patch": 16, "dim": 192, "depth": 12, "heads": 3, "mlp_dim": 768},
+            5_717_416 - 2 * 192,
+        ),
     ],
 )
 def test_parameters_are_as_many_as_published(name, shape, classes, values, count):
     assert parameters(name, shape, classes, **values) == count
+
+
+def test_the_widest_network_of_the_paper_has_as_many_parameters_as_its_layers():
+    c = 32 * np.array([16, 32, 64])
+    kernels = (
+        27 * c[0] + 54 * c[0] ** 2 + sum(18 * c[i] * c[i + 1] + 45 * c[i + 1] ** 2 for i in (0, 1))
+    )
+    expected = kernels + 14 * c.sum() + 10 * (c[2] + 1)
+    values = {"norm": "layer", "shortcut": "conv3", "width": 32.0}
+    assert parameters("resnet_cifar", (32, 32, 3), **values) == expected
 
 
 def test_width_multiplies_channels():
@@ -143,49 +173,40 @@ def test_padded_shortcut_subsamples_and_adds_zero_channels_on_both_sides():
     )
 
 
-def nested(flat):
-    tree = {}
-    for path, value in flat.items():
-        *parents, leaf = path
-        level = tree
-        for parent in parents:
-            level = level.setdefault(parent, {})
-        level[leaf] = value
-    return {"params": tree}
+def from_git_re_basin(stored, end):
+    """Git Re-Basin's parameters of one end, in its own file, under our names."""
+    names = {"shortcut/layers_0": "shortcut_conv", "shortcut/layers_1": "shortcut_norm"}
+    names |= {f"blockgroups_{s}/blocks_{i}": f"stage{s + 1}_block{i}" for s, i in np.ndindex(3, 3)}
+    params = {}
+    for key in (key for key in stored if key.startswith(f"{end}:")):
+        path = key[2:]
+        for theirs, ours in {**names, "LayerNorm_": "Norm_"}.items():
+            path = path.replace(theirs, ours)
+        layer, leaf = path.rsplit("/", 1)
+        params[(*layer.split("/"), leaf)] = stored[key]
+    return {"params": unflatten_dict(params)}
 
 
-def rebasin_name(key):
-    """Git Re-Basin's parameter name as ours."""
-    parts = key.replace("LayerNorm", "Norm").split("|")
-    if parts[0].startswith("blockgroups"):
-        block = f"stage{int(parts[0][-1]) + 1}_block{parts[1][-1]}"
-        parts = [block, *parts[2:]]
-    if "shortcut" in parts:
-        kind = "conv" if parts[2] == "layers_0" else "norm"
-        parts = [parts[0], f"shortcut_{kind}", parts[3]]
-    return tuple(parts)
-
-
-@pytest.mark.skipif("LLFC_GOLDEN" not in os.environ, reason="LLFC_GOLDEN names no directory")
-@pytest.mark.parametrize("mode", ["A", "B"])
 @pytest.mark.parametrize(
-    ("prefix", "name", "values"),
+    ("file", "name", "values"),
     [
         ("resnet20_w1", "resnet_cifar", {"shortcut": "conv3", "padding": "same"}),
         ("vgg16_m8", "vgg", {"width": 1 / 8, "hidden": (512, 512), "dropout": 0.0}),
     ],
 )
-def test_git_re_basin_networks_give_the_same_output(prefix, name, values, mode):
-    folder = Path(os.environ["LLFC_GOLDEN"]) / "rebasin"
-    weights, expected = (
-        np.load(folder / f"{prefix}_{part}.npz") for part in (f"params_{mode}", "results")
-    )
+def test_git_re_basin_networks_give_the_same_output(file, name, values):
+    """Its weights (of both ends) and its log-probabilities of four inputs, from its own code."""
     module = networks.build(name, 10, norm="layer", **values)
-    variables = nested({rebasin_name(key): weights[key] for key in weights})
-    shapes = jax.eval_shape(module.init, KEY, expected["x"])
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
-    outputs = jax.nn.log_softmax(jax.jit(module.apply)(variables, expected["x"]))
-    np.testing.assert_allclose(outputs, expected[f"out_{mode}"], atol=1e-5)
+    with np.load(HERE / "git_re_basin_outputs.npz") as outputs:
+        x, expected = outputs[f"{file}:x"], {end: outputs[f"{file}:{end}"] for end in "AB"}
+    with np.load(HERE.parent / "matching" / "golden" / f"{file}.npz") as stored:
+        weights = {end: from_git_re_basin(stored, end) for end in "AB"}
+    shapes = jax.eval_shape(module.init, KEY, x)
+    apply = jax.jit(module.apply)
+    for end, variables in weights.items():
+        assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
+        outputs = jax.nn.log_softmax(apply(variables, x))
+        np.testing.assert_allclose(outputs, expected[end], atol=1e-5)
 
 
 @pytest.mark.parametrize(

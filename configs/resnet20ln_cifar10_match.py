@@ -30,7 +30,7 @@ def get_config(scale: str = "full") -> Any:
             "batch_size": 100,
             "schedule": "warmup_cosine",
             "warmup_epochs": 5,
-            "augment": {**recipes.CROP_AND_FLIP, "rotate": 30},
+            "augment": recipes.CROP_FLIP_AND_ROTATE,
         },
         pairs=("independent",),
         align=("none", "weight", "activation"),

@@ -36,8 +36,11 @@ class Data:
         data_dir: where TFDS keeps prepared data sets; its own default if None.
         train_size: number of training samples kept; all if None.
         test_size: number of test samples kept; all if None.
+        size: images are resized to this height and width.
         pad_to: images are padded with zeros to this height and width.
         channels: images of one channel are copied to this many.
+        resident_mb: a split of more megabytes is streamed instead of lying on the device; a
+            quarter of the device's memory if None.
     """
 
     name: str = "digits"
@@ -45,8 +48,10 @@ class Data:
     data_dir: str | None = None
     train_size: int | None = None
     test_size: int | None = None
+    size: int | None = None
     pad_to: int | None = None
     channels: int | None = None
+    resident_mb: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

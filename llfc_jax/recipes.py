@@ -42,7 +42,9 @@ REBASIN: Mapping[str, Any] = {
     "weight_decay": 0.0,
     "schedule": "constant",
 }
+# Of 32 x 32 pixels; rows P2 and P3 turn the images as well.
 CROP_AND_FLIP: Mapping[str, Any] = {"crop": 4, "flip": 0.5}
+CROP_FLIP_AND_ROTATE: Mapping[str, Any] = {**CROP_AND_FLIP, "rotate": 30}
 
 # Fashion-MNIST with CIFAR-10's shape: 32 x 32 pixels, three channels.
 STAND_IN: Mapping[str, Any] = {"name": "fashion_mnist", "pad_to": 32, "channels": 3}

@@ -1,4 +1,7 @@
-"""Batches on the device: a split is put there once, as stored, and cut up under jit."""
+"""Batches on the device: a split is put there once, as stored, and cut up under jit.
+
+A split that is too large for that is streamed (`llfc_jax.data.stream`); the batches are the same.
+"""
 
 import functools
 import math
@@ -10,6 +13,7 @@ import numpy as np
 
 from llfc_jax.data.checks import positive
 from llfc_jax.data.dataset import Dataset, Split
+from llfc_jax.data.stream import ahead, streamed
 from llfc_jax.errors import DataError
 
 
@@ -62,8 +66,8 @@ def _cut(
 class Batches:
     """A split in its order, `batch_size` samples at a time; can be gone through again and again.
 
-    The whole split lies on the device as it is stored (uint8 takes a quarter of float32's room);
-    only the batch at hand is float32.
+    The whole split lies on the device as it is stored (uint8 takes a quarter of float32's room),
+    unless it is streamed; only the batch at hand is float32.
 
     Args:
         split: what to cut up.
@@ -88,14 +92,30 @@ class Batches:
         positive(batch_size, "batch_size")
         self.samples = len(split)
         self.batch_size = min(batch_size, self.samples)
-        self._images = jnp.asarray(split.images)
-        self._labels = jnp.asarray(split.labels)
-        self._mean, self._std = tuple(dataset.mean), tuple(dataset.std)
+        self._streamed = streamed(split, dataset)
+        put = (lambda array: array) if self._streamed else jnp.asarray
+        self._images, self._labels = put(split.images), put(split.labels)
+        self._statistics = tuple(dataset.mean), tuple(dataset.std)
 
     def __len__(self) -> int:
         return math.ceil(self.samples / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array]]:
-        for start in range(0, self.samples, self.batch_size):
-            size = min(self.batch_size, self.samples - start)
-            yield _cut(self._images, self._labels, start, size, self._mean, self._std)
+        if self._streamed:
+            return ahead(self._read, 0, len(self))
+        return map(self._cut, range(len(self)))
+
+    def _bounds(self, number: int) -> tuple[int, int]:
+        """First sample and number of samples of a batch."""
+        start = number * self.batch_size
+        return start, min(self.batch_size, self.samples - start)
+
+    def _cut(self, number: int) -> tuple[jax.Array, jax.Array]:
+        """A batch out of the split on the device."""
+        return _cut(self._images, self._labels, *self._bounds(number), *self._statistics)
+
+    def _read(self, number: int) -> tuple[jax.Array, jax.Array]:
+        """A batch out of the split on the host."""
+        start, size = self._bounds(number)
+        some = (array[start : start + size] for array in (self._images, self._labels))
+        return _cut(*jax.device_put(tuple(some)), 0, size, *self._statistics)

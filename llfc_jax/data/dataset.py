@@ -65,6 +65,8 @@ class Dataset:
         std: what they are then divided by, in the same units.
         fingerprint: 16 hex digits that differ for different data; made from the arrays if left
             empty (see `fingerprint`).
+        resident_mb: a split of more megabytes does not lie on the device but is streamed
+            (`llfc_jax.data.stream`); a quarter of the device's memory if None.
 
     Raises:
         DataError: if the splits do not fit each other, or the labels or statistics do not fit
@@ -78,6 +80,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str = ""
+    resident_mb: int | None = None
 
     def __post_init__(self) -> None:
         train, test = self.train.images, self.test.images

@@ -22,6 +22,7 @@ def load(
     size: int | None = None,
     pad_to: int | None = None,
     channels: int | None = None,
+    resident_mb: int | None = None,
     progress: "Progress | None" = None,
 ) -> Dataset:
     """Load a data set by name.
@@ -39,6 +40,7 @@ def load(
         pad_to: put black pixels around images up to pad_to x pad_to, after `size`.
         channels: copy the one channel to so many. (With `pad_to=32, channels=3` Fashion-MNIST
             stands in for CIFAR-10.)
+        resident_mb: larger splits are streamed (`Dataset.resident_mb`).
         progress: told (done, all, words) while images are decoded.
 
     Returns:
@@ -68,7 +70,7 @@ def load(
         train, test = (transform.repeat_channels(part, channels) for part in (train, test))
     if pad_to is not None:
         train, test = transform.pad(train, pad_to), transform.pad(test, pad_to)
-    return Dataset(name, train, test, classes, mean, std)
+    return Dataset(name, train, test, classes, mean, std, resident_mb=resident_mb)
 
 
 def _check(name: str, path: str | os.PathLike[str] | None, **numbers: int | None) -> None:

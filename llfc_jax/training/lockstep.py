@@ -21,6 +21,7 @@ from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
 from llfc_jax.execution import plan as choose_plan
 from llfc_jax.training.checkpoint import Checkpoints
+from llfc_jax.training.feed import source
 from llfc_jax.training.loop import Pace, Task, epoch, gather, make_task, place
 from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.signals import deferred
@@ -103,8 +104,7 @@ def train(
                 states = store.load(done, like, len(crew.members(done // crew.task.steps)))
         if states is None:
             states = crew.begin(dataset.shape)
-        data = jax.device_put((dataset.train.images, dataset.train.labels))
-        for at, groups in crew.train(plan, data, states, done):
+        for at, groups in crew.train(plan, source(dataset), states, done):
             if progress:
                 progress(*crew.progress(at, groups))
             number, within = divmod(at, crew.task.steps)

@@ -1,7 +1,8 @@
 """The training loop: one pure step, run many times per dispatch and over many replicas.
 
-The train split lies on the device once, as stored (uint8), shared by all replicas. Each replica
-takes its batches in an order of its own, a fresh permutation per epoch.
+The train split lies on the device once, as stored (uint8), shared by all replicas, or is streamed
+if it is too large (`feed`). Each replica takes its batches in an order of its own, a fresh
+permutation per epoch.
 """
 
 import dataclasses
@@ -16,10 +17,11 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from llfc_jax.data import Dataset, normalise
+from llfc_jax.data import Dataset, Split, normalise
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
 from llfc_jax.training.augment import augment
+from llfc_jax.training.feed import Data, feed
 from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.state import AUGMENT, DROPOUT, ORDER, State
 
@@ -84,7 +86,7 @@ def make_task(module: nn.Module, recipe: Recipe, dataset: Dataset) -> Task:
     return Task(module, recipe, samples, tuple(dataset.mean), tuple(dataset.std))
 
 
-def step(task: Task, data: tuple[jax.Array, jax.Array], order: jax.Array, state: State) -> State:
+def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
     """One optimiser step of one replica.
 
     The loss is the mean cross entropy over the batch (weight decay belongs to the optimiser).
@@ -180,10 +182,11 @@ def _scan(task: Task, data: Any, orders: jax.Array, states: State, strides: jax.
     steps of a stride are a loop of known length, which accelerators run without asking the host
     after every step whether to go on.
     """
-    advance = _each(partial(step, task, data))
 
     def stride(states: State) -> State:
-        return jax.lax.fori_loop(0, task.stride, lambda _, s: advance(orders, s), states)
+        return jax.lax.fori_loop(
+            0, task.stride, lambda _, s: _advance(task, data, orders, s), states
+        )
 
     return jax.lax.fori_loop(0, strides, lambda _, s: stride(s), states)
 
@@ -191,6 +194,14 @@ def _scan(task: Task, data: Any, orders: jax.Array, states: State, strides: jax.
 @partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
 def _single(task: Task, data: Any, orders: jax.Array, states: State) -> State:
     """One step in one dispatch, outside any compiled loop (`execution` says why)."""
+    return _advance(task, data, orders, states)
+
+
+def _advance(task: Task, data: Data, orders: jax.Array, states: State) -> State:
+    """One step of every replica, on data of its own or on what all of them share."""
+    _, labels = data
+    if labels.ndim == orders.ndim:
+        return _each(partial(step, task))(data, orders, states)
     return _each(partial(step, task, data))(orders, states)
 
 
@@ -214,7 +225,7 @@ def gather(groups: Sequence[State]) -> State:
 
 
 def epoch(
-    task: Task, plan: Plan, data: Any, groups: list[State], first: int, pace: "Pace"
+    task: Task, plan: Plan, data: Data | Split, groups: list[State], first: int, pace: "Pace"
 ) -> Iterator[int]:
     """Train to the end of the present epoch, from its step `first` on; `groups` is updated.
 
@@ -224,17 +235,19 @@ def epoch(
     """
     if not any(group.alive.any() for group in groups):
         return
-    orders = [_orders(task, group) for group in groups]
     stride = task.stride if plan.steps == "scan" else 1
+    size = task.recipe.batch_size
+    feeds = [feed(data, _orders(task, g), first * size, stride * size) for g in groups]
     while first < task.steps:
-        count = min(max(stride, pace.count // stride * stride), task.steps - first)
+        paced = stride if isinstance(data, Split) else max(stride, pace.count // stride * stride)
+        count = min(paced, task.steps - first)
         began = time.monotonic()
-        for i, order in enumerate(orders):
+        for i, (part, order) in enumerate(map(next, feeds)):
             if plan.steps == "scan":
-                groups[i] = _scan(task, data, order, groups[i], jnp.int32(count // stride))
+                groups[i] = _scan(task, part, order, groups[i], jnp.int32(count // stride))
             else:
                 for _ in range(count):
-                    groups[i] = _single(task, data, order, groups[i])
+                    groups[i] = _single(task, part, order, groups[i])
         jax.block_until_ready(groups)
         pace.tell(time.monotonic() - began)
         first += count

@@ -64,6 +64,16 @@ def test_batches_keep_the_split_as_stored():
     assert Batches(made, dataset(made), 4)._images.dtype == jnp.uint8
 
 
+def test_streamed_batches_have_the_same_bits():
+    made = split(10)
+    there, here = (Batches(made, dataset(made, resident_mb=mb), 4) for mb in (1, 0))
+    assert isinstance(here._images, np.ndarray)
+    for _ in range(2):
+        for one, other in zip(there, here, strict=True):
+            np.testing.assert_array_equal(one[0], other[0])
+            np.testing.assert_array_equal(one[1], other[1])
+
+
 def test_a_batch_larger_than_the_split_is_the_split():
     made = split(3)
     batches = Batches(made, dataset(made), 100)

@@ -11,6 +11,7 @@ import jax
 
 from llfc_jax import data, experiment, networks
 from llfc_jax.config import Config
+from llfc_jax.data.stream import streamed
 from llfc_jax.graph import trace
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
@@ -77,7 +78,8 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     size = _bytes(variables)
     features = sum(_size(aval) for aval in graph.program.avals.values())
     training = together * size * (2 + KEPT.get(recipe.optimizer, 2))
-    stored = sum(s.images.nbytes + s.labels.nbytes for s in (dataset.train, dataset.test))
+    splits = dataset.train, dataset.test
+    stored = [s.images.nbytes + s.labels.nbytes for s in splits if not streamed(s, dataset)]
     return {
         "data": {
             "name": dataset.name,
@@ -98,7 +100,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         },
         "measuring": dict(_measuring(config)),
         "memory": {
-            "data": _readable(stored),
+            "data": _readable(sum(stored)) + (" and what is streamed" if len(stored) < 2 else ""),
             "training": f"about {_readable(training)}, and the batches' features",
             "measuring": f"up to {_readable(4 * size + 3 * features)} a batch of {x.shape[0]}",
         },

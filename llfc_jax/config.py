@@ -23,7 +23,7 @@ from llfc_jax.questions import UNALIGNED, Questions
 from llfc_jax.training import Recipe, parse_pair
 
 # Fields that say how the work is done, not what: results do not depend on them.
-MANNER = ("together",)
+MANNER = ("together", "resident_mb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,11 @@ class Config:
 
 def identity(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config on which results depend."""
-    return {name: value for name, value in fields.items() if name not in MANNER}
+    return {
+        name: identity(value) if name == "data" else value
+        for name, value in fields.items()
+        if name not in MANNER
+    }
 
 
 NESTED: dict[str, Any] = {"data": Data, "measure": Measuring}

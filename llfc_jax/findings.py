@@ -168,5 +168,7 @@ def environment() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
+        "x64": jax.config.jax_enable_x64,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "platform": platform.platform(),
     }

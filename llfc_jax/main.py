@@ -1,7 +1,8 @@
 """The command line: `python -m llfc_jax.main --config configs/quickstart.py --workdir out/q`.
 
 Any field of the config can be set from here: `--config.seed=1`. `--list` says what there is to
-choose from, `--plan` what a run would do.
+choose from, `--plan` what a run would do. `--rerun out/q` runs what a result records once more,
+into a directory of its own, and compares every number.
 """
 
 import re
@@ -28,6 +29,9 @@ SHARD = flags.DEFINE_string(
 QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON, and nothing else, to stdout.")
 LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alignments, measures.")
+RERUN = flags.DEFINE_string(
+    "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
+)
 PLAN = flags.DEFINE_bool("plan", False, "Say what a run would do and need; do nothing.")
 
 # The summary's columns that fit a terminal; the page and summary.json have them all.
@@ -41,7 +45,7 @@ SHOWN = (
     "llfc_ratio",
     "verdict",
 )
-MISTAKE, INTERRUPTED = 2, 130
+DIFFERENT, MISTAKE, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str]) -> None:
@@ -83,26 +87,35 @@ def _file() -> tuple[Path, str]:
     return (Path(f"{file}.py"), argument) if argument else (Path(name), "")
 
 
+def _name() -> str:
+    """Of the config, for its directory."""
+    file, argument = _file()
+    return f"{file.stem}-{argument}" if argument else file.stem
+
+
 def _run(console: Console) -> None:
     if LIST.value:
         _list()
         return
-    given = _given()
+    if RERUN.value and CONFIG.value is not None:
+        raise ConfigError("--rerun takes its config from the record; leave out --config")
+    given: Any = None if RERUN.value else _given()
     # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
     from llfc_jax import config as configs
-    from llfc_jax import experiment, sweep
+    from llfc_jax import experiment, record, sweep
     from llfc_jax.progress import Reporter
     from llfc_jax.report import table
     from llfc_jax.results import to_json
     from llfc_jax.workdir import claim
 
-    config = configs.check(given)
-    file, argument = _file()
-    name = f"{file.stem}-{argument}" if argument else file.stem
-    workdir = Path(WORKDIR.value or Path("out") / name)
+    before = record.read(RERUN.value) if RERUN.value else None
+    config = before.config if before else configs.check(given)
+    workdir = Path(WORKDIR.value or (before.again if before else Path("out") / _name()))
     if PLAN.value:
         _plan(config)
         return
+    if before:
+        before.prepare(workdir)
     out = Console(quiet=JSON.value)
     with Reporter(console, quiet=QUIET.value) as reporter:
         if config.sweep:
@@ -123,6 +136,16 @@ def _run(console: Console) -> None:
     out.print(f"report: {workdir.resolve() / 'report.html'}", highlight=False, soft_wrap=True)
     if JSON.value:
         print(to_json(found | {"report": str(workdir.resolve() / "report.html")}))
+    if before:
+        _compare(before, workdir)
+
+
+def _compare(before: Any, workdir: Path) -> None:
+    differ = before.differences(workdir)
+    changes = "; ".join(before.changes()) or "the same versions and device"
+    if differ:
+        _stop(f"not as in {before.file.parent}: {', '.join(differ)} ({changes})", DIFFERENT)
+    print(f"every number as in {before.file.parent}, to the bit ({changes})", file=sys.stderr)
 
 
 def _list() -> None:

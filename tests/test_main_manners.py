@@ -1,12 +1,15 @@
 """The command line's manners: it lists, it plans, and it speaks JSON where it is asked to."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from llfc_jax import record
+from llfc_jax.errors import ConfigError, DataError, WorkdirError
 from llfc_jax.measures import MEASURES
 from llfc_jax.networks import REGISTRY
 
@@ -96,3 +99,58 @@ def test_quiet_leaves_the_summary(ran):
     assert done.stderr == ""
     assert "independent" in done.stdout
     assert "report.html" in done.stdout
+
+
+def test_a_result_comes_out_the_same_from_its_own_record(ran, tmp_path):
+    workdir, _ = ran
+    done = llfc("--rerun", workdir, "--workdir", tmp_path / "again", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "every number as in" in done.stderr
+    for path in workdir.rglob("*.csv"):
+        again = tmp_path / "again" / path.relative_to(workdir)
+        assert again.read_bytes() == path.read_bytes(), path.name
+
+
+def edited(ran, tmp_path, edit):
+    record = tmp_path / "summary.json"
+    record.write_text(edit((ran[0] / "summary.json").read_text()))
+    for table in ran[0].glob("*.csv"):
+        shutil.copy(table, tmp_path)
+    return record
+
+
+def test_numbers_that_differ_from_the_record_are_told(ran, tmp_path):
+    file = edited(ran, tmp_path, lambda text: text)
+    assert record.read(tmp_path).differences(ran[0]) == []
+    assert record.read(file).changes() == []
+    edited(ran, tmp_path, lambda text: text.replace('"error_barrier": ', '"error_barrier": 7'))
+    (tmp_path / "lmc.csv").write_text("pair\n")
+    assert record.read(file).differences(ran[0]) == ["summary.json", "lmc.csv"]
+    edited(ran, tmp_path, lambda text: text.replace('"numpy": "', '"numpy": "0'))
+    assert record.read(file).changes()[0].startswith("numpy 0")
+
+
+@pytest.mark.parametrize(
+    ("edit", "kind", "words"),
+    [
+        (lambda t: t.replace('fingerprint": "', 'fingerprint": "f'), DataError, "fingerprint"),
+        (lambda t: t.replace('"seed": ', '"sed": '), ConfigError, "did you mean 'seed'"),
+        (lambda t: t.replace('"config": ', '"study": '), ConfigError, "llfc_jax.study"),
+        (lambda t: t.replace('"config": ', '"conf": '), WorkdirError, "no config"),
+        (lambda t: t[:99], WorkdirError, "damaged"),
+        (lambda t: "[]", WorkdirError, "damaged"),
+    ],
+    ids=["data", "field", "study", "no config", "cut", "list"],
+)
+def test_a_record_that_cannot_be_run_is_told_before_it_is(ran, tmp_path, edit, kind, words):
+    file = edited(ran, tmp_path, edit)
+    with pytest.raises(kind, match=words) as caught:
+        record.read(file).prepare(tmp_path / "again")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rerun_goes_elsewhere_than_its_record(ran, tmp_path):
+    with pytest.raises(WorkdirError, match="holds the record itself"):
+        record.read(ran[0]).prepare(ran[0])
+    with pytest.raises(WorkdirError, match="has the run ended"):
+        record.read(tmp_path)

@@ -16,7 +16,7 @@ from llfc_jax.errors import DataError, unknown
 from llfc_jax.matching import PermutationSpec
 from llfc_jax.measures import MEASURES
 from llfc_jax.network import Network
-from llfc_jax.results import Row, write_csv, write_json
+from llfc_jax.results import Row, write_csv, write_json, write_sealed
 from llfc_jax.summary import verdicts
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
@@ -134,7 +134,7 @@ class Study:
             write_csv(path / f"{name}.csv", rows)
             write_json(path / f"{name}.json", rows)
             sections.append((section, rows, figures.save_all(section, rows, path / "figures")))
-        write_json(path / "summary.json", self.to_dict())
+        write_sealed(path / "summary.json", self.to_dict())
         write_page(
             path / "report.html",
             title=self.title,
@@ -168,7 +168,7 @@ def environment() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
-        "x64": jax.config.jax_enable_x64,
+        "x64": jax.numpy.result_type(float) == "float64",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "platform": platform.platform(),
     }

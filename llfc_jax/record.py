@@ -7,7 +7,6 @@ machine, device and versions that the record names, all bits agree on CPU.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from llfc_jax import data
 from llfc_jax.config import Config, check
 from llfc_jax.errors import ConfigError, DataError, LlfcError, WorkdirError
 from llfc_jax.findings import environment
+from llfc_jax.results import read_sealed
 
 NAMES = ("summary.json", "sweep.json")
 SHOWN = ("summary", "means")  # what of it are numbers
@@ -69,10 +69,10 @@ class Record:
 
     def differences(self, workdir: Path) -> list[str]:
         """Names of the tables, and of the record itself, that a rerun gave otherwise."""
-        ours = _json(workdir / self.file.name)
+        ours = read_sealed(workdir / self.file.name)
         names = [self.file.name] if _numbers(ours) != _numbers(self.content) else []
         folder = self.file.parent
-        tables = {path.name for where in (folder, workdir) for path in where.glob("*.csv")}
+        tables = {path.name for where in (folder, workdir) for path in where.glob("[!.]*.csv")}
         return names + sorted(t for t in tables if _bytes(folder / t) != _bytes(workdir / t))
 
 
@@ -89,27 +89,15 @@ def read(path: str | os.PathLike[str]) -> Record:
         if not found:
             raise WorkdirError(f"{file} holds no {' or '.join(NAMES)}; has the run ended?")
         file = found[0]
-    content = _json(file)
-    if "study" in content:
+    content = read_sealed(file)
+    if "study" in content and "config" not in content:
         raise ConfigError(f"{file} is of llfc_jax.study, called with networks; call it again")
     try:
         return Record(file.resolve(), check(content["config"]), content)
     except LlfcError as error:
         raise ConfigError(f"the config in {file} is none for this version: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WorkdirError(f"{file} is damaged or no record of a run: no config in it") from error
-
-
-def _json(file: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WorkdirError(f"cannot read {file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise WorkdirError(f"{file} is damaged or no JSON") from error
-    if not isinstance(content, dict):
-        raise WorkdirError(f"{file} is damaged or no record of a run")
-    return content
+    except KeyError as error:
+        raise WorkdirError(f"{file} is no record of a run: there is no config in it") from error
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[str, Any]:

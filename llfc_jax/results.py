@@ -6,21 +6,27 @@ the measure's `Chart`s come its figures. A measure never formats anything, and t
 knows how a number was made.
 """
 
+import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
 
+from llfc_jax.errors import WorkdirError
+
 Row = dict[str, Any]
 T = TypeVar("T")
+LEFT = re.compile(r"\..+\.\d+\.\w+")
 
 
 def axes(*names: str) -> Any:
@@ -88,15 +94,34 @@ class Result:
         write(path, self.records())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside, then rename it: readers see the old file or the new, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A place to write a file that is then renamed: readers see the old file or the new.
+
+    A process that is killed may leave the place (`LEFT` matches its name), never half a file.
+
+    Raises:
+        WorkdirError: it cannot be written, for a full disk say; the old file is intact.
+    """
+    place = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        aside.write_text(text, encoding="utf-8", newline="")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield place
+            place.replace(path)
+        finally:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot write {path}: {error.strerror or error}; what was written before is intact: "
+            "make room or make it writable, then run again"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all (`aside`)."""
+    with aside(path) as place:
+        place.write_text(text, encoding="utf-8", newline="")
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -113,6 +138,31 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write what `to_json` makes of a value."""
     write_text(path, to_json(value) + "\n")
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON that says its own SHA-256, so that `read_sealed` finds any damage."""
+    content = json.loads(to_json(value))
+    write_json(path, {**content, "sha256": _seal(content)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, as JSON gives it back.
+
+    Raises:
+        WorkdirError: it cannot be read, or a number or word in it is not what was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("sha256") == _seal(content):
+            return content
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise WorkdirError(f"{path} is damaged; delete it and run again") from error
+    raise WorkdirError(f"{path} is not what was written; delete it and run again")
+
+
+def _seal(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def to_json(value: Any) -> str:

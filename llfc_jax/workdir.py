@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llfc_jax.errors import WorkdirError
-from llfc_jax.results import Row, to_json, write_json
+from llfc_jax.results import LEFT, Row, read_sealed, to_json, write_json, write_sealed
 
 # Fields that may differ between runs into one directory: they only add to what is there.
 ADDITIVE = ("measures", "align")
@@ -33,12 +33,8 @@ class Workdir:
         """Rows that were measured before under this name, or those that `make` measures now."""
         file = self.path / "measured" / f"{name}.json"
         if not file.exists():
-            write_json(file, {"rows": make(), "nan": "null stands for NaN"})
-        try:
-            rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-            return [nan_for_none(row) for row in rows]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WorkdirError(f"{file} is damaged; delete it and run again") from error
+            write_sealed(file, {"rows": make(), "nan": "null stands for NaN"})
+        return [nan_for_none(row) for row in read_sealed(file)["rows"]]
 
     def permutation(self, name: str) -> Path:
         """File of the permutation of this name."""
@@ -85,6 +81,9 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[W
                 f"another run is writing to {directory}; wait for it or choose another --workdir"
             ) from error
         _identify(directory, json.loads(json.dumps(config)))
+        for path in directory.rglob(".*"):  # what a killed run left half-written
+            if LEFT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
         yield Workdir(directory)
     finally:
         os.close(lock)
@@ -96,7 +95,7 @@ def _identify(directory: Path, config: dict[str, Any]) -> None:
     if file.exists():
         try:
             made_for = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise WorkdirError(f"{file} is damaged; choose another --workdir") from error
         differ = [
             f"{key} ({old!r} there, {new!r} here)"
@@ -108,10 +107,7 @@ def _identify(directory: Path, config: dict[str, Any]) -> None:
                 f"{directory} holds another experiment: {'; '.join(differ[:3])}; "
                 "choose another --workdir"
             )
-    try:
-        write_json(file, config)
-    except OSError as error:
-        raise WorkdirError(f"cannot write to {directory}: {error.strerror}") from error
+    write_json(file, config)
 
 
 def _differences(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 from llfc_jax.errors import DataError, ModeError
 from llfc_jax.graph.trace import leaf_paths
 from llfc_jax.modes import check_pair
+from llfc_jax.results import aside
 
 TORCH = (".pt", ".pth", ".bin")
 FILES = (".npz", ".safetensors", *TORCH)
@@ -83,24 +84,19 @@ def save(path: str | os.PathLike[str], weights: Any) -> None:
         return
     if path.is_dir():
         raise DataError(f"{path} is a directory; choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
     flat = dict(zip(leaf_paths(weights), jax.tree.leaves(weights), strict=True))
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
     if isinstance(weights, Mapping) and weights.keys() == arrays.keys():
         arrays = {name: arrays[name] for name in weights}  # a state dict keeps its order
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with aside(path) as place:
         if path.suffix == ".npz":
-            np.savez(aside, allow_pickle=False, **arrays)
+            np.savez(place, allow_pickle=False, **arrays)
         elif path.suffix == ".safetensors":
-            _package("safetensors.numpy", path).save_file(arrays, aside)
+            _package("safetensors.numpy", path).save_file(arrays, place)
         else:
             torch = _package("torch", path)
             tensors = {n: torch.from_numpy(array.copy()) for n, array in arrays.items()}
-            torch.save(tensors, aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+            torch.save(tensors, place)
 
 
 def _load(path: Path, like: Any) -> Any:

@@ -29,6 +29,7 @@ from llfc_jax.matching.axes import (
     to_json,
     units,
 )
+from llfc_jax.results import aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,14 +246,8 @@ class PermutationSpec:
         """Write spec and permutation to one .npz file (plain arrays, no pickles)."""
         self.validate(permutation)
         arrays = {f"group:{name}": np.asarray(p) for name, p in permutation.items()}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        try:
-            np.savez_compressed(aside, spec=np.array(self.to_json()), **arrays)  # pyright: ignore
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside(Path(path)) as place, place.open("wb") as file:
+            np.savez_compressed(file, spec=np.array(self.to_json()), **arrays)  # pyright: ignore
 
 
 def load(path: str | os.PathLike[str]) -> tuple[PermutationSpec, dict[str, jax.Array]]:

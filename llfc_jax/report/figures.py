@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from llfc_jax.report import grammar, legends, style
-from llfc_jax.results import Chart, Section, write_text
+from llfc_jax.results import Chart, Section, aside, write_text
 
 DPI = 200
 MARKED = 25  # lines with more points than that go unmarked
@@ -92,10 +92,9 @@ def save(figure: Figure, directory: str | os.PathLike[str], stem: str) -> tuple[
     The bytes depend on the figure alone: no times, no versions, no random identifiers.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
-    with style.paper():
-        figure.savefig(png, metadata={"Software": None})
+    with style.paper(), aside(png) as place:
+        figure.savefig(place, metadata={"Software": None})
     write_text(svg, to_svg(figure))
     return png, svg
 

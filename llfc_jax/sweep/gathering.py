@@ -1,7 +1,6 @@
 """What the runs of a sweep found: tables, means with intervals, figures and a page."""
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import scipy.stats
 from llfc_jax.config import Config
 from llfc_jax.report import figures
 from llfc_jax.report.page import write_page
-from llfc_jax.results import Chart, Row, Section, write_csv, write_json
+from llfc_jax.results import Chart, Row, Section, aside, read_sealed, write_csv, write_sealed
 from llfc_jax.studies import provenance
 from llfc_jax.sweep.grid import SEED, axes, done, expand, word
 from llfc_jax.training import parse_pair
@@ -35,7 +34,7 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
     for run in runs:
         if run.name in missing:
             continue
-        summary = json.loads((workdir / "runs" / run.name / "summary.json").read_text("utf-8"))
+        summary = read_sealed(workdir / "runs" / run.name / "summary.json")
         point = {field: _shown(value) for field, value in run.point.items() if field not in TOLD}
         for row in summary["summary"]:
             fork = parse_pair(row["pair"], run.config.train.epochs)
@@ -100,9 +99,8 @@ def _parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         import pyarrow.parquet
     except ImportError:
         return
-    aside = path.with_name(f".{path.name}")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), aside)
-    aside.replace(path)
+    with aside(path) as place:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), place)
 
 
 def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
@@ -176,7 +174,7 @@ def _report(
         "runs": {"done": runs - len(missing), "not done": list(missing)},
         **provenance(),
     }
-    write_json(workdir / "sweep.json", {"means": means, **details})
+    write_sealed(workdir / "sweep.json", {"means": means, **details})
     write_page(
         workdir / "report.html",
         title=f"Sweep: {config.network['name']} on {config.data.name}",

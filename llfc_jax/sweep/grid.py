@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llfc_jax.config import Config, check, identity
-from llfc_jax.errors import ConfigError, WorkdirError
+from llfc_jax.errors import ConfigError
+from llfc_jax.results import read_sealed
 from llfc_jax.training import Rates
 
 T = TypeVar("T")
@@ -87,13 +88,8 @@ def word(value: Any) -> str:
 def done(workdir: Path, run: Run) -> bool:
     """Whether a run has its summary, for this very config."""
     file = workdir / "runs" / run.name / "summary.json"
-    try:
-        made = identity(json.loads(file.read_text(encoding="utf-8"))["config"])
-        return made == json.loads(json.dumps(run.config.identity()))
-    except FileNotFoundError:
-        return False
-    except (ValueError, KeyError) as error:
-        raise WorkdirError(f"{file} is damaged; delete it and run again") from error
+    ours = json.loads(json.dumps(run.config.identity()))
+    return file.exists() and identity(read_sealed(file).get("config", {})) == ours
 
 
 def families(runs: Iterable[Run]) -> list[list[Run]]:

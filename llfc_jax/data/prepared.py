@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants, read_only_builder, registered
 
+import llfc_jax.data.tiny_imagenet  # noqa: F401  # one more set that TFDS then knows
 from llfc_jax.data import records
 from llfc_jax.data.checks import first_line
 from llfc_jax.data.dataset import Split

@@ -65,6 +65,16 @@ def test_known_sets_have_their_constants(prepared_set, tmp_path):
     assert (read.mean, read.std, read.shape) == ((0.1307,) * 3, (0.3081,) * 3, (32, 32, 3))
 
 
+def test_a_configuration_is_part_of_the_name(prepared_set, tmp_path):
+    """As in ImageNet at 64x64, which has a split called validation, and ImageNet's constants."""
+    parts = {"train": pictures(4, (5, 4, 3)), "validation": pictures(3, (5, 4, 3), seed=1)}
+    prepared_set(parts, name="imagenet_resized", version="64x64/0.1.0")
+    read = data.load("imagenet_resized/64x64", data_dir=tmp_path)
+    np.testing.assert_array_equal(read.train.images, images(parts["train"]))
+    np.testing.assert_array_equal(read.test.images, images(parts["validation"]))
+    assert (read.mean[0], read.std[0]) == (0.485, 0.229)
+
+
 def test_reading_imports_no_tensorflow(toy, tmp_path):
     code = (
         "import sys; from llfc_jax import data; "

@@ -103,7 +103,7 @@ def study(arguments: argparse.Namespace, done: set[tuple[str, ...]]) -> Iterator
     test = batches(dataset.test, dataset, 5000)
     for width in arguments.widths:
         module = networks.build("mlp", dataset.classes, widths=(width,) * 3)
-        for pair in range(arguments.pairs):
+        for pair in range(arguments.first, arguments.first + arguments.pairs):
             todo = [
                 m for m in arguments.methods
                 if (arguments.data, str(width), str(pair), m) not in done
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512])
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--train-size", type=int, default=20_000)
     parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=list(ROWS))

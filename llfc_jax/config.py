@@ -36,8 +36,8 @@ class Data:
         data_dir: where TFDS keeps prepared data sets; its own default if None.
         train_size: number of training samples kept; all if None.
         test_size: number of test samples kept; all if None.
-        size: images are resized to this height and width.
-        pad_to: images are padded with zeros to this height and width.
+        size: images are scaled to this height and width.
+        pad_to: images are padded with zeros to this height and width, after `size`.
         channels: images of one channel are copied to this many.
         resident_mb: a split of more megabytes is streamed instead of lying on the device; a
             quarter of the device's memory if None.
@@ -94,7 +94,7 @@ class Config:
         checkpoint_every: epochs between checkpoints.
         together: networks of a sweep that train side by side, at most.
         sweep: fields, in groups as here, -> the values they take; all combinations are run
-            (`llfc_jax.sweep`).
+            (`llfc_jax.sweep`). An empty `seed` is no sweep over seeds.
     """
 
     seed: int = 0
@@ -136,6 +136,7 @@ def identity(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+SEED = "seed"
 NESTED: dict[str, Any] = {"data": Data, "measure": Measuring}
 
 
@@ -151,6 +152,7 @@ def base() -> Any:
                     str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
                 )
                 defaults[name][field] = placeholder(kind)
+    defaults["sweep"] = {SEED: ()}  # so that a flag can fill it, whatever the config
     config: Any = ConfigDict(defaults, type_safe=False).lock()
     # What these hold is not fields but names that the user chooses.
     for free in (config.network, config.match, config.train.augment, config.sweep):
@@ -182,6 +184,8 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
     for name in ("data", "network", "train", "match", "measure", "sweep"):
         if name in values and not isinstance(values[name], Mapping):
             raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
+    if not values.get("sweep", {}).get(SEED, True):
+        values["sweep"] = {k: v for k, v in values["sweep"].items() if k != SEED}
     for name, cls in NESTED.items():
         if name in values:
             values[name] = fields.make(cls, f"config.{name}", values[name])

@@ -42,6 +42,12 @@ REBASIN: Mapping[str, Any] = {
     "weight_decay": 0.0,
     "schedule": "constant",
 }
+# Studies of where LLFC begins along the spawning epoch.
+SPAWNED: Mapping[str, Any] = {
+    "pairs": tuple(f"spawn_k{k}" for k in (0, 1, 2, 3, 5, 8)),
+    "measures": ("lmc", "llfc", "commutativity", "weak_additivity"),
+    "sweep": {"seed": (0, 1, 2, 3, 4)},
+}
 # Of 32 x 32 pixels; rows P2 and P3 turn the images as well.
 CROP_AND_FLIP: Mapping[str, Any] = {"crop": 4, "flip": 0.5}
 CROP_FLIP_AND_ROTATE: Mapping[str, Any] = {**CROP_AND_FLIP, "rotate": 30}
@@ -91,6 +97,7 @@ def row(
     for name in ("data", "train"):
         for field, value in groups[name].items():
             config[name][field] = value
+    config.sweep.update(fields.pop("sweep", {}))
     for name, value in fields.items():
         config[name] = value
     return config

@@ -133,7 +133,7 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _headline(of: Stitching) -> dict[str, Any]:
-    return {"stitch_worst": float(np.max(of.error))}
+    return {"stitch_best": float(np.min(of.error)), "stitch_worst": float(np.max(of.error))}
 
 
 MEASURE = Measure(

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from llfc_jax.config import Config
+from llfc_jax.config import SEED, Config
 from llfc_jax.report import figures
 from llfc_jax.report.page import write_page
 from llfc_jax.results import Chart, Row, Section, aside, read_sealed, write_csv, write_sealed
 from llfc_jax.studies import provenance
-from llfc_jax.sweep.grid import SEED, axes, done, expand, word
+from llfc_jax.sweep.grid import axes, done, expand, word
 from llfc_jax.training import parse_pair
 from llfc_jax.workdir import nan_for_none
 

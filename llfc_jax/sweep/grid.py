@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llfc_jax.config import Config, check, identity
+from llfc_jax.config import SEED, Config, check, identity
 from llfc_jax.errors import ConfigError
 from llfc_jax.results import read_sealed
 from llfc_jax.training import Rates
 
 T = TypeVar("T")
-
-SEED = "seed"
 
 
 @dataclasses.dataclass(frozen=True)

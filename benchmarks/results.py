@@ -1,0 +1,99 @@
+"""The table of RESULTS.md out of the directories of finished sweeps.
+
+    python benchmarks/results.py out/lenet5_mnist_spawn-small out/resnet20_cifar10_spawn-small
+
+A row per pair and alignment: means over seeds, ± half the 95 % interval (Student's t), from each
+directory's `sweep_mean.csv`; what they are of, from its `sweep.json`.
+"""
+
+import argparse
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, str]
+
+
+def number(row: Row, name: str) -> float:
+    """A mean; NaN where it was not measured."""
+    return float(row.get(name) or "nan")
+
+
+def points(name: str) -> Callable[[Row], str]:
+    """A rate as percentage, with its interval."""
+
+    def cell(row: Row) -> str:
+        mean, half = (100 * number(row, n) for n in (name, f"{name}_half"))
+        if math.isnan(mean):
+            return ""
+        return f"{mean:.2f}" if math.isnan(half) else f"{mean:.2f} ± {half:.2f}"
+
+    return cell
+
+
+def figure(name: str, form: str = ".2g") -> Callable[[Row], str]:
+    """A plain number."""
+    return lambda row: "" if math.isnan(number(row, name)) else format(number(row, name), form)
+
+
+def ends(row: Row) -> str:
+    """The error of both modes."""
+    return " / ".join(f"{100 * number(row, f'error_{which}'):.2f}" for which in "ab")
+
+
+def stitched(row: Row) -> str:
+    """Least and largest error of a network stitched at any layer."""
+    low, high = (100 * number(row, f"stitch_{which}") for which in ("best", "worst"))
+    return "" if math.isnan(high) else f"{low:.2f} to {high:.2f}"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "pair": lambda row: row["pair"],
+    "aligned": lambda row: row["align"],
+    "seeds": lambda row: row["seeds"],
+    "ends' error %": ends,
+    "error barrier, points": points("error_barrier"),
+    "loss barrier": figure("loss_barrier", ".3f"),
+    "1 - cos α, worst layer": figure("llfc_worst"),
+    "median layer": figure("llfc_median"),
+    "baseline / distance": figure("llfc_ratio", ".3g"),
+    "Dist_com ratio": figure("com_ratio"),
+    "stitching, error %": stitched,
+}
+
+
+def table(directory: Path) -> str:
+    """The rows of one directory, under a line that says what they are of."""
+    with (directory / "sweep_mean.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    made: dict[str, Any] = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
+    config = made["config"]
+    varied = [name for name in rows[0] if name not in ("pair", "align", "k")]
+    varied = varied[: varied.index("seeds")]
+    columns = {name: (lambda row, name=name: row[name]) for name in varied} | COLUMNS
+    data = {k: v for k, v in config["data"].items() if v is not None}
+    network = ", ".join(f"{k}={v}" for k, v in config["network"].items())
+    recipe = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule")
+    lines = [
+        f"{network}; {', '.join(f'{k}={v}' for k, v in data.items())}; "
+        + ", ".join(f"{name}={config['train'][name]}" for name in recipe),
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|---" * len(columns) + "|",
+    ]
+    lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("directories", nargs="+", type=Path)
+    for directory in parser.parse_args().directories:
+        print(table(directory), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,8 @@
 
 Reproduces: the rise of LLFC with LMC along the spawning epoch, with intervals over seeds.
 Costs: full (real Fashion-MNIST): about 30 minutes on two CPU cores. small (20,000 images): 12
-minutes. tiny: seconds. `--shard 0/4` to `3/4` split it over processes or machines that share the directory.
+minutes. tiny: seconds. `--shard 0/4` to `3/4` split it over processes or machines that share the
+directory.
 Shows: an MLP has hardly a barrier even at k = 0; the features come closer to the mixture with k.
 """
 

@@ -54,6 +54,8 @@ CROP_FLIP_AND_ROTATE: Mapping[str, Any] = {**CROP_AND_FLIP, "rotate": 30}
 
 # Fashion-MNIST with CIFAR-10's shape: 32 x 32 pixels, three channels.
 STAND_IN: Mapping[str, Any] = {"name": "fashion_mnist", "pad_to": 32, "channels": 3}
+# The same at half the resolution: four times as fast, for the networks that can be made smaller so.
+HALF_SIZE: Mapping[str, Any] = {**STAND_IN, "size": 14, "pad_to": 16}
 TINY_IMAGES: Mapping[str, Any] = {"name": "digits", "train_size": 200, "test_size": 100}
 
 

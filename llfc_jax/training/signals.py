@@ -11,8 +11,8 @@ from typing import Any
 def deferred() -> Iterator[list[int]]:
     """Note SIGINT and SIGTERM in a list instead of acting on them; act when the block is left.
 
-    A second one acts at once. Outside the main thread, where signals never arrive, this does
-    nothing.
+    A second one acts at once. A signal that is ignored (as SIGINT is in a shell's background jobs)
+    stays so. Outside the main thread, where signals never arrive, this does nothing.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -29,7 +29,11 @@ def deferred() -> Iterator[list[int]]:
             restore()
             signal.raise_signal(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield caught
     finally:

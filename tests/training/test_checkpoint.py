@@ -16,6 +16,7 @@ from tiny import same
 from llfc_jax.errors import WorkdirError
 from llfc_jax.training import lockstep, train_pairs
 from llfc_jax.training.checkpoint import Checkpoints
+from llfc_jax.training.signals import deferred
 
 PAIRS = ("spawn_k1",)
 HERE = Path(__file__).parent
@@ -87,6 +88,17 @@ def test_every_exception_and_signal_leaves_a_run_that_resumes(
     assert len(saved) == 2
     assert max(saved) % 6
     assert same(ends(train_pairs(small, dataset, recipe, PAIRS, workdir=tmp_path)), unbroken)
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with deferred() as caught:
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not caught
 
 
 def test_a_finished_run_is_loaded_not_trained(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from llfc_jax.training import augment as A
 
@@ -50,6 +51,33 @@ def test_rotation_by_right_angles_is_exact_and_small_ones_are_bounded(monkeypatc
             np.abs(turned - np.rot90(IMAGE, sign * turns)).max() for sign in (1, -1)
         ) == pytest.approx(0, abs=1e-5)
     np.testing.assert_allclose(A.rotate(KEYS[0], jnp.asarray(IMAGE), 0.0), IMAGE, atol=1e-6)
+
+
+@pytest.mark.parametrize("angle", [-33.0, 7.5, 140.0])
+def test_rotation_by_any_angle_is_scipys(angle, monkeypatch):
+    monkeypatch.setattr(A, "_uniform", lambda key, low, high: jnp.float32(high))
+    image = np.asarray(jax.random.uniform(jax.random.key(2), (9, 6, 2)))
+    turned = A.rotate(KEYS[0], jnp.asarray(image), angle)
+    expected = ndimage.rotate(image, -angle, reshape=False, order=1, mode="grid-constant")
+    np.testing.assert_allclose(turned, expected, atol=2e-5)
+
+
+def test_resized_crop_is_scipys_bilinear_sampling_of_the_part_drawn():
+    image = np.asarray(jax.random.uniform(jax.random.key(3), (9, 7, 2)))
+    for key, out in zip(KEYS[:8], many("resized_crop", 0.3, image), strict=False):
+        for_area, for_ratio, for_place = jax.random.split(key, 3)
+        area = jax.random.uniform(for_area, minval=0.3)
+        ratio = np.exp(jax.random.uniform(for_ratio, minval=np.log(3 / 4), maxval=np.log(4 / 3)))
+        shares = np.minimum(np.sqrt([area / ratio, area * ratio]), 1)
+        corners = np.asarray(jax.random.uniform(for_place, (2,))) * (1 - shares)
+        where = [
+            (corner * n + (np.arange(n) + 0.5) * share) - 0.5
+            for corner, share, n in zip(corners, shares, image.shape, strict=False)
+        ]
+        grid = np.meshgrid(*where, indexing="ij")
+        for channel in range(2):
+            expected = ndimage.map_coordinates(image[..., channel], grid, order=1, mode="nearest")
+            np.testing.assert_allclose(out[..., channel], expected, atol=1e-4)
 
 
 def test_resized_crop_scales_linearly():

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import jax
 
-from llfc_jax import matching
+from llfc_jax import hosts, matching
 from llfc_jax.findings import Aligned, Study
 from llfc_jax.graph import trace
 from llfc_jax.measures import MEASURES, Setup
@@ -18,6 +18,7 @@ from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.line import check_logits
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.stream import Batches, Progress, padded
+from llfc_jax.mesh import here
 from llfc_jax.modes import check_pair
 from llfc_jax.network import Network
 from llfc_jax.questions import UNALIGNED, Questions
@@ -190,9 +191,12 @@ def _align(
 ) -> Aligned:
     """How to permute b towards a; a permutation that was found before is used again."""
     file = store.permutation(f"{pair.name}-{method}")
-    if file and file.exists():
+    if file and hosts.ask_leader(file.exists):
         return Aligned(*matching.load(file), pair.b, network)
-    batches = data.get("train", data["test"])
+    if file and not hosts.leads():  # one finds it, so that all have the same
+        hosts.agree(0)
+        return Aligned(*matching.load(file), pair.b, network)
+    batches = here(data.get("train", data["test"]))
     x, _ = next(iter(batches))
     spec = matching.permutation_spec(network.apply, pair.a, x)
     watcher.say(f"matching {pair.name} by {method}")
@@ -201,4 +205,5 @@ def _align(
     found = matching.align(method, key, network.apply, spec, pair.a, pair.b, batches, **options)
     if file:
         spec.save(file, found.permutation)
+        hosts.agree(0)
     return Aligned(spec, found.permutation, pair.b, network)

@@ -23,7 +23,7 @@ from llfc_jax.questions import UNALIGNED, Questions
 from llfc_jax.training import Recipe, parse_pair
 
 # Fields that say how the work is done, not what: results do not depend on them.
-MANNER = ("together", "resident_mb")
+MANNER = ("mesh", "together", "resident_mb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,20 @@ class Measuring:
 
 
 @dataclasses.dataclass(frozen=True)
+class Devices:
+    """How the devices are laid out, where there are several (`llfc_jax.mesh`).
+
+    Attributes:
+        replica: devices over which networks that train side by side are spread; 0 takes what
+            `data` leaves.
+        data: devices over which each batch of a training step is spread.
+    """
+
+    replica: int = 0
+    data: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment, checked.
 
@@ -92,6 +106,7 @@ class Config:
         alphas: points on the line (`grid(21)` for 21 of them, evenly spaced).
         measure: how it is measured.
         checkpoint_every: epochs between checkpoints.
+        mesh: how several devices are laid out.
         together: networks of a sweep that train side by side, at most.
         sweep: fields, in groups as here, -> the values they take; all combinations are run
             (`llfc_jax.sweep`). An empty `seed` is no sweep over seeds.
@@ -108,6 +123,7 @@ class Config:
     alphas: tuple[float, ...] = ALPHAS
     measure: Measuring = dataclasses.field(default_factory=Measuring)
     checkpoint_every: int = 1
+    mesh: Devices = dataclasses.field(default_factory=Devices)
     together: int = 64
     sweep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -137,7 +153,7 @@ def identity(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 SEED = "seed"
-NESTED: dict[str, Any] = {"data": Data, "measure": Measuring}
+NESTED: dict[str, Any] = {"data": Data, "measure": Measuring, "mesh": Devices}
 
 
 def base() -> Any:
@@ -181,7 +197,7 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
     for name in values:
         if name not in known:
             raise ConfigError(unknown("config field", name, known))
-    for name in ("data", "network", "train", "match", "measure", "sweep"):
+    for name in ("data", "network", "train", "match", "measure", "mesh", "sweep"):
         if name in values and not isinstance(values[name], Mapping):
             raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
     if not values.get("sweep", {}).get(SEED, True):
@@ -225,8 +241,11 @@ def _check_ranges(config: Config) -> None:
         ("measure.batch_size", config.measure.batch_size),
         ("checkpoint_every", config.checkpoint_every),
         ("together", config.together),
+        ("mesh.data", config.mesh.data),
         ("data.train_size", config.data.train_size),
         ("data.test_size", config.data.test_size),
     ):
         if value is not None and value < 1:
             raise ConfigError(f"config.{name} must be 1 or more, not {value}")
+    if config.mesh.replica < 0:
+        raise ConfigError(f"config.mesh.replica must be 0 or more, not {config.mesh.replica}")

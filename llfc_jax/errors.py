@@ -40,6 +40,10 @@ class WorkdirError(LlfcError, RuntimeError):
     """A working directory or checkpoint that cannot be used."""
 
 
+class HostsError(LlfcError, RuntimeError):
+    """Another process of a job that runs as several is gone."""
+
+
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
     """One line for a name that is not among `known`, with the nearest one.
 

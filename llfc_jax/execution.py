@@ -36,7 +36,8 @@ class Plan:
 
     Attributes:
         steps: training steps: "scan" runs many in one dispatch, "python" one per dispatch.
-        replicas: networks trained side by side: "vmap" batches them, "loop" takes turns.
+        replicas: networks trained side by side: "vmap" batches them, "loop" takes turns (on a
+            mesh of devices: as many at a time as there are places along its `replica` axis).
         alphas: points on the line between two modes: batched, one after the other in a compiled
             loop, or unrolled in one program.
     """

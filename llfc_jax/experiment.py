@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 
-from llfc_jax import data, networks, training
+from llfc_jax import data, hosts, networks, training
+from llfc_jax import mesh as layout
 from llfc_jax.asking import ask
 from llfc_jax.config import Config
 from llfc_jax.errors import TrainingError
@@ -42,10 +43,9 @@ def run(config: Config, workdir: Workdir, reporter: Reporter, pairs: Pairs | Non
     module = network(config, dataset)
     if pairs is None:
         (pairs,) = train([config], workdir.path, reporter, dataset)
-    for pair in pairs.values():
-        pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
+    mesh = layout.make(**dataclasses.asdict(config.mesh))
     batches = {
-        name: data.Batches(split, dataset, config.measure.batch_size)
+        name: data.Batches(split, dataset, config.measure.batch_size, mesh)
         for name, split in (("train", dataset.train), ("test", dataset.test))
     }
     view = Network.of(module)
@@ -60,7 +60,10 @@ def run(config: Config, workdir: Workdir, reporter: Reporter, pairs: Pairs | Non
             **provenance(),
         },
     )
-    found.write(workdir.path)
+    if hosts.leads():
+        for pair in pairs.values():
+            pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
+        found.write(workdir.path)
     if all(pair.diverged for pair in pairs.values()):
         raise TrainingError(
             "every pair diverged: " + "; ".join(str(p.diverged) for p in pairs.values())
@@ -91,6 +94,7 @@ def train(
         network(config, dataset),
         dataset,
         [training.Trial(each.train, each.pairs, each.seed) for each in configs],
+        mesh=layout.make(**dataclasses.asdict(config.mesh)),
         workdir=path,
         checkpoint_every=config.checkpoint_every,
         progress=reporter.task("training"),

@@ -33,6 +33,16 @@ RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
 )
 PLAN = flags.DEFINE_bool("plan", False, "Say what a run would do and need; do nothing.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes, which JAX finds by itself (SLURM, TPU).",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Or HOST:PORT of process 0; with --processes and --process."
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes the job has.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 # The summary's columns that fit a terminal; the page and summary.json have them all.
 SHOWN = (
@@ -102,26 +112,36 @@ def _run(console: Console) -> None:
     given: Any = None if RERUN.value else _given()
     # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
     from llfc_jax import config as configs
-    from llfc_jax import experiment, record, sweep
+    from llfc_jax import hosts, record
+
+    before = record.read(RERUN.value) if RERUN.value else None
+    config = before.config if before else configs.check(given)
+    if PLAN.value:
+        _plan(config)
+        return
+    if not _alone():
+        hosts.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    with hosts.watched():
+        _work(config, before, console)
+
+
+def _work(config: Any, before: Any, console: Console) -> None:
+    """Run a checked config, or the one of the record `before`."""
+    from llfc_jax import experiment, hosts, sweep
     from llfc_jax.progress import Reporter
     from llfc_jax.report import table
     from llfc_jax.results import to_json
     from llfc_jax.workdir import claim
 
-    before = record.read(RERUN.value) if RERUN.value else None
-    config = before.config if before else configs.check(given)
     workdir = Path(WORKDIR.value or (before.again if before else Path("out") / _name()))
-    if PLAN.value:
-        _plan(config)
-        return
     if before:
         before.prepare(workdir)
-    out = Console(quiet=JSON.value)
-    with Reporter(console, quiet=QUIET.value) as reporter:
+    out = Console(quiet=JSON.value or not hosts.leads())
+    with Reporter(console, quiet=QUIET.value or not hosts.leads()) as reporter:
         if config.sweep:
             means, missing = sweep.run(config, workdir, reporter, SHARD.value)
             found: Any = {"summary": means, "not done": missing}
-            if not JSON.value:
+            if not JSON.value and hosts.leads():
                 table.show(means, sweep.columns(means), console=out)
             if missing:
                 reporter.say(f"not done yet: {len(missing)} runs, {missing[0]} the first")
@@ -134,9 +154,9 @@ def _run(console: Console) -> None:
                 table.show(outcome.summary, shown, console=out)
             out.print(str(outcome), highlight=False, markup=False, soft_wrap=True)
     out.print(f"report: {workdir.resolve() / 'report.html'}", highlight=False, soft_wrap=True)
-    if JSON.value:
+    if JSON.value and hosts.leads():
         print(to_json(found | {"report": str(workdir.resolve() / "report.html")}))
-    if before:
+    if before and hosts.leads():
         _compare(before, workdir)
 
 
@@ -170,8 +190,17 @@ def _plan(config: Any) -> None:
     print(to_json(found) if JSON.value else outline.lines(found))
 
 
+def _alone() -> bool:
+    """Whether this process is the whole job."""
+    return not (flags.FLAGS.is_parsed() and (DISTRIBUTED.value or COORDINATOR.value))
+
+
 def _stop(line: str, code: int) -> NoReturn:
     print(" ".join(line.split()), file=sys.stderr)
+    if not _alone():
+        from llfc_jax import hosts
+
+        hosts.leave(code)
     sys.exit(code)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llfc_jax import hosts
 from llfc_jax.errors import WorkdirError
 from llfc_jax.results import LEFT, Row, read_sealed, to_json, write_json, write_sealed
 
@@ -32,8 +33,11 @@ class Workdir:
     def measured(self, name: str, make: Callable[[], list[Row]]) -> list[Row]:
         """Rows that were measured before under this name, or those that `make` measures now."""
         file = self.path / "measured" / f"{name}.json"
-        if not file.exists():
-            write_sealed(file, {"rows": make(), "nan": "null stands for NaN"})
+        if not hosts.ask_leader(file.exists):
+            rows = make()
+            if hosts.leads():
+                write_sealed(file, {"rows": rows, "nan": "null stands for NaN"})
+            hosts.agree(0)
         return [nan_for_none(row) for row in read_sealed(file)["rows"]]
 
     def permutation(self, name: str) -> Path:
@@ -59,13 +63,17 @@ def nan_for_none(row: Mapping[str, Any]) -> Row:
 
 @contextlib.contextmanager
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[Workdir]:
-    """Hold a directory for the experiment that `config` describes.
+    """Hold a directory for the experiment that `config` describes; the leading process does.
 
     Raises:
         WorkdirError: it cannot be written, another process holds it, or it belongs to another
             experiment.
     """
     directory = Path(path).expanduser().resolve()
+    if not hosts.leads():
+        hosts.agree(0)
+        yield Workdir(directory)
+        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -84,6 +92,7 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[W
         for path in directory.rglob(".*"):  # what a killed run left half-written
             if LEFT.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+        hosts.agree(0)
         yield Workdir(directory)
     finally:
         os.close(lock)

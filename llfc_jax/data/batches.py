@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from llfc_jax import mesh as layout
 from llfc_jax.data.checks import positive
 from llfc_jax.data.dataset import Dataset, Split
 from llfc_jax.data.stream import ahead, streamed
@@ -50,7 +52,7 @@ def normalise(
     ).reshape(shape)
 
 
-@functools.partial(jax.jit, static_argnames=("size", "mean", "std"))
+@functools.partial(jax.jit, static_argnames=("size", "mean", "std", "mesh"))
 def _cut(
     images: jax.Array,
     labels: jax.Array,
@@ -58,9 +60,11 @@ def _cut(
     size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    mesh: Mesh | None,
 ) -> tuple[jax.Array, jax.Array]:
     x = jax.lax.dynamic_slice_in_dim(images, start, size)
-    return normalise(x, mean, std), jax.lax.dynamic_slice_in_dim(labels, start, size)
+    batch = normalise(x, mean, std), jax.lax.dynamic_slice_in_dim(labels, start, size)
+    return layout.constrain(batch, mesh, layout.EVERYWHERE)
 
 
 class Batches:
@@ -73,6 +77,7 @@ class Batches:
         split: what to cut up.
         dataset: whose mean and std normalise the images.
         batch_size: samples in a batch; the last one may be shorter.
+        mesh: the devices, where there are several; each has a copy.
 
     Attributes:
         samples: number of samples.
@@ -88,14 +93,18 @@ class Batches:
         [(8, 8, 8, 1), (2, 8, 8, 1)]
     """
 
-    def __init__(self, split: Split, dataset: Dataset, batch_size: int) -> None:
+    def __init__(
+        self, split: Split, dataset: Dataset, batch_size: int, mesh: Mesh | None = None
+    ) -> None:
         positive(batch_size, "batch_size")
         self.samples = len(split)
         self.batch_size = min(batch_size, self.samples)
-        self._streamed = streamed(split, dataset)
-        put = (lambda array: array) if self._streamed else jnp.asarray
-        self._images, self._labels = put(split.images), put(split.labels)
-        self._statistics = tuple(dataset.mean), tuple(dataset.std)
+        self._mesh, self._streamed = mesh, streamed(split, dataset)
+        data = split.images, split.labels
+        if not self._streamed:
+            data = layout.put(data, mesh, layout.EVERYWHERE)
+        self._images, self._labels = data
+        self._fixed = tuple(dataset.mean), tuple(dataset.std), mesh
 
     def __len__(self) -> int:
         return math.ceil(self.samples / self.batch_size)
@@ -112,10 +121,10 @@ class Batches:
 
     def _cut(self, number: int) -> tuple[jax.Array, jax.Array]:
         """A batch out of the split on the device."""
-        return _cut(self._images, self._labels, *self._bounds(number), *self._statistics)
+        return _cut(self._images, self._labels, *self._bounds(number), *self._fixed)
 
     def _read(self, number: int) -> tuple[jax.Array, jax.Array]:
         """A batch out of the split on the host."""
         start, size = self._bounds(number)
-        some = (array[start : start + size] for array in (self._images, self._labels))
-        return _cut(*jax.device_put(tuple(some)), 0, size, *self._statistics)
+        some = tuple(array[start : start + size] for array in (self._images, self._labels))
+        return _cut(*layout.put(some, self._mesh, layout.EVERYWHERE), 0, size, *self._fixed)

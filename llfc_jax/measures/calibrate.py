@@ -157,7 +157,7 @@ def calibrate(
         progress: called per batch.
     """
     run = _kernel(apply, kind, how)
-    points = jnp.asarray(alphas, jnp.float32)
+    points = np.asarray(alphas, np.float32)
     merged = fold(
         lambda x, y, weight: run(a, b, points, x, weight), batches, progress, "renormalising"
     )

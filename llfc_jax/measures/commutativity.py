@@ -125,7 +125,7 @@ def _weights(
     @jax.jit  # only the weights are asked for, so nothing else of the network is run
     def read(variables: Any) -> list[jax.Array]:
         graph = trace(apply, variables, x)
-        values = graph.evaluate(variables, x)
+        values = graph.evaluate(variables, np.zeros(x.shape, x.dtype))
         return [values.all[operands(graph, graph[name])[2]] for name in names]
 
     pairs = zip(read(a), read(b), strict=True)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llfc_jax import mesh as layout
 from llfc_jax.errors import ModeError
 from llfc_jax.execution import How, over
 from llfc_jax.graph import Apply, trace
@@ -107,6 +108,7 @@ def layerwise_lmc(
         jnp.repeat(jnp.asarray(masks), len(grid), 0),
         jnp.tile(jnp.asarray(grid, jnp.float32), len(masks)),
     )
+    a, b, points = layout.beside(x, (a, b, points))
     loss, right, n = fold(
         lambda x, y, weight: run(a, b, points, x, y, weight),
         batches,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llfc_jax import mesh as layout
 from llfc_jax.errors import GraphError, ModeError, unknown
 from llfc_jax.execution import How, over, plan
 from llfc_jax.graph import Apply, Graph, Values, trace
@@ -61,7 +62,7 @@ class Line:
     ) -> Any:
         """Run a measure's kernel on every batch; see `Kernel` and `stream.fold`."""
         run = compiled(kernel, self.apply, self.how, tuple(sorted(static.items())))
-        alphas = jnp.asarray(self.alphas, jnp.float32)
+        alphas = np.asarray(self.alphas, np.float32)
         corrections = self.corrections or renorm.NOTHING
         return fold(
             lambda x, y, weight: run(self.a, self.b, (alphas, corrections), x, y, weight),
@@ -190,12 +191,14 @@ def line(
     graph = trace(apply, a, x)
     classes = check_logits(graph, y)
     how = choose(over, apply, a, x)
+    a, b = layout.beside(x, (a, b))
     if renormalise == "none":
         return Line(apply, a, b, grid, how, classes)
     renorm.check(graph, renormalise)
     if train_batches is None:
         raise ModeError(f"renormalise={renormalise!r} needs train_batches")
     corrections = calibrate(apply, a, b, grid, train_batches, renormalise, how, progress)
+    corrections = layout.beside(x, corrections)
     return Line(apply, a, b, grid, how, classes, corrections, renormalise)
 
 
@@ -216,5 +219,5 @@ def check_logits(graph: Graph, y: Any) -> int:
     shape = graph.program.avals[graph.program.output].shape
     if len(shape) != 2 or shape[0] != len(y):
         raise GraphError(f"the network must return logits [n, classes], not shape {shape}")
-    check_labels(int(np.min(y)), int(np.max(y)), shape[1])
+    check_labels(int(jnp.min(y)), int(jnp.max(y)), shape[1])
     return shape[1]

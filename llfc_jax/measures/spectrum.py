@@ -188,7 +188,7 @@ def _matrices(
     @jax.jit
     def read(variables: Any) -> list[jax.Array]:
         graph = trace(apply, variables, x)
-        values = graph.evaluate(variables, x)
+        values = graph.evaluate(variables, np.zeros(x.shape, x.dtype))
         return [_as_matrix(graph, graph[name], values) for name in names]
 
     pairs = zip(read(a), read(b), strict=True)

@@ -2,7 +2,8 @@
 
 A kernel returns a tree of `Moments`, `Products` and plain arrays (sums). Features live for one
 batch only, so memory does not grow with the number of samples; every batch has the first one's
-shape (the last is padded with samples of weight zero), so a kernel compiles once.
+shape (the last is padded with samples of weight zero), so a kernel compiles once. Batches that lie
+on a mesh of devices are spread over all of them (`llfc_jax.mesh`), and the statistics with them.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llfc_jax import mesh as layout
 from llfc_jax.errors import DataError
 
 Batches = Iterable[tuple[Any, Any]]
@@ -103,11 +105,11 @@ def _merge(one: Any, other: Any) -> Any:
 
 
 def _to_host(tree: Any) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(tree))
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
 def padded(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """(x, y, weight) of every batch, all of the first one's size.
+    """(x, y, weight) of every batch, all of the first one's size (on a mesh, of its multiple).
 
     Raises:
         DataError: no batch at all, an iterator (it can be read only once, and every measure reads
@@ -116,7 +118,7 @@ def padded(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]
     """
     if iter(batches) is batches:
         raise DataError("batches are a generator, which can be read only once; pass a list of them")
-    size = 0
+    first = 0
     for x, y in batches:
         n = int(np.shape(x)[0]) if np.ndim(x) else 0
         if np.shape(y) != (n,) or not n:
@@ -125,17 +127,21 @@ def padded(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]
             )
         if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
             raise DataError(f"labels must be integers, not {jnp.result_type(y)}")
-        size = size or n
-        if n > size:
-            raise DataError(f"a batch of {n} follows one of {size}: only the last may be smaller")
+        first = first or n
+        if n > first:
+            raise DataError(f"a batch of {n} follows one of {first}: only the last may be smaller")
+        mesh = layout.of(x)
+        parts = layout.size(mesh, layout.SAMPLES)
+        size = -(-first // parts) * parts
         weight = np.ones(size, np.float32)
         if n < size:
             weight[n:] = 0
             fill = [(0, size - n)]
             x = jnp.pad(jnp.asarray(x), fill + [(0, 0)] * (np.ndim(x) - 1), mode="edge")
             y = jnp.pad(jnp.asarray(y), fill, mode="edge")
-        yield jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight)
-    if not size:
+        batch = jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight)
+        yield batch if mesh is None else layout.put(batch, mesh, layout.SAMPLES)
+    if not first:
         raise DataError("there is no batch to measure on")
 
 
@@ -164,7 +170,7 @@ def fold(
 
     def take() -> None:
         nonlocal merged
-        finite, low, high, part = pending.popleft()
+        finite, low, high, part = layout.fetch(pending.popleft())
         if not bool(finite):
             raise DataError("the data hold NaN or infinity; clean them before measuring")
         if classes is not None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from llfc_jax import experiment
+from llfc_jax import experiment, hosts
 from llfc_jax.config import Config
 from llfc_jax.errors import TrainingError
 from llfc_jax.progress import Reporter
@@ -26,7 +26,8 @@ def run(
         which: part "i/n".
 
     Returns:
-        The means over seeds, and the names of runs that are not done yet.
+        The means over seeds, and the names of runs that are not done yet; nothing in a process
+        that does not lead.
 
     Raises:
         ConfigError: see `expand` and `shard`.
@@ -36,15 +37,15 @@ def run(
     for number, batch in enumerate(batches):
         reporter.say(f"[{number + 1}/{len(batches)}] {', '.join(run.name for run in batch)}")
         _run_batch(batch, workdir, reporter)
-    return gather(config, workdir)
+    return gather(config, workdir) if hosts.leads() else ([], [])
 
 
 def _run_batch(batch: Sequence[Run], workdir: Path, reporter: Reporter) -> None:
-    missing = [run for run in batch if not done(workdir, run)]
+    missing = [run for run in batch if not hosts.ask_leader(lambda r=run: done(workdir, r))]
     if not missing:
         return
-    if not _trained(workdir, batch).exists():  # a sweep that has grown trains what is new
-        batch = missing
+    if not hosts.ask_leader(_trained(workdir, batch).exists):
+        batch = missing  # a sweep that has grown trains what is new
     pairs = experiment.train([run.config for run in batch], _trained(workdir, batch), reporter)
     for run, trained in zip(batch, pairs, strict=True):
         if run not in missing:

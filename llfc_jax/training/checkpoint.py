@@ -4,6 +4,9 @@ A run's directory holds `run.json` (which network, recipe, data and seeds), one 
 per saved step, `<step>/`, and beside it `<step>.json`, the SHA-256 of each of its files. That is
 written last and renamed into place, so a checkpoint counts only once it is whole; and it is
 checked before a checkpoint is opened, so that damage of any kind is found.
+
+Arrays that lie on a mesh are written from where they are, by every process its part, into the one
+directory that all share; they are read onto the host, so any number of devices can go on.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from llfc_jax import hosts
 from llfc_jax.errors import WorkdirError
 from llfc_jax.results import write_json
 from llfc_jax.training.state import State
@@ -38,9 +42,11 @@ class Checkpoints:
     def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
         self.directory = directory.resolve()
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            _claim(self.directory, json.loads(json.dumps(identity)))
-            self._tidy()
+            if hosts.leads():
+                self.directory.mkdir(parents=True, exist_ok=True)
+                _claim(self.directory, json.loads(json.dumps(identity)))
+                self._tidy()
+            hosts.agree(0)
         except OSError as error:
             raise WorkdirError(
                 f"cannot write to {self.directory} ({error.strerror or error}); "
@@ -59,7 +65,11 @@ class Checkpoints:
         return max(self.steps, default=None)
 
     def save(self, step: int, states: State) -> None:
-        """Save states on the host as the checkpoint of `step`; the one before it is kept as well.
+        """Save states as the checkpoint of `step`; the one before it is kept as well.
+
+        Args:
+            step: steps done.
+            states: stacked replicas, on the host or on a mesh.
 
         Raises:
             WorkdirError: if it cannot be written, for a full disk say; earlier ones are intact.
@@ -69,10 +79,14 @@ class Checkpoints:
         folder = self.directory / str(step)
         try:
             ocp.save(str(folder), states, overwrite=True)
-            write_json(folder.with_suffix(".json"), dict(_digests(folder)))
-            for old in self.steps[:-KEEP]:
-                (self.directory / f"{old}.json").unlink()
-            self._tidy()
+            if hosts.leads():
+                write_json(folder.with_suffix(".json"), dict(_digests(folder)))
+                for old in self.steps[:-KEEP]:
+                    (self.directory / f"{old}.json").unlink()
+                self._tidy()
+            hosts.agree(0)
+        except jax.errors.JaxRuntimeError:
+            raise  # another process is gone (`hosts.watched`)
         except Exception as error:  # Orbax and TensorStore raise many types
             raise WorkdirError(
                 f"cannot save checkpoint {folder} ({_line(error)}); make room or make it "
@@ -85,7 +99,7 @@ class Checkpoints:
         Args:
             step: which one.
             like: the shapes of one replica; restores optimiser states as their own types.
-            count: number of replicas.
+            count: number of replicas; what filled up a mesh stands behind them and is left out.
 
         Raises:
             WorkdirError: if it is damaged.
@@ -100,7 +114,7 @@ class Checkpoints:
                 if found[name] != wanted[name]:
                     raise ValueError(f"{name} is not what was written")
             target = jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), like)
-            return ocp.load(str(folder), target)
+            return jax.tree.map(lambda leaf: leaf[:count], ocp.load(str(folder), target))
         except Exception as error:
             raise WorkdirError(
                 f"checkpoint {folder} is damaged ({_line(error)}); delete it to resume from the "

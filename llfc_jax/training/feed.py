@@ -11,17 +11,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from llfc_jax import mesh as layout
 from llfc_jax.data import Dataset, Split
 from llfc_jax.data.stream import ahead, streamed
 
 Data = tuple[jax.Array, jax.Array]  # images and labels; of each replica, or shared by all
 
 
-def source(dataset: Dataset) -> Data | Split:
-    """The train split: on the device, or on the host where it is streamed."""
+def source(dataset: Dataset, mesh: Mesh | None = None) -> Data | Split:
+    """The train split: on each device, or on the host where it is streamed."""
     train = dataset.train
-    return train if streamed(train, dataset) else jax.device_put((train.images, train.labels))
+    if streamed(train, dataset):
+        return train
+    return layout.put((train.images, train.labels), mesh, layout.EVERYWHERE)
 
 
 def feed(data: Data | Split, orders: jax.Array, first: int, size: int) -> Iterator[Any]:

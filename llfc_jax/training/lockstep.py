@@ -15,14 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
+from llfc_jax import hosts
+from llfc_jax import mesh as layout
 from llfc_jax.data import Dataset
-from llfc_jax.errors import ConfigError
+from llfc_jax.errors import ConfigError, HostsError
 from llfc_jax.execution import Plan
 from llfc_jax.execution import plan as choose_plan
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import source
-from llfc_jax.training.loop import Pace, Task, epoch, gather, make_task, place
+from llfc_jax.training.loop import Pace, Task, epoch, gather, join, make_task, place
 from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.signals import deferred
 from llfc_jax.training.state import State, create, fork, stack, unstack
@@ -64,6 +67,7 @@ def train(
     runs: Sequence[Run],
     *,
     plan: Plan | None = None,
+    mesh: Mesh | None = None,
     workdir: str | Path | None = None,
     checkpoint_every: int = 1,
     progress: Progress | None = None,
@@ -79,6 +83,7 @@ def train(
         recipe: how to train.
         runs: which; a trunk has no trunk itself.
         plan: how the loops are run; by default what suits network and backend.
+        mesh: the devices, where there are several (`llfc_jax.mesh.make`).
         workdir: checkpoints go to `workdir/checkpoints`; None keeps nothing.
         checkpoint_every: epochs between checkpoints.
         progress: called as (steps done, steps in all, words), steps counted over all runs.
@@ -89,7 +94,7 @@ def train(
     """
     if checkpoint_every < 1:
         raise ConfigError(f"checkpoint_every must be 1 or more, not {checkpoint_every!r}")
-    crew = _Crew(make_task(module, recipe, dataset), tuple(runs), recipe.rates)
+    crew = _Crew(make_task(module, recipe, dataset, mesh), tuple(runs), recipe.rates)
     like = crew.check(dataset)
     plan = plan or choose_plan(module.apply, like.variables, _input(dataset))
     done, states = 0, None
@@ -104,17 +109,21 @@ def train(
                 states = store.load(done, like, len(crew.members(done // crew.task.steps)))
         if states is None:
             states = crew.begin(dataset.shape)
-        for at, groups in crew.train(plan, source(dataset), states, done):
+        stop = 0
+        for at, groups in crew.train(plan, source(dataset, mesh), states, done):
+            told = crew.progress(at, groups)
             if progress:
-                progress(*crew.progress(at, groups))
+                progress(*told)
             number, within = divmod(at, crew.task.steps)
-            due = store and not within and number % checkpoint_every == 0
-            if due or signals or number == recipe.epochs:
-                states = gather(groups)
-                if store:
-                    store.save(at, states)
-            if signals:
+            stop = hosts.agree(len(signals))
+            last = stop or number == recipe.epochs
+            if store and (last or (not within and number % checkpoint_every == 0)):
+                store.save(at, join(groups, mesh))
+            if last:
+                states = gather(groups, len(crew.members(number)))
                 break
+        if stop and not signals:
+            raise HostsError("another process was told to stop; start all again to go on")
     names = [run.name for run in crew.members(recipe.epochs)]
     return dict(zip(names, map(jax.device_put, unstack(states)), strict=True))
 
@@ -179,7 +188,8 @@ class _Crew:
         self, plan: Plan, data: Any, states: State, done: int
     ) -> Iterator[tuple[int, list[State]]]:
         """Train on from step `done`; yields steps done and states after every dispatch."""
-        steps, pace, groups = self.task.steps, Pace(), place(states, plan)
+        steps, mesh, pace = self.task.steps, self.task.mesh, Pace()
+        groups = place(states, plan, mesh)
         for number in range(done // steps, self.task.recipe.epochs):
             for within in epoch(self.task, plan, data, groups, done % steps, pace):
                 if within < steps:
@@ -187,7 +197,8 @@ class _Crew:
             done = (number + 1) * steps
             before = self.members(number)
             if before != self.members(number + 1):
-                groups = place(self.regroup(unstack(gather(groups)), before, number + 1), plan)
+                each = unstack(gather(groups, len(before)))
+                groups = place(self.regroup(each, before, number + 1), plan, mesh)
             yield done, groups
 
     def progress(self, done: int, groups: Sequence[State]) -> tuple[int, int, str]:
@@ -195,7 +206,7 @@ class _Crew:
         steps, epochs = self.task.steps, self.task.recipe.epochs
         counts = [len(self.members(number)) * steps for number in range(epochs)]
         number, share = (done - 1) // steps, (done - 1) % steps + 1
-        each = jax.device_get([(group.loss[:, number], group.alive) for group in groups])
+        each = layout.fetch([(group.loss[:, number], group.alive) for group in groups])
         losses = np.concatenate([loss[alive] for loss, alive in each])
         words = f"loss {losses.mean() / share:.4f}" if losses.size else "all diverged"
         before = sum(counts[:number]) + counts[number] * share // steps

@@ -1,6 +1,6 @@
 """The training loop: one pure step, run many times per dispatch and over many replicas.
 
-The train split lies on the device once, as stored (uint8), shared by all replicas, or is streamed
+The train split lies on each device once, as stored (uint8), shared by all replicas, or is streamed
 if it is too large (`feed`). Each replica takes its batches in an order of its own, a fresh
 permutation per epoch.
 """
@@ -16,7 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh
 
+from llfc_jax import hosts
+from llfc_jax import mesh as layout
 from llfc_jax.data import Dataset, Split, normalise
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
@@ -39,6 +42,7 @@ class Task:
         samples: size of the train split.
         mean: pixel mean per channel, taken off.
         std: pixel deviation per channel, divided by.
+        mesh: the devices, if there are several.
     """
 
     module: nn.Module
@@ -46,6 +50,7 @@ class Task:
     samples: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    mesh: Mesh | None = None
 
     @property
     def steps(self) -> int:
@@ -58,18 +63,25 @@ class Task:
         return next(length for length in range(32, 0, -1) if self.steps % length == 0)
 
 
-def make_task(module: nn.Module, recipe: Recipe, dataset: Dataset) -> Task:
+def make_task(
+    module: nn.Module, recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None
+) -> Task:
     """The task of training a network on a data set by a recipe, after a check that they fit.
 
     Raises:
-        ConfigError: if the train split is smaller than a batch, the data are no images to be
-            augmented, or the network has no compute type to set.
+        ConfigError: if the train split is smaller than a batch, the mesh does not divide a batch,
+            the data are no images to be augmented, or the network has no compute type to set.
     """
     samples = len(dataset.train.images)
     if samples < recipe.batch_size:
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} is more than the {samples} training images "
             f"of {dataset.name!r}; use at most {samples}"
+        )
+    if recipe.batch_size % (parts := layout.size(mesh, layout.BATCH)):
+        raise ConfigError(
+            f"train.batch_size {recipe.batch_size} cannot be spread over the {parts} devices of "
+            f"mesh.data; make it a multiple of {parts}"
         )
     if recipe.compute_dtype != "float32":
         if not hasattr(module, "dtype"):
@@ -83,7 +95,7 @@ def make_task(module: nn.Module, recipe: Recipe, dataset: Dataset) -> Task:
             f"train.augment needs images [h, w, c], not {dataset.shape}; leave it out"
         )
     recipe = dataclasses.replace(recipe, **Rates(1.0, 0.0)._asdict())
-    return Task(module, recipe, samples, tuple(dataset.mean), tuple(dataset.std))
+    return Task(module, recipe, samples, tuple(dataset.mean), tuple(dataset.std), mesh)
 
 
 def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
@@ -101,6 +113,7 @@ def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
     recipe, module = task.recipe, task.module
     epoch, within = jnp.divmod(state.step, task.steps)
     rows = jax.lax.dynamic_slice(order, (within * recipe.batch_size,), (recipe.batch_size,))
+    rows = layout.constrain(rows, task.mesh, layout.BATCH)
     images, labels = (array[rows] for array in data)
     x = _inputs(task, jax.random.fold_in(state.stream(AUGMENT), state.step), images)
     rngs = {"dropout": jax.random.fold_in(state.stream(DROPOUT), state.step)}
@@ -151,14 +164,17 @@ def _inputs(task: Task, key: jax.Array, images: jax.Array) -> jax.Array:
     return normalise(images, task.mean, task.std)
 
 
-def _each(function: Callable[..., State | jax.Array]) -> Callable[..., Any]:
+def _each(task: Task, function: Callable[..., State | jax.Array]) -> Callable[..., Any]:
     """`function` over the leading axis of its arguments; a single entry needs no `vmap`."""
 
     def mapped(*arguments: Any) -> Any:
         if len(jax.tree.leaves(arguments)[0]) > 1:
-            return jax.vmap(function)(*arguments)
-        one = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
-        return jax.tree.map(lambda leaf: leaf[None], one)
+            along = layout.REPLICA if task.mesh else None
+            out = jax.vmap(function, spmd_axis_name=along)(*arguments)
+        else:
+            one = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+            out = jax.tree.map(lambda leaf: leaf[None], one)
+        return layout.constrain(out, task.mesh, layout.REPLICAS)
 
     return mapped
 
@@ -171,7 +187,7 @@ def _orders(task: Task, states: State) -> jax.Array:
         key = jax.random.fold_in(state.stream(ORDER), state.step // task.steps)
         return jax.random.permutation(key, jnp.arange(task.samples, dtype=jnp.int32))
 
-    return _each(one)(states)
+    return _each(task, one)(states)
 
 
 @partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
@@ -201,27 +217,47 @@ def _advance(task: Task, data: Data, orders: jax.Array, states: State) -> State:
     """One step of every replica, on data of its own or on what all of them share."""
     _, labels = data
     if labels.ndim == orders.ndim:
-        return _each(partial(step, task))(data, orders, states)
-    return _each(partial(step, task, data))(orders, states)
+        return _each(task, partial(step, task))(data, orders, states)
+    return _each(task, partial(step, task, data))(orders, states)
 
 
-def place(states: State, plan: Plan) -> list[State]:
-    """Replicas from the host onto the device, in the groups that advance together.
+def place(states: State, plan: Plan, mesh: Mesh | None = None) -> list[State]:
+    """Replicas from the host onto the devices, in the groups that advance together.
 
-    One group for all where the plan says `vmap`, one for each where it says `loop`. The arrays
-    are copies, since training uses its states up.
+    One group for all where the plan says `vmap`, one for each where it says `loop`; on a mesh, the
+    groups are multiples of its `replica` axis, filled up with zeros, which are not alive. The
+    arrays are copies, since training uses its states up.
     """
-    size = len(states.step) if plan.replicas == "vmap" else 1
-    groups = [slice(i, i + size) for i in range(0, len(states.step), size)]
-    return [
-        jax.device_put(jax.tree.map(lambda leaf, g=g: leaf[g], states), may_alias=False)
-        for g in groups
-    ]
+    parts = layout.size(mesh, layout.REPLICAS)
+    count = len(states.step)
+    size = -(-count // parts) * parts if plan.replicas == "vmap" else parts
+
+    def group(leaf: np.ndarray, first: int) -> np.ndarray:
+        some = leaf[first : first + size]
+        lacking = [(0, size - len(some))] + [(0, 0)] * (some.ndim - 1)
+        return some if len(some) == size else np.pad(some, lacking)
+
+    groups = [jax.tree.map(partial(group, first=i), states) for i in range(0, count, size)]
+    return [layout.put(each, mesh, layout.REPLICAS, copy=True) for each in groups]
 
 
-def gather(groups: Sequence[State]) -> State:
-    """The opposite of `place`: all replicas as one stacked state on the host."""
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *jax.device_get(list(groups)))
+def join(groups: Sequence[State], mesh: Mesh | None = None) -> State:
+    """All replicas as one stacked state, what fills up included; on the host without a mesh."""
+    if mesh is None:
+        return gather(groups)
+    return groups[0] if len(groups) == 1 else _concatenated(mesh, list(groups))
+
+
+@partial(jax.jit, static_argnames=("mesh",))
+def _concatenated(mesh: Mesh, groups: list[State]) -> State:
+    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
+    return layout.constrain(joined, mesh, layout.REPLICAS)
+
+
+def gather(groups: Sequence[State], count: int | None = None) -> State:
+    """The opposite of `place`: the first `count` replicas as one stacked state on the host."""
+    whole = layout.fetch(list(groups))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *whole)
 
 
 def epoch(
@@ -239,6 +275,7 @@ def epoch(
     size = task.recipe.batch_size
     feeds = [feed(data, _orders(task, g), first * size, stride * size) for g in groups]
     while first < task.steps:
+        pace.count = hosts.agree(pace.count)
         paced = stride if isinstance(data, Split) else max(stride, pace.count // stride * stride)
         count = min(paced, task.steps - first)
         began = time.monotonic()

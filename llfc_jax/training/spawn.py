@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from llfc_jax.data import Dataset
 from llfc_jax.errors import ConfigError
@@ -160,6 +161,7 @@ def train_trials(
     trials: Sequence[Trial],
     *,
     plan: Plan | None = None,
+    mesh: Mesh | None = None,
     workdir: Any = None,
     checkpoint_every: int = 1,
     progress: Progress | None = None,
@@ -174,6 +176,7 @@ def train_trials(
         dataset: its train split is used.
         trials: one or more.
         plan: how the loops are run; by default what suits network and backend.
+        mesh: the devices, where there are several (`llfc_jax.mesh.make`).
         workdir: checkpoints go below it, and a run that was stopped resumes from there with the
             same bits; None keeps nothing.
         checkpoint_every: epochs between checkpoints.
@@ -207,6 +210,7 @@ def train_trials(
         recipe,
         list(runs.values()),
         plan=plan,
+        mesh=mesh,
         workdir=workdir,
         checkpoint_every=checkpoint_every,
         progress=progress,

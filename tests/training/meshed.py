@@ -1,0 +1,77 @@
+"""Trains and measures on a mesh, over one process or several; test_mesh.py compares what comes out.
+
+python meshed.py OUT WORKDIR REPLICA DATA [--processes COORDINATOR COUNT INDEX] [--kill INDEX]
+"""
+
+import argparse
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tiny import RECIPE, Small, make_dataset
+
+from llfc_jax import hosts, measures, mesh
+from llfc_jax.data import Batches
+from llfc_jax.errors import HostsError
+from llfc_jax.networks import build
+from llfc_jax.training import train_pairs
+
+NETWORKS = {"mlp": build("mlp", 3, widths=(8,)), "conv": Small(3)}
+PAIR = "spawn_k1"
+
+
+def found(name: str, laid: Mesh | None = None, **options: Any) -> dict[str, Any]:
+    """What training a pair gives, and what measuring it gives, as arrays on the host."""
+    module, dataset = NETWORKS[name], make_dataset()
+    pair = train_pairs(module, dataset, RECIPE, (PAIR,), mesh=laid, **options)[PAIR]
+    # 18 samples, then 18, then 14: none divides by four devices.
+    batches = Batches(dataset.test, dataset, 18, laid)
+    ends = module.apply, pair.a, pair.b, batches
+    made = {
+        "training": (pair.a, pair.b, pair.history),
+        "lmc": measures.lmc(*ends, alphas=(0.0, 0.5, 1.0)),
+        "llfc": measures.llfc(*ends, alphas=(0.5,)),
+    }
+    return {what: [np.asarray(leaf) for leaf in jax.tree.leaves(made[what])] for what in made}
+
+
+def main() -> None:
+    """Everything on the mesh that the command line asks for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("replica", type=int)
+    parser.add_argument("data", type=int)
+    parser.add_argument("--processes", nargs=3)
+    parser.add_argument("--kill", type=int)
+    given = parser.parse_args()
+    if given.processes:
+        where, count, index = given.processes
+        hosts.join(where, int(count), int(index))
+    laid = mesh.make(given.replica, given.data)
+
+    def progress(done: int, total: int, words: str) -> None:
+        if given.kill == jax.process_index() and words.startswith("epoch 3 "):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with hosts.watched():
+        made = {
+            name: found(name, laid, workdir=given.workdir / name, progress=progress)
+            for name in NETWORKS
+        }
+    if hosts.leads():
+        given.out.write_bytes(pickle.dumps(made))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except HostsError as error:
+        print(error, file=sys.stderr)
+        hosts.leave(3)

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from llfc_jax.errors import ConfigError, LlfcError
+from llfc_jax.errors import ConfigError, HostsError, LlfcError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; set its fields with --config.FIELD=VALUE."
@@ -55,7 +55,7 @@ SHOWN = (
     "llfc_ratio",
     "verdict",
 )
-DIFFERENT, MISTAKE, INTERRUPTED = 1, 2, 130
+DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
 
 
 def main(argv: Sequence[str]) -> None:
@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
         _run(console)
+    except HostsError as error:
+        _stop(str(error), GONE)
     except LlfcError as error:
         _stop(f"error: {error}", MISTAKE)
     except KeyboardInterrupt:

@@ -124,12 +124,28 @@ def test_bfloat16_computes_near_float32_with_float32_parameters(name):
     np.testing.assert_allclose(np.asarray(logits, np.float32), expected, atol=0.15)
 
 
-def conv(x, kernel, bias, pad):
+def conv(x, kernel, bias=0.0, pad=0, stride=1):
     """Convolution by its definition, float64."""
     x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     k = kernel.shape[0]
-    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), (1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (k, k), (1, 2))[:, ::stride, ::stride]
     return np.einsum("nhwcij,ijco->nhwo", windows, kernel) + bias
+
+
+def layer_norm(x, scale, bias):
+    deviation = np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return (x - x.mean(-1, keepdims=True)) / deviation * scale + bias
+
+
+def drawn(module, *arguments):
+    """Variables at random, in float64: scales and biases count as much as kernels."""
+    shapes = jax.eval_shape(lambda: module.init(KEY, *arguments))
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: random.normal(0.1, 0.5, leaf.shape), shapes)
+
+
+def as_float32(tree):
+    return jax.tree.map(np.float32, tree)
 
 
 def pool(x):
@@ -156,6 +172,50 @@ def test_lenet_and_mlp_compute_what_they_say():
     for i in range(3):
         y = (np.maximum(y, 0) if i else y) @ p[f"Dense_{i}"]["kernel"] + p[f"Dense_{i}"]["bias"]
     np.testing.assert_allclose(jax.jit(module.apply)(variables, x), y, atol=1e-5)
+
+
+def test_a_bottleneck_computes_what_it_says():
+    from llfc_jax.networks.resnet_imagenet import Block
+
+    block = Block(3, 2, True, "layer", None)
+    x = np.asarray(jax.random.normal(KEY, (2, 6, 6, 4)), np.float64)
+    variables = drawn(block, np.float32(x), False)
+    p = variables["params"]
+    y = x
+    for i, (pad, stride) in enumerate([(0, 1), (1, 2), (0, 1)], 1):
+        y = layer_norm(conv(y, p[f"conv{i}"]["kernel"], pad=pad, stride=stride), **p[f"norm{i}"])
+        y = np.maximum(y, 0) if i < 3 else y
+    shortcut = conv(x, p["shortcut_conv"]["kernel"], stride=2)
+    expected = np.maximum(y + layer_norm(shortcut, **p["shortcut_norm"]), 0)
+    found = jax.jit(block.apply, static_argnums=2)(as_float32(variables), np.float32(x), False)
+    assert found.shape == (2, 3, 3, 12)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_transformer_computes_what_it_says():
+    module = networks.build(
+        "vit", 3, patch=2, dim=8, depth=1, heads=2, mlp_dim=6, activation="relu"
+    )
+    x = np.asarray(jax.random.normal(KEY, (2, 4, 6, 1)), np.float64)
+    variables = drawn(module, np.float32(x))
+    p = variables["params"]
+    b = p["block0"]
+    patches = x.reshape(2, 2, 2, 3, 2, 1).swapaxes(2, 3).reshape(2, 6, 4)
+    t = patches @ p["embed"]["kernel"].reshape(4, 8) + p["embed"]["bias"] + p["position"]
+    y, attention = layer_norm(t, **b["norm1"]), b["attention"]
+    q, k, v = (
+        np.einsum("ntd,dhe->nhte", y, attention[n]["kernel"]) + attention[n]["bias"][:, None]
+        for n in ("query", "key", "value")
+    )
+    weights = np.exp(q @ k.swapaxes(-1, -2) / 2)  # the root of 4, a head's width
+    mixed = weights / weights.sum(-1, keepdims=True) @ v
+    t = t + np.einsum("nhte,hed->ntd", mixed, attention["out"]["kernel"]) + attention["out"]["bias"]
+    y = layer_norm(t, **b["norm2"]) @ b["mlp1"]["kernel"] + b["mlp1"]["bias"]
+    t = t + np.maximum(y, 0) @ b["mlp2"]["kernel"] + b["mlp2"]["bias"]
+    t = layer_norm(t, **p["norm"]).mean(1)
+    expected = t @ p["dense"]["kernel"] + p["dense"]["bias"]
+    found = jax.jit(module.apply)(as_float32(variables), np.float32(x))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_padded_shortcut_subsamples_and_adds_zero_channels_on_both_sides():

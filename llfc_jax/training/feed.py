@@ -9,7 +9,6 @@ from itertools import repeat
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -46,7 +45,8 @@ def feed(data: Data | Split, orders: jax.Array, first: int, size: int) -> Iterat
         return repeat((data, orders))
     samples, where, parts = orders.shape[1], orders.sharding, orders.addressable_shards
     rows = [np.asarray(part.data) for part in parts]
-    places = jnp.broadcast_to((jnp.arange(samples) - first) % size, orders.shape)
+    table = np.broadcast_to((np.arange(samples, dtype=np.int32) - first) % size, orders.shape)
+    places = jax.make_array_from_callback(orders.shape, where, lambda part: table[part])
 
     def spread(array: np.ndarray, start: int) -> jax.Array:
         some = [

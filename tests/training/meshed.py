@@ -1,9 +1,11 @@
 """Trains and measures on a mesh, over one process or several; test_mesh.py compares what comes out.
 
 python meshed.py OUT WORKDIR REPLICA DATA [--processes COORDINATOR COUNT INDEX] [--kill INDEX]
+    [--stream]
 """
 
 import argparse
+import dataclasses
 import os
 import pickle
 import signal
@@ -26,9 +28,13 @@ NETWORKS = {"mlp": build("mlp", 3, widths=(8,)), "conv": Small(3)}
 PAIR = "spawn_k1"
 
 
-def found(name: str, laid: Mesh | None = None, **options: Any) -> dict[str, Any]:
+def found(
+    name: str, laid: Mesh | None = None, stream: bool = False, **options: Any
+) -> dict[str, Any]:
     """What training a pair gives, and what measuring it gives, as arrays on the host."""
     module, dataset = NETWORKS[name], make_dataset()
+    if stream:
+        dataset = dataclasses.replace(dataset, resident_mb=0)
     pair = train_pairs(module, dataset, RECIPE, (PAIR,), mesh=laid, **options)[PAIR]
     # 18 samples, then 18, then 14: none divides by four devices.
     batches = Batches(dataset.test, dataset, 18, laid)
@@ -50,6 +56,7 @@ def main() -> None:
     parser.add_argument("data", type=int)
     parser.add_argument("--processes", nargs=3)
     parser.add_argument("--kill", type=int)
+    parser.add_argument("--stream", action="store_true")
     given = parser.parse_args()
     if given.processes:
         where, count, index = given.processes
@@ -62,7 +69,7 @@ def main() -> None:
 
     with hosts.watched():
         made = {
-            name: found(name, laid, workdir=given.workdir / name, progress=progress)
+            name: found(name, laid, given.stream, workdir=given.workdir / name, progress=progress)
             for name in NETWORKS
         }
     if hosts.leads():

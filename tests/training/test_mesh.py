@@ -103,8 +103,9 @@ def test_one_device_goes_on_from_what_two_processes_saved(killed, alone, tmp_pat
 
 
 def test_two_processes_go_on_and_find_what_one_finds(killed, alone):
+    """From here on they stream the data, each the samples of its own networks."""
     workdir, _, _ = killed
-    running = start_two(workdir / "out", workdir)
+    running = start_two(workdir / "out", workdir, "--stream")
     for process in running:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said

@@ -1,0 +1,140 @@
+"""Measuring LLFC in one pass against storing all features, one α a run: time and memory.
+
+    python benchmarks/llfc_stored.py                      # MLP, 10,000 samples: a minute
+    python benchmarks/llfc_stored.py resnet20 --samples 500
+    python benchmarks/llfc_stored.py vgg16 --samples 100 --ours-too 1000
+
+What the paper's scripts do is written here plainly, for all 11 alphas: a run per α, in each of
+which the features of both ends and of θ_α are computed, every layer's kept in host memory until
+the last batch, and compared in float64 after it. The forward passes are the same compiled ones as
+ours. Each way runs in a fresh process, once with one batch to compile, then timed; the memory is
+the peak resident set of that process, with all that Python and JAX take.
+
+What is stored grows with the samples; ours does not. So where 10,000 samples do not fit, run both
+on fewer (`--samples`) and ours on more (`--ours-too`).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from llfc_jax import networks
+from llfc_jax.graph import features, trace
+from llfc_jax.measures import ALPHAS, llfc
+from llfc_jax.modes import interpolate
+
+# Name -> (network, its fields, image shape, batch size).
+CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], int]] = {
+    "mlp": ("mlp", {}, (28, 28, 1), 500),
+    "resnet20": ("resnet_cifar", {}, (32, 32, 3), 100),
+    "vgg16": ("vgg", {"norm": "batch"}, (32, 32, 3), 50),
+}
+SITES = ("linear", "relu")
+
+
+class Made:
+    """Random images and labels, made anew at every pass and always the same."""
+
+    def __init__(self, shape: tuple[int, ...], samples: int, batch: int) -> None:
+        self.shape, self.samples, self.batch = shape, samples, batch
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, self.samples, self.batch):
+            random, n = np.random.default_rng(start), min(self.batch, self.samples - start)
+            yield random.random((n, *self.shape), np.float32), random.integers(0, 10, n, np.int32)
+
+
+def stored(apply: Any, a: Any, b: Any, batches: Made, alphas: tuple[float, ...]) -> np.ndarray:
+    """1 - cosine [alphas, layers], from features that are all kept."""
+    graph = trace(apply, a, next(iter(batches))[0])
+    sites = graph.select(SITES)
+
+    @jax.jit
+    def run(variables: Any, x: Any) -> list[jax.Array]:
+        values = graph.evaluate(variables, x)
+        return [features(values, site) for site in sites]
+
+    def kept(variables: Any) -> list[np.ndarray]:
+        parts = [[np.asarray(f) for f in run(variables, x)] for x, _ in batches]
+        return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+
+    found = []
+    for alpha in alphas:
+        of_a, of_b, middle = kept(a), kept(b), kept(interpolate(a, b, alpha))
+        row = []
+        for p, q, f in zip(of_a, of_b, middle, strict=True):
+            u = f.astype(np.float64)
+            v = alpha * p.astype(np.float64) + (1 - alpha) * q.astype(np.float64)
+            lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
+            row.append(1 - np.mean(np.einsum("nd,nd->n", u, v) / lengths))
+        found.append(row)
+    return np.array(found)
+
+
+def alone(case: str, way: str, samples: int) -> dict[str, Any]:
+    """What this process measures: seconds, peak MiB, and the distances themselves."""
+    name, fields, shape, batch = CASES[case]
+    module = networks.build(name, 10, **fields)
+    like = jax.ShapeDtypeStruct((batch, *shape), np.float32)
+    a, b = (networks.init(module, jax.random.key(seed), like) for seed in (0, 1))
+
+    def measure(count: int, alphas: tuple[float, ...]) -> np.ndarray:
+        batches = Made(shape, count, batch)
+        if way == "ours":
+            return np.asarray(llfc(module.apply, a, b, batches, alphas=alphas).distance).T
+        return stored(module.apply, a, b, batches, alphas)
+
+    def peak() -> float:
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+    measure(batch, ALPHAS if way == "ours" else ALPHAS[:1])
+    begun = time.perf_counter()
+    found = measure(samples, ALPHAS)
+    return {"seconds": time.perf_counter() - begun, "peak": peak(), "found": found.tolist()}
+
+
+def fresh(case: str, way: str, samples: int) -> dict[str, Any]:
+    """`alone` in a process of its own."""
+    command = [sys.executable, __file__, case, "--way", way, "--samples", str(samples)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(out)
+
+
+def main() -> None:
+    """Print the comparison, or be the fresh process that does one part of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("case", nargs="?", default="mlp", choices=CASES)
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--ours-too", type=int, help="ours alone, on so many")
+    parser.add_argument("--way", choices=("ours", "stored"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.way:
+        print(json.dumps(alone(asked.case, asked.way, asked.samples)))
+        return
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {len(ALPHAS)} alphas")
+    runs = {way: fresh(asked.case, way, asked.samples) for way in ("ours", "stored")}
+    least = fresh(asked.case, "ours", CASES[asked.case][3])["peak"]
+    for way, run in runs.items():
+        print(f"{asked.case}, {asked.samples:,} samples, {way:<7}{run['seconds']:8.2f} s"
+              f"{run['peak']:8.0f} MiB")  # fmt: skip
+    ours, theirs = runs["ours"], runs["stored"]
+    off = np.abs(np.array(ours["found"]) - np.array(theirs["found"])).max()
+    print(f"stored / ours: time {theirs['seconds'] / ours['seconds']:.1f}, "
+          f"memory {theirs['peak'] / ours['peak']:.1f}; largest difference {off:.1e}")  # fmt: skip
+    print(f"ours on a single batch: {least:.0f} MiB")
+    if asked.ours_too:
+        more = fresh(asked.case, "ours", asked.ours_too)
+        print(f"ours on {asked.ours_too:,}: {more['seconds']:.2f} s {more['peak']:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -78,8 +78,9 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     size = _bytes(variables)
     features = sum(_size(aval) for aval in graph.program.avals.values())
     training = together * size * (2 + KEPT.get(recipe.optimizer, 2))
-    splits = dataset.train, dataset.test
-    stored = [s.images.nbytes + s.labels.nbytes for s in splits if not streamed(s, dataset)]
+    splits = {"train": dataset.train, "test": dataset.test}
+    streams = [name for name, split in splits.items() if streamed(split, dataset)]
+    kept = [s.images.nbytes + s.labels.nbytes for n, s in splits.items() if n not in streams]
     return {
         "data": {
             "name": dataset.name,
@@ -100,7 +101,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         },
         "measuring": dict(_measuring(config)),
         "memory": {
-            "data": _readable(sum(stored)) + (" and what is streamed" if len(stored) < 2 else ""),
+            "data": _readable(sum(kept)) + "".join(f", {name} streamed" for name in streams),
             "training": f"about {_readable(training)}, and the batches' features",
             "measuring": f"up to {_readable(4 * size + 3 * features)} a batch of {x.shape[0]}",
         },

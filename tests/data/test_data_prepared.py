@@ -1,4 +1,5 @@
 import io
+import mmap
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,20 @@ def test_decoded_arrays_are_cached(toy, undecodable):
     undecodable()
     second = toy[2]()
     assert second.fingerprint == first.fingerprint
+
+
+def test_what_is_streamed_stays_on_disk(toy):
+    """Images are windows on a file, whatever their number, and are read a batch at a time."""
+    read = toy[2](resident_mb=0)
+    owner = read.train.images
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner.base, mmap.mmap)
+    batches = data.Batches(read.train, read, 3)
+    assert batches._images is read.train.images
+    resident = data.Batches(read.train, toy[2](), 3)
+    for streamed, kept in zip(batches, resident, strict=True):
+        np.testing.assert_array_equal(streamed[0], kept[0])
 
 
 def test_the_whole_serves_for_a_part(toy, undecodable):

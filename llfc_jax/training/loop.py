@@ -6,6 +6,7 @@ permutation per epoch.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -190,21 +191,21 @@ def _orders(task: Task, states: State) -> jax.Array:
     return _each(task, one)(states)
 
 
-@partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
-def _scan(task: Task, data: Any, orders: jax.Array, states: State, strides: jax.Array) -> State:
-    """`strides` times `task.stride` steps in one dispatch.
+@partial(jax.jit, static_argnames=("task", "stride"), donate_argnames=("states",))
+def _scan(
+    task: Task, stride: int, data: Data, orders: jax.Array, states: State, strides: jax.Array
+) -> State:
+    """`strides` times `stride` steps in one dispatch.
 
     The number of strides is dynamic, so that one program serves dispatches of any length; the
     steps of a stride are a loop of known length, which accelerators run without asking the host
     after every step whether to go on.
     """
 
-    def stride(states: State) -> State:
-        return jax.lax.fori_loop(
-            0, task.stride, lambda _, s: _advance(task, data, orders, s), states
-        )
+    def some(states: State) -> State:
+        return jax.lax.fori_loop(0, stride, lambda _, s: _advance(task, data, orders, s), states)
 
-    return jax.lax.fori_loop(0, strides, lambda _, s: stride(s), states)
+    return jax.lax.fori_loop(0, strides, lambda _, s: some(s), states)
 
 
 @partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
@@ -271,7 +272,8 @@ def epoch(
     """
     if not any(group.alive.any() for group in groups):
         return
-    stride = task.stride if plan.steps == "scan" else 1
+    # Another plan may have left the epoch where no stride of ours ends.
+    stride = math.gcd(task.stride, first) if plan.steps == "scan" else 1
     size = task.recipe.batch_size
     feeds = [feed(data, _orders(task, g), first * size, stride * size) for g in groups]
     while first < task.steps:
@@ -281,7 +283,8 @@ def epoch(
         began = time.monotonic()
         for i, (part, order) in enumerate(map(next, feeds)):
             if plan.steps == "scan":
-                groups[i] = _scan(task, part, order, groups[i], jnp.int32(count // stride))
+                strides = jnp.int32(count // stride)
+                groups[i] = _scan(task, stride, part, order, groups[i], strides)
             else:
                 for _ in range(count):
                     groups[i] = _single(task, part, order, groups[i])

@@ -105,6 +105,19 @@ def test_where_dispatches_are_cut_changes_no_bit(mlp, recipe, dataset, plan):
     assert same(whole, half)
 
 
+def test_a_scan_takes_up_what_single_steps_left_in_mid_epoch(mlp, recipe, dataset):
+    """As on a GPU after a CPU; four of the six steps are left, which no stride of six divides."""
+    task, states = begin(mlp, recipe, dataset)
+    half = one_epoch(task, PYTHON, dataset, states, until=2, pace=Pace(2))
+    whole = one_epoch(task, SCAN, dataset, half, first=2)
+    assert whole.step.tolist() == [6]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        whole.variables,
+        one_epoch(task, PYTHON, dataset, states).variables,
+    )
+
+
 def test_all_plans_train_alike(mlp, recipe, dataset):
     runs = [Run(name, (seed,), end=4) for seed, name in enumerate("abc")]
     plans = [Plan(steps, replicas) for steps in ("scan", "python") for replicas in ("loop", "vmap")]

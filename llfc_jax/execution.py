@@ -16,6 +16,8 @@ hand). On XLA:CPU:
   longer to compile at 11 alphas, `vmap` 2 to 3 times slower.
 
 On GPU and TPU the dispatches and small kernels are what costs: everything is scanned and vmapped.
+But where the batch of a step is spread over devices, convolutional networks on one of them take
+turns: batched over their weights, XLA would gather the batch for the gradient.
 """
 
 import dataclasses
@@ -48,7 +50,11 @@ class Plan:
 
 
 def plan(
-    apply: Callable[[Any, Any], Any], variables: Any, x: Any, backend: str | None = None
+    apply: Callable[[Any, Any], Any],
+    variables: Any,
+    x: Any,
+    backend: str | None = None,
+    data: int = 1,
 ) -> Plan:
     """The plan for a network on a backend; change a field with `dataclasses.replace`.
 
@@ -57,10 +63,13 @@ def plan(
         variables: the network's variables, or their shapes.
         x: a batch, or its shape.
         backend: "cpu", "gpu" or "tpu"; JAX's default backend if None.
+        data: devices that the batch of a step is spread over.
     """
+    convolves = has_convolution(apply, variables, x)
     if (backend or jax.default_backend()) != "cpu":
-        return Plan(steps="scan", replicas="vmap", alphas="vmap")
-    steps = "python" if has_convolution(apply, variables, x) else "scan"
+        turns = convolves and data > 1
+        return Plan(steps="scan", replicas="loop" if turns else "vmap", alphas="vmap")
+    steps = "python" if convolves else "scan"
     return Plan(steps=steps, replicas="loop", alphas="map")
 
 

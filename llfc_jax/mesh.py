@@ -13,7 +13,7 @@ measured with samples of weight zero. Without a mesh (None: a single device) not
 happens. The devices may belong to several processes (`hosts`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -89,10 +89,29 @@ def put(tree: Any, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
 
 
 def constrain(tree: Any, mesh: Mesh | None, spec: P) -> Any:
-    """The same arrays, laid out by `spec`; for use under `jit`."""
+    """The same arrays, laid out by `spec`; for use under `jit`, and within `apart`."""
     if mesh is None:
         return tree
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
+    within = not jax.sharding.get_abstract_mesh().empty
+    return jax.lax.with_sharding_constraint(tree, spec if within else NamedSharding(mesh, spec))
+
+
+def apart(function: Callable[[Any, Any], Any], mesh: Mesh | None) -> Callable[[Any, Any], Any]:
+    """`function(shared, own)`, run at every place along `replica` on its part of `own`.
+
+    Networks that train side by side need nothing of each other. XLA does not see that by itself:
+    batched over their weights, a convolution is one grouped convolution, whose gradient it would
+    gather from all devices. Along `data` it still does all there is to do.
+    """
+    if mesh is None:
+        return function
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(EVERYWHERE, REPLICAS),
+        out_specs=REPLICAS,
+        axis_names={REPLICA},
+    )
 
 
 def of(x: Any) -> Mesh | None:

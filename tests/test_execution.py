@@ -53,6 +53,8 @@ def test_dense_networks_and_accelerators():
     assert plan(dense, weights, X, "cpu") == Plan("scan", "loop", "map")
     for backend in ("gpu", "tpu"):
         assert plan(convolve, KERNEL, X, backend) == Plan("scan", "vmap", "vmap")
+        assert plan(convolve, KERNEL, X, backend, data=2) == Plan("scan", "loop", "vmap")
+        assert plan(dense, weights, X, backend, data=2) == Plan("scan", "vmap", "vmap")
     assert plan(dense, weights, X) == plan(dense, weights, X, jax.default_backend())
     assert dataclasses.replace(plan(dense, weights, X), replicas="vmap").replicas == "vmap"
 

@@ -96,7 +96,8 @@ def train(
         raise ConfigError(f"checkpoint_every must be 1 or more, not {checkpoint_every!r}")
     crew = _Crew(make_task(module, recipe, dataset, mesh), tuple(runs), recipe.rates)
     like = crew.check(dataset)
-    plan = plan or choose_plan(module.apply, like.variables, _input(dataset))
+    parts = layout.size(mesh, layout.BATCH)
+    plan = plan or choose_plan(module.apply, like.variables, _input(dataset), data=parts)
     done, states = 0, None
     with contextlib.ExitStack() as context:
         signals, store = [], None

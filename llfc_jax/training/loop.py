@@ -165,19 +165,23 @@ def _inputs(task: Task, key: jax.Array, images: jax.Array) -> jax.Array:
     return normalise(images, task.mean, task.std)
 
 
-def _each(task: Task, function: Callable[..., State | jax.Array]) -> Callable[..., Any]:
-    """`function` over the leading axis of its arguments; a single entry needs no `vmap`."""
+def _each(
+    task: Task, function: Callable[..., State | jax.Array], shared: tuple[Any, ...] = ()
+) -> Callable[..., Any]:
+    """`function(*shared, *entry)` over the leading axis of its other arguments.
 
-    def mapped(*arguments: Any) -> Any:
+    A single entry needs no `vmap`. On a mesh, every place along its `replica` axis does this with
+    the entries that it has, as if they were all.
+    """
+
+    def mapped(shared: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
         if len(jax.tree.leaves(arguments)[0]) > 1:
-            along = layout.REPLICA if task.mesh else None
-            out = jax.vmap(function, spmd_axis_name=along)(*arguments)
-        else:
-            one = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
-            out = jax.tree.map(lambda leaf: leaf[None], one)
-        return layout.constrain(out, task.mesh, layout.REPLICAS)
+            return jax.vmap(partial(function, *shared))(*arguments)
+        one = function(*shared, *jax.tree.map(lambda leaf: leaf[0], arguments))
+        return jax.tree.map(lambda leaf: leaf[None], one)
 
-    return mapped
+    apart = layout.apart(mapped, task.mesh)
+    return lambda *arguments: apart(shared, arguments)
 
 
 @partial(jax.jit, static_argnames=("task",))
@@ -219,7 +223,7 @@ def _advance(task: Task, data: Data, orders: jax.Array, states: State) -> State:
     _, labels = data
     if labels.ndim == orders.ndim:
         return _each(task, partial(step, task))(data, orders, states)
-    return _each(task, partial(step, task, data))(orders, states)
+    return _each(task, partial(step, task), (data,))(orders, states)
 
 
 def place(states: State, plan: Plan, mesh: Mesh | None = None) -> list[State]:

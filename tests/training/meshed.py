@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import os
 import pickle
+import re
 import signal
 import sys
 from pathlib import Path
@@ -21,8 +22,12 @@ from tiny import RECIPE, Small, make_dataset
 from llfc_jax import hosts, measures, mesh
 from llfc_jax.data import Batches
 from llfc_jax.errors import HostsError
+from llfc_jax.execution import Plan
 from llfc_jax.networks import build
-from llfc_jax.training import train_pairs
+from llfc_jax.training import create, train_pairs
+from llfc_jax.training.feed import source
+from llfc_jax.training.loop import _orders, _single, make_task, place
+from llfc_jax.training.state import stack
 
 NETWORKS = {"mlp": build("mlp", 3, widths=(8,)), "conv": Small(3)}
 PAIR = "spawn_k1"
@@ -47,6 +52,17 @@ def found(
     return {what: [np.asarray(leaf) for leaf in jax.tree.leaves(made[what])] for what in made}
 
 
+def talk(name: str, laid: Mesh | None, plan: Plan) -> list[str]:
+    """What XLA sends between devices in one step of eight networks."""
+    dataset = make_dataset()
+    task = make_task(NETWORKS[name], RECIPE, dataset, laid)
+    keys = map(jax.random.key, range(8))
+    states = [create(task.module, RECIPE, key, dataset.shape, task.steps) for key in keys]
+    (group, *_) = place(stack(states), plan, laid)
+    step = _single.lower(task, source(dataset, laid), _orders(task, group), group)
+    return re.findall(r"= \S+ (all-\w+|collective-\w+|reduce-scatter)", step.compile().as_text())
+
+
 def main() -> None:
     """Everything on the mesh that the command line asks for."""
     parser = argparse.ArgumentParser()
@@ -68,9 +84,15 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with hosts.watched():
-        made = {
+        made: dict[str, Any] = {
             name: found(name, laid, given.stream, workdir=given.workdir / name, progress=progress)
             for name in NETWORKS
+        }
+    if not given.processes:
+        apart, across = mesh.make(4, 1), mesh.make(2, 2)
+        made["talk"] = {
+            "apart": talk("conv", apart, Plan("python", "vmap")),
+            "across": talk("conv", across, Plan("python", "loop")),
         }
     if hosts.leads():
         given.out.write_bytes(pickle.dumps(made))

@@ -83,7 +83,9 @@ def test_four_devices_find_what_one_finds_and_go_on_from_it(alone, tmp_path):
     running = start(4, tmp_path / "out", tmp_path, 2, 2)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 0, said
-    compare(pickle.loads((tmp_path / "out").read_bytes()), alone)
+    made = pickle.loads((tmp_path / "out").read_bytes())
+    compare(made, alone)
+    assert made["talk"] == {"apart": [], "across": ["all-reduce"]}  # gradients, and nothing else
 
 
 def test_a_killed_process_stops_the_others_with_one_line(killed):

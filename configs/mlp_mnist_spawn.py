@@ -1,7 +1,7 @@
 """Row S1 of the LLFC paper: an MLP 784-512-512-512-10 on MNIST, spawned.
 
 Reproduces: Figures 1 and 2 (LMC and LLFC of spawned pairs), the conditions and stitching.
-Costs: full: half an hour on two CPU cores. small (Fashion-MNIST, 10 epochs): about two minutes.
+Costs: full: about 10 minutes on two CPU cores. small (Fashion-MNIST, 10 epochs): about two minutes.
 tiny: seconds.
 Shows: ends and middle alike in accuracy; features of the middle far closer to the mixture than the
 two ends are to each other.

@@ -52,5 +52,17 @@ def check_pair(a: Any, b: Any) -> None:
         if np.shape(p) != np.shape(q):
             raise ModeError(f"a and b differ at {name}: shape {np.shape(p)} against {np.shape(q)}")
         for which, leaf in (("a", p), ("b", q)):
+            if not _numeric(leaf):
+                raise ModeError(
+                    f"mode {which} holds a {type(leaf).__name__} at {name} that is no array of "
+                    "numbers; pass the network's variables alone"
+                )
             if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():
                 raise ModeError(f"mode {which} holds NaN or infinity at {name}: did it diverge?")
+
+
+def _numeric(leaf: Any) -> bool:
+    """Whether a leaf is a number or an array of numbers (or of random keys)."""
+    if not hasattr(leaf, "dtype"):
+        return isinstance(leaf, (bool, int, float, complex))
+    return getattr(leaf.dtype, "kind", None) not in ("O", "S", "U")

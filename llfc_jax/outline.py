@@ -73,7 +73,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     steps = make_task(module, recipe, dataset).steps
     runs = lineage(config.pairs, config.seed, recipe.epochs)
     together = max(
-        sum(run.start <= epoch < run.end for run in runs) for epoch in range(recipe.epochs)
+        sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}
     )
     size = _bytes(variables)
     features = sum(_size(aval) for aval in graph.program.avals.values())

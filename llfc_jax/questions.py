@@ -68,6 +68,10 @@ class Questions:
             if not getattr(self, field):
                 raise ConfigError(f"{prefix}{field} is empty; name at least one")
         for method, options in self.match.items():
+            if not isinstance(options, Mapping):
+                raise ConfigError(
+                    f"{prefix}match.{method} must be a group of options, not {options!r}"
+                )
             try:
                 check_options(method, options)
             except MatchingError as error:

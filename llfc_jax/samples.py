@@ -26,6 +26,9 @@ class Arrays:
     """
 
     def __init__(self, x: Any, y: Any, batch_size: int) -> None:
+        for what, array in (("x", x), ("labels", y)):
+            if np.dtype(array.dtype).kind in "OSUMm":
+                raise DataError(f"{what} are {array.dtype}; make them numbers")
         self._x, self._y = jnp.asarray(x), jnp.asarray(y)
         self._size = batch_size
         if self._y.ndim != 1 or not jnp.issubdtype(self._y.dtype, jnp.integer):

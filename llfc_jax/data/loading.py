@@ -11,6 +11,8 @@ from llfc_jax.errors import DataError
 if TYPE_CHECKING:
     from llfc_jax.data.records import Progress
 
+LARGEST = 4096  # height and width of images, and their channels
+
 
 def load(
     name: str,
@@ -85,6 +87,8 @@ def _check(name: str, path: str | os.PathLike[str] | None, **numbers: int | None
     for what, value in numbers.items():
         if value is not None:
             positive(value, what)
+            if value > LARGEST:
+                raise DataError(f"{what} must be at most {LARGEST}, not {value}")
 
 
 def _read(

@@ -157,7 +157,7 @@ def calibrate(
         progress: called per batch.
     """
     run = _kernel(apply, kind, how)
-    points = np.asarray(alphas, np.float32)
+    points = np.asarray(alphas, jnp.result_type(float))
     merged = fold(
         lambda x, y, weight: run(a, b, points, x, weight), batches, progress, "renormalising"
     )
@@ -178,4 +178,4 @@ def calibrate(
 
 
 def _single(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()}
+    return {k: jnp.asarray(v, float) for k, v in arrays.items()}

@@ -106,7 +106,7 @@ def layerwise_lmc(
     run = _compiled(apply, how, own)
     points = (
         jnp.repeat(jnp.asarray(masks), len(grid), 0),
-        jnp.tile(jnp.asarray(grid, jnp.float32), len(masks)),
+        jnp.tile(jnp.asarray(grid, float), len(masks)),
     )
     a, b, points = layout.beside(x, (a, b, points))
     loss, right, n = fold(

@@ -62,7 +62,7 @@ class Line:
     ) -> Any:
         """Run a measure's kernel on every batch; see `Kernel` and `stream.fold`."""
         run = compiled(kernel, self.apply, self.how, tuple(sorted(static.items())))
-        alphas = np.asarray(self.alphas, np.float32)
+        alphas = np.asarray(self.alphas, jnp.result_type(float))
         corrections = self.corrections or renorm.NOTHING
         return fold(
             lambda x, y, weight: run(self.a, self.b, (alphas, corrections), x, y, weight),

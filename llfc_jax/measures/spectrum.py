@@ -14,8 +14,8 @@ from llfc_jax.measures.commutativity import linear_sites, operands
 from llfc_jax.measures.line import Step, line
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.renormalise import unit_axes
-from llfc_jax.measures.similarity import wide
-from llfc_jax.measures.stream import Batches, padded
+from llfc_jax.measures.similarity import scale_of, wide
+from llfc_jax.measures.stream import Batches, Squares, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 TOP = 5  # k of the paper: dimension of the leading subspaces
@@ -142,6 +142,8 @@ def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _from_moments(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left vectors and singular values of H from H Hᵀ; there are no right ones."""
+    if not np.isfinite(moments).all():  # the features overflowed
+        return moments[:, :0], np.zeros(0), moments[:, :0]
     values, vectors = np.linalg.eigh(moments)
     values, vectors = values[::-1], vectors[:, ::-1]
     held = values > ROUNDING * values[0]
@@ -176,7 +178,11 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in sites:
         both = [_unit_rows(step.graph, step.graph[name], v, step.weight) for v in (step.a, step.b)]
-        found[name] = tuple(jnp.matmul(h, h.T, precision="highest") for h in both)
+        scales = [scale_of(h.reshape(1, -1))[0] for h in both]
+        found[name] = tuple(
+            Squares(jnp.matmul(h / s, (h / s).T, precision="highest"), s)
+            for h, s in zip(both, scales, strict=True)
+        )
     return {"moments": found, "samples": step.weight.sum()}
 
 

@@ -86,6 +86,24 @@ class Products:
         return Products(uu, vv, uv, dd, np.ones_like(square))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """Sums of squares or of products, held divided by `scale` squared as `Products` are."""
+
+    sums: Any
+    scale: Any
+
+    def merge(self, other: "Squares") -> "Squares":
+        """The sums over both parts."""
+        both = self.absolute() + other.absolute()
+        return Squares(both, np.ones_like(self.scale))
+
+    def absolute(self) -> Any:
+        """The sums with the scale multiplied in, in float64."""
+        return self.sums * np.square(np.asarray(self.scale, np.float64))
+
+
 def moments(values: jax.Array, weight: jax.Array) -> Moments:
     """Moments over the last axis; a NaN, or a sample of weight zero, does not count."""
     counts = (weight > 0) & jnp.isfinite(values)
@@ -97,7 +115,7 @@ def moments(values: jax.Array, weight: jax.Array) -> Moments:
 
 
 def _mergeable(node: Any) -> bool:
-    return isinstance(node, (Moments, Products))
+    return isinstance(node, (Moments, Products, Squares))
 
 
 def _merge(one: Any, other: Any) -> Any:
@@ -119,7 +137,10 @@ def padded(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]
     if iter(batches) is batches:
         raise DataError("batches are a generator, which can be read only once; pass a list of them")
     first = 0
-    for x, y in batches:
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise DataError("batches must be pairs (x [n, ...], labels [n]), arrays both")
+        x, y = batch
         n = int(np.shape(x)[0]) if np.ndim(x) else 0
         if np.shape(y) != (n,) or not n:
             raise DataError(
@@ -186,8 +207,11 @@ def fold(
             progress(i + 1, total, words)
     while pending:
         take()
-    return jax.tree.map(lambda n: n.absolute() if isinstance(n, Products) else n, merged,
-                        is_leaf=_mergeable)  # fmt: skip
+    return jax.tree.map(
+        lambda node: node.absolute() if isinstance(node, (Products, Squares)) else node,
+        merged,
+        is_leaf=_mergeable,
+    )
 
 
 def check_labels(low: int, high: int, classes: int) -> None:

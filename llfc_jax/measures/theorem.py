@@ -11,8 +11,8 @@ from llfc_jax.graph import Site, Values, in_layout, rows, trace
 from llfc_jax.measures.commutativity import defect
 from llfc_jax.measures.line import ALPHAS, Step, by_layer, line
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.similarity import wide
-from llfc_jax.measures.stream import Batches, padded
+from llfc_jax.measures.similarity import scale_of, wide
+from llfc_jax.measures.stream import Batches, Squares, padded
 from llfc_jax.measures.weak import before
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
@@ -106,6 +106,11 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
         if s.kind == "linear"
     }
 
+    scales = {
+        s.name: scale_of(*(v.all[s.value].reshape(1, -1) for v in (step.a, step.b)))[0]
+        for s in chosen
+    }
+
     def own(site: Site, alpha: jax.Array) -> jax.Array:
         """The layer's own defect, a row per sample."""
         if site.kind == "linear":
@@ -125,11 +130,15 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
             )
             mixture = alpha * of_a + (1 - alpha) * of_b
             gap, added = here - mixture, own(site, alpha)
-            parts = (gap, added, gap - added, mixture)
+            parts = [p / scales[site.name] for p in (gap, added, gap - added, mixture)]
             found.append(jnp.stack([((p * p).sum(-1) * step.weight).sum() for p in parts]))
         return jnp.stack(found)
 
-    return {"squares": jnp.moveaxis(step.walk(at), -1, 0), "samples": step.weight.sum()}
+    sums = jnp.moveaxis(step.walk(at), -1, 0)  # [parts, alphas, layers]
+    return {
+        "squares": Squares(sums, jnp.stack(list(scales.values()))),
+        "samples": step.weight.sum(),
+    }
 
 
 def _headline(of: Theorem1) -> dict[str, Any]:

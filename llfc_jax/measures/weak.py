@@ -139,6 +139,11 @@ def before(graph: Graph, site: Site) -> int:
     return graph.program.equations[site.equation].inputs[site.data]
 
 
+def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:
+    """Whether signs agree, zero with both; a product of the two could vanish in rounding."""
+    return ((za >= 0) & (zb >= 0)) | ((za <= 0) & (zb <= 0))
+
+
 def _kernel(step: Step, sites: tuple[str, ...], form: Form) -> dict[str, Any]:
     w = step.weight
     numbers = [before(step.graph, step.graph[name]) for name in sites]
@@ -166,7 +171,7 @@ def _kernel(step: Step, sites: tuple[str, ...], form: Form) -> dict[str, Any]:
         "line": on_line,
         "pooled": together,
         "ends": tuple(moments(x, w[None]) for x in stack(ends)),
-        "agreeing": jnp.stack([((za * zb >= 0).mean(-1) * w).sum() for za, zb in inputs]),
+        "agreeing": jnp.stack([(_agree(za, zb).mean(-1) * w).sum() for za, zb in inputs]),
         "samples": w.sum(),
     }
 

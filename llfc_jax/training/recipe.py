@@ -16,6 +16,8 @@ from llfc_jax import fields
 from llfc_jax.errors import ConfigError, unknown
 from llfc_jax.training import augment
 
+MOST_EPOCHS = 1_000_000  # the history of every replica has an entry for each
+
 
 class Rates(NamedTuple):
     """The numbers of a recipe in which networks trained side by side may differ.
@@ -103,6 +105,8 @@ class Recipe:
             if not math.isfinite(value) or value < 0 or (field.name in positive and value == 0):
                 kind = "above 0" if field.name in positive else "0 or more"
                 raise ConfigError(f"train.{field.name} must be finite and {kind}, not {value!r}")
+        if self.epochs > MOST_EPOCHS:
+            raise ConfigError(f"train.epochs must be at most {MOST_EPOCHS:,}, not {self.epochs}")
         for name in ("momentum", "label_smoothing"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"train.{name} must be below 1, not {getattr(self, name)!r}")

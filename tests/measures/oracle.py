@@ -71,6 +71,12 @@ def weights(kinds: tuple[str, ...], seed: int) -> list[tuple[np.ndarray, np.ndar
     ]
 
 
+def scaled(w: Weights, scale: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights that make every feature `scale` times as large."""
+    by = np.float32(scale)
+    return [(kernel * by if i == 0 else kernel, bias * by) for i, (kernel, bias) in enumerate(w)]
+
+
 def data(kinds: tuple[str, ...], n: int = 23, seed: int = 9) -> Batch:
     """Inputs and labels."""
     rng = np.random.default_rng(seed)

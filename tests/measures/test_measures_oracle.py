@@ -165,7 +165,8 @@ def test_theorem1(kinds: tuple[str, ...]):
                 inherited = between[place] - alpha * of_a[place] - (1 - alpha) * of_b[place]
                 rest = oracle.linear(kind, alpha * wa + (1 - alpha) * wb, inherited)
             # The two parts, each computed as the theorem says, make up the whole.
-            np.testing.assert_allclose(own + rest, between[layer] - mixture, atol=1e-12)
+            whole = between[layer] - mixture
+            np.testing.assert_allclose(own + rest, whole, atol=1e-13 * abs(mixture).max())
             total += (np.linalg.norm(own) / length) ** 2
             close(found.error[i, j], np.linalg.norm(between[layer] - mixture) / length)
             close(found.added[i, j], np.linalg.norm(own) / length)

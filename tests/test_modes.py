@@ -77,3 +77,15 @@ def test_what_is_no_pair_says_where(a: Any, b: Any, words: str):
         check_pair(a, b)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("leaf", ["x", len, object(), np.array([None]), np.array(["x"])], ids=str)
+def test_what_is_no_number_is_told(leaf: Any):
+    with pytest.raises(ModeError, match=r"mode a holds a \w+ at n") as caught:
+        check_pair({"w": np.ones(2), "n": leaf}, {"w": np.ones(2), "n": leaf})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("leaf", [1, True, np.arange(2), jnp.ones(1, jnp.bfloat16)], ids=str)
+def test_numbers_of_any_kind_are_leaves(leaf: Any):
+    check_pair({"n": leaf}, {"n": leaf})

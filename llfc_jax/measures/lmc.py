@@ -111,10 +111,10 @@ def _kernel(step: Step) -> dict[str, Any]:
 
 
 def loss_and_right(logits: Any, y: Any, weight: Any) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy and number of right predictions of a batch."""
+    """Summed cross-entropy and number of right predictions of a batch; NaN predicts nothing."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    right = logits.argmax(-1) == y
+    right = (logits.argmax(-1) == y) & ~jnp.isnan(logits).any(-1)
     return (losses * weight).sum(), (right * weight).sum()
 
 

@@ -150,3 +150,9 @@ def test_files_that_are_none(tmp_path):
     assert "is no .npz file" in attempt("array.npy")
     with pytest.raises(DataError, match="'npz' needs the path of the file"):
         data.load("npz")
+
+
+@pytest.mark.parametrize("field", ["size", "pad_to", "channels"])
+def test_images_larger_than_any_network_takes(field):
+    with pytest.raises(DataError, match=f"{field} must be at most 4096"):
+        data.load("digits", **{field: 10**12})

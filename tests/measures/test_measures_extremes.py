@@ -15,6 +15,7 @@ import pytest
 from oracle import ALPHAS, MLP
 
 from llfc_jax import measures
+from llfc_jax.measures.lmc import loss_and_right
 
 HERE = Path(__file__).parent
 
@@ -34,6 +35,12 @@ def test_features_that_overflow_have_no_spectrum():
     found = measures.spectrum(oracle.network(MLP), a, b, oracle.split((1e3 * x, y)))
     assert np.isnan(found.feature_a).all()
     assert np.isfinite(found.weight_a).any()
+
+
+def test_logits_that_are_no_numbers_predict_nothing():
+    logits = jnp.array([[jnp.nan, 0, 0], [1, jnp.nan, 0], [3, 0, 0]])
+    _, right = loss_and_right(logits, jnp.array([0, 1, 0]), jnp.ones(3))
+    assert right == 1
 
 
 def test_float64_networks_are_measured_in_float64():

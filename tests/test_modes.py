@@ -79,7 +79,9 @@ def test_what_is_no_pair_says_where(a: Any, b: Any, words: str):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("leaf", ["x", len, object(), np.array([None]), np.array(["x"])], ids=range(5))
+@pytest.mark.parametrize(
+    "leaf", ["x", len, object(), np.array([None]), np.array(["x"])], ids=range(5)
+)
 def test_what_is_no_number_is_told(leaf: Any):
     with pytest.raises(ModeError, match=r"mode a holds a \w+ at n") as caught:
         check_pair({"w": np.ones(2), "n": leaf}, {"w": np.ones(2), "n": leaf})

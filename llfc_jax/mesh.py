@@ -40,7 +40,8 @@ def make(replica: int = 0, data: int = 1) -> Mesh | None:
         data: devices along `data`.
 
     Raises:
-        ConfigError: there are fewer devices, or, over several processes, some are left out.
+        ConfigError: there are fewer devices, or, over several processes, some are left out; or JAX
+            is too old to lay out a part of a network's batch.
     """
     devices = jax.devices()
     replica = replica or max(1, len(devices) // data)
@@ -51,6 +52,10 @@ def make(replica: int = 0, data: int = 1) -> Mesh | None:
         )
     if replica * data == 1:
         return None
+    if data > 1 and jax.__version_info__ < (0, 10):
+        raise ConfigError(
+            f"config.mesh.data {data} needs JAX 0.10 or newer, not {jax.__version__}; leave it at 1"
+        )
     kinds = (AxisType.Auto, AxisType.Auto)  # XLA follows the shardings of what goes in
     return jax.make_mesh((replica, data), (REPLICA, DATA), kinds, devices=devices[: replica * data])
 
@@ -90,10 +95,11 @@ def put(tree: Any, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
 
 def constrain(tree: Any, mesh: Mesh | None, spec: P) -> Any:
     """The same arrays, laid out by `spec`; for use under `jit`, and within `apart`."""
-    if mesh is None:
+    if mesh is None or (spec and size(mesh, spec) == 1):
         return tree
-    within = not jax.sharding.get_abstract_mesh().empty
-    return jax.lax.with_sharding_constraint(tree, spec if within else NamedSharding(mesh, spec))
+    within = jax.sharding.get_abstract_mesh()
+    sharding = NamedSharding(mesh if within.empty else within, spec)
+    return jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def apart(function: Callable[[Any, Any], Any], mesh: Mesh | None) -> Callable[[Any, Any], Any]:

@@ -1,0 +1,134 @@
+"""What the documentation says works: examples in docstrings, code on pages, links."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import llfc_jax
+from llfc_jax import convert, studies
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(p for p in (ROOT / "llfc_jax").rglob("*.py") if ">>> " in p.read_text("utf-8"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_in_docstrings_give_what_they_say(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    with jax.numpy_rank_promotion("allow"):  # as a reader's JAX is set
+        found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
+
+
+class Net(nn.Module):
+    """A network of a reader's: small, with BatchNorm or without."""
+
+    normalised: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(8)(x)
+        if self.normalised:
+            x = nn.BatchNorm(use_running_average=True)(x)
+        return nn.Dense(3)(nn.relu(x))
+
+
+class Layer(nn.Module):
+    """One of those that are scanned."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.relu(nn.Dense(8)(x)), None
+
+
+class LanguageModel(nn.Module):
+    """Logits of every token."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        x = nn.Embed(6, 8)(tokens)
+        layers = nn.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        return nn.Dense(6)(layers(name="layers")(x, None)[0])
+
+
+def as_pytorch(variables):
+    """The same weights as PyTorch would have them: layers by number, kernels transposed."""
+    dense, out = (variables["params"][name] for name in ("Dense_0", "Dense_1"))
+    norm, running = variables["params"]["BatchNorm_0"], variables["batch_stats"]["BatchNorm_0"]
+    return {
+        "0.weight": dense["kernel"].T,
+        "0.bias": dense["bias"],
+        "1.weight": norm["scale"],
+        "1.bias": norm["bias"],
+        "1.running_mean": running["mean"],
+        "1.running_var": running["var"],
+        "3.weight": out["kernel"].T,
+        "3.bias": out["bias"],
+    }
+
+
+def names():
+    """What the pages take as given."""
+    network, plain = Net(), Net(normalised=False)
+    x = jax.random.normal(jax.random.key(0), (60, 4))
+    a, b, c, d = (network.init(jax.random.key(i), x) for i in range(4))
+    p, q = (plain.init(jax.random.key(i), x) for i in range(2))
+    lm, tokens = LanguageModel(), jnp.zeros((7, 5), "i4")
+    logits = network.apply(a, x)
+    y = jnp.argmax(jnp.asarray(logits), -1)
+    return {
+        "llfc_jax": llfc_jax,
+        "network": network,
+        "module": network,
+        "plain": plain,
+        "p": p,
+        "q": q,
+        "apply": network.apply,
+        **dict(zip("abcd", (a, b, c, d), strict=True)),
+        "variables": a,
+        "x": x,
+        "y": y,
+        "key": jax.random.key(0),
+        "lm": lm,
+        "weights": lm.init(jax.random.key(0), tokens),
+        "tokens": tokens,
+        "others": jnp.zeros((60, 8)),
+        "logits_of_pytorch": logits,
+        **{name: [(x, y)] for name in ("data", "train", "test")},
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+    blocks = CODE.findall(path.read_text("utf-8"))
+    if not blocks:
+        pytest.skip("no Python on this page")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(studies.study.__kwdefaults__, "measures", ("lmc", "llfc"))
+    given = names()
+    convert.save("a.safetensors", jax.tree.map(np.asarray, as_pytorch(given["a"])))
+    for block in blocks:
+        exec(compile(block, path.name, "exec"), given)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("[A-Z]*.md")], ids=lambda path: path.name)
+def test_links_lead_to_files_that_are_there(path):
+    links = [link for link in LINK.findall(path.read_text("utf-8")) if "://" not in link]
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def test_every_page_is_in_the_table_of_contents():
+    nav = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    pages = (ROOT / "docs").rglob("*.md")
+    assert sorted(nav) == sorted(str(p.relative_to(ROOT / "docs")) for p in pages)

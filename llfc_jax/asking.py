@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 
 from llfc_jax import hosts, matching
-from llfc_jax.findings import Aligned, Study
+from llfc_jax.findings import Aligned, Study, columns
 from llfc_jax.graph import trace
 from llfc_jax.measures import MEASURES, Setup
 from llfc_jax.measures import renormalise as renorm
@@ -22,9 +22,9 @@ from llfc_jax.mesh import here
 from llfc_jax.modes import check_pair
 from llfc_jax.network import Network
 from llfc_jax.questions import UNALIGNED, Questions
-from llfc_jax.results import Row
+from llfc_jax.results import Row, nan_for_none
 from llfc_jax.summary import words
-from llfc_jax.workdir import Nowhere, Workdir, nan_for_none
+from llfc_jax.workdir import Nowhere, Workdir
 
 MATCHING_STREAM = 7  # folded into the seed's key for whatever randomness a matching method needs
 
@@ -123,10 +123,7 @@ def ask(
                 two = Two(pair.name, pair.a, b)
                 row |= _measure(network, two, method, data, questions, store, watcher, rows)
             summary.append(row | {"verdict": words(row)})
-    columns = {"pair": "pair", "align": "aligned"}
-    for name in questions.measures:
-        columns |= MEASURES[name].columns
-    return Study(summary, {**columns, "verdict": "in words"}, rows, aligned)
+    return Study(summary, columns(questions.measures), rows, aligned)
 
 
 def _measure(

@@ -4,19 +4,27 @@ import dataclasses
 import datetime
 import importlib
 import importlib.metadata
+import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from llfc_jax.errors import DataError, unknown
+from llfc_jax.errors import DataError, WorkdirError, unknown
 from llfc_jax.matching import PermutationSpec
 from llfc_jax.measures import MEASURES
 from llfc_jax.network import Network
-from llfc_jax.results import Row, write_csv, write_json, write_sealed
+from llfc_jax.results import (
+    Row,
+    nan_for_none,
+    read_sealed,
+    write_csv,
+    write_json,
+    write_sealed,
+)
 from llfc_jax.summary import verdicts
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
@@ -101,6 +109,31 @@ class Study:
         said = tag("ul", *(tag("li", inline(v.text)) for v in verdicts(self.summary)))
         return said + table(self.summary, self.columns, "Summary", hidden_caption=True)
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Study":
+        """What `write` wrote into a directory; how b was permuted is not among it.
+
+        Raises:
+            WorkdirError: there is no study, or it is damaged.
+        """
+        path = Path(path).expanduser()
+        if (path / "sweep.json").is_file():
+            raise WorkdirError(f"{path} holds a sweep; name its runs: {path / 'runs'}/*")
+        if not (path / "summary.json").is_file():
+            raise WorkdirError(f"{path} holds no summary.json; has the run ended?")
+        content = read_sealed(path / "summary.json")
+        try:
+            summary = [nan_for_none(row) for row in content.pop("summary")]
+            rows = {
+                name: [nan_for_none(row) for row in json.loads(file.read_text("utf-8"))]
+                for name in MEASURES
+                if (file := path / f"{name}.json").is_file()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WorkdirError(f"{path} is damaged; run again what wrote it") from error
+        del content["verdicts"]
+        return cls(summary, columns(rows), rows, {}, details=content)
+
     def figure(self, name: str) -> Any:
         """One of the charts as a Matplotlib figure, by the name of its file.
 
@@ -151,6 +184,14 @@ class Study:
         """What `summary.json` holds."""
         said = [v.text for v in verdicts(self.summary)]
         return {"summary": self.summary, "verdicts": said, **self.details}
+
+
+def columns(measures: Iterable[str]) -> dict[str, str]:
+    """The summary's columns where these were measured: column -> heading."""
+    found = {"pair": "pair", "align": "aligned"}
+    for name in measures:
+        found |= MEASURES[name].columns
+    return {**found, "verdict": "in words"}
 
 
 def provenance() -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 Any field of the config can be set from here: `--config.seed=1`. `--list` says what there is to
 choose from, `--plan` what a run would do. `--rerun out/q` runs what a result records once more,
-into a directory of its own, and compares every number.
+into a directory of its own, and compares every number. `--compare out/a out/b` shows runs side by
+side on one page.
+
+Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and one line says
+which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
 """
 
 import re
@@ -31,6 +35,9 @@ JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON, and nothing 
 LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alignments, measures.")
 RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
+)
+COMPARE = flags.DEFINE_bool(
+    "compare", False, "Show the runs in the directories that follow side by side on one page."
 )
 PLAN = flags.DEFINE_bool("plan", False, "Say what a run would do and need; do nothing.")
 DISTRIBUTED = flags.DEFINE_bool(
@@ -63,9 +70,9 @@ def main(argv: Sequence[str]) -> None:
     console = Console(stderr=True)
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every step of every checkpoint
     try:
-        if len(argv) > 1:
+        if len(argv) > 1 and not COMPARE.value:
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
-        _run(console)
+        _run(console, argv[1:])
     except HostsError as error:
         _stop(str(error), GONE)
     except LlfcError as error:
@@ -105,9 +112,12 @@ def _name() -> str:
     return f"{file.stem}-{argument}" if argument else file.stem
 
 
-def _run(console: Console) -> None:
+def _run(console: Console, paths: Sequence[str]) -> None:
     if LIST.value:
         _list()
+        return
+    if COMPARE.value:
+        _compare(paths)
         return
     if RERUN.value and CONFIG.value is not None:
         raise ConfigError("--rerun takes its config from the record; leave out --config")
@@ -159,15 +169,24 @@ def _work(config: Any, before: Any, console: Console) -> None:
     if JSON.value and hosts.leads():
         print(to_json(found | {"report": str(workdir.resolve() / "report.html")}))
     if before and hosts.leads():
-        _compare(before, workdir)
+        _differ(before, workdir)
 
 
-def _compare(before: Any, workdir: Path) -> None:
+def _differ(before: Any, workdir: Path) -> None:
     differ = before.differences(workdir)
     changes = "; ".join(before.changes()) or "the same versions and device"
     if differ:
         _stop(f"not as in {before.file.parent}: {', '.join(differ)} ({changes})", DIFFERENT)
     print(f"every number as in {before.file.parent}, to the bit ({changes})", file=sys.stderr)
+
+
+def _compare(paths: Sequence[str]) -> None:
+    from llfc_jax import comparing
+    from llfc_jax.results import to_json
+
+    page = (Path(WORKDIR.value or "out") / comparing.PAGE).resolve()
+    rows = comparing.compare(paths, page)
+    print(to_json({"summary": rows, "report": str(page)}) if JSON.value else f"report: {page}")
 
 
 def _list() -> None:

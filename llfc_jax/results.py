@@ -182,6 +182,11 @@ def to_json(value: Any) -> str:
     return json.dumps(clean(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
+def nan_for_none(row: Mapping[str, Any]) -> Row:
+    """A row as it was before JSON, which has no NaN, made it null."""
+    return {k: float("nan") if v is None else v for k, v in row.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Chart:
     """One figure of a measure, as data: which column of its rows goes where.

@@ -14,7 +14,15 @@ from typing import Any
 
 from llfc_jax import hosts
 from llfc_jax.errors import WorkdirError
-from llfc_jax.results import LEFT, Row, read_sealed, to_json, write_json, write_sealed
+from llfc_jax.results import (
+    LEFT,
+    Row,
+    nan_for_none,
+    read_sealed,
+    to_json,
+    write_json,
+    write_sealed,
+)
 
 # Fields that may differ between runs into one directory: they only add to what is there.
 ADDITIVE = ("measures", "align")
@@ -54,11 +62,6 @@ class Nowhere:
 
     def permutation(self, name: str) -> None:
         """No file."""
-
-
-def nan_for_none(row: Mapping[str, Any]) -> Row:
-    """A row as it was before JSON, which has no NaN, made it null."""
-    return {k: float("nan") if v is None else v for k, v in row.items()}
 
 
 @contextlib.contextmanager

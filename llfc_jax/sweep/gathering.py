@@ -12,11 +12,19 @@ import scipy.stats
 from llfc_jax.config import SEED, Config
 from llfc_jax.report import figures
 from llfc_jax.report.page import write_page
-from llfc_jax.results import Chart, Row, Section, aside, read_sealed, write_csv, write_sealed
+from llfc_jax.results import (
+    Chart,
+    Row,
+    Section,
+    aside,
+    nan_for_none,
+    read_sealed,
+    write_csv,
+    write_sealed,
+)
 from llfc_jax.studies import provenance
 from llfc_jax.sweep.grid import axes, done, expand, word
 from llfc_jax.training import parse_pair
-from llfc_jax.workdir import nan_for_none
 
 CONFIDENCE = 0.95
 TOLD = ("pairs", "align")  # axes that every row tells by columns of its own

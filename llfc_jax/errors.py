@@ -53,5 +53,5 @@ def unknown(what: str, given: object, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(given), names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {given!r}; {hint}Known: {', '.join(names)}"
+    hint = f"did you mean {near[0]!r}? Known" if near else "known"
+    return f"unknown {what} {given!r}; {hint}: {', '.join(names)}"

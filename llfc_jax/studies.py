@@ -23,8 +23,8 @@ def study(
     data: Any,
     *,
     train: Any = None,
-    measures: Sequence[str] = tuple(MEASURES),
-    align: Sequence[str] = (UNALIGNED,),
+    measures: str | Sequence[str] = tuple(MEASURES),
+    align: str | Sequence[str] = (UNALIGNED,),
     match: Mapping[str, Mapping[str, Any]] | None = None,
     alphas: Sequence[float] = ALPHAS,
     sites: str | Sequence[str] = ("linear", "relu"),
@@ -82,11 +82,11 @@ def study(
         pair is linearly mode connected (error barrier 0.00 points).
     """
     questions = Questions(
-        tuple(measures),
-        tuple(align),
+        _names(measures),
+        _names(align),
         dict(match or {}),
         tuple(alphas),
-        sites=(sites,) if isinstance(sites, str) else tuple(sites),
+        sites=_names(sites),
         over=over,
         renormalise=renormalise,
         outside=outside,
@@ -119,3 +119,8 @@ def study(
         found = made(held)
         found.write(held.path)
     return found
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names, where one may stand alone."""
+    return (given,) if isinstance(given, str) else tuple(given)

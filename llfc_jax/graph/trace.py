@@ -206,6 +206,8 @@ def flatten(apply: Apply, variables: Any, x: Any) -> Program:
         closed = jax.make_jaxpr(functools.partial(apply))(variables, x)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if isinstance(error, TypeError) and "missing" in first:
+            first += "; wrap it: lambda v, x: apply(v, x, ...), with what else it takes"
         raise GraphError(f"the network does not accept x of shape {x.shape}: {first}") from error
     if len(closed.jaxpr.outvars) != 1:
         raise GraphError(

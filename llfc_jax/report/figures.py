@@ -30,7 +30,8 @@ def draw(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Figure:
     order (numbers, layers in depth), else told apart by hue; a y column that is the same for all
     lines is drawn once, in ink. Bands are ± 1 standard deviation. Values that are no finite number
     are gaps; on a logarithmic axis the floor, where smaller values stand, is written below the
-    title. Without anything to draw the figure says so.
+    title, and a band that would reach zero has its upper half only. Without anything to draw the
+    figure says so.
     """
     plan = grammar.plan(chart, rows)
     with style.paper():
@@ -158,7 +159,9 @@ def _draw_panel(ax: Axes, chart: Chart, plan: grammar.Plan, panel: grammar.Panel
         look = legends.look(chart, plan, series.y, series.line)
         x, y = np.array(series.x), np.maximum(np.array(series.values), floor)
         spread = np.nan_to_num(np.array(series.deviation or np.zeros_like(y)))
-        low, high = np.maximum(y - spread, floor), y + spread
+        low, high = y - spread, y + spread
+        if plan.floor is not None:
+            low = np.where(low > 0, np.maximum(low, floor), y)
         if chart.mark == "bars":
             width = 0.8 / len(keys)
             x = x + (keys.index((series.y, series.line)) - (len(keys) - 1) / 2) * width

@@ -336,7 +336,7 @@ def test_a_format_that_only_tensorflow_reads(prepared_set, tmp_path):
         ("mnist", r"'mnist' is not prepared in .*python -m llfc_jax.data.prepare mnist --data-dir"),
         ("emnist/letters", r"llfc_jax.data.prepare emnist/letters"),
         ("fashon_mnist", r"unknown data set 'fashon_mnist'; did you mean 'fashion_mnist'\?"),
-        ("zzz", "unknown data set 'zzz'; Known: digits, npz and others of TensorFlow Datasets"),
+        ("zzz", "unknown data set 'zzz'; known: digits, npz and others of TensorFlow Datasets"),
         ("no such/name at/all", "cannot open data set"),
         ("../etc", "cannot open data set"),
         ("", "name must be words"),

@@ -183,6 +183,8 @@ function drawPlan(chart, plan, width, own) {
         "data-line": series.line ?? "",
       });
       const banded = series.points.filter((p) => p.spread !== null && isNumber(p.y));
+      // No logarithm reaches zero: a band that would has its upper half only.
+      const under = (p) => py(chart.log && p.spread >= p.y ? p.y : p.y - p.spread);
       if (chart.mark === "bars") {
         const bar = (0.8 * (box.w / (high - low))) / keys.length;
         const shift = (keys.indexOf(`${series.y} ${series.line}`) - keys.length / 2) * bar;
@@ -205,7 +207,7 @@ function drawPlan(chart, plan, width, own) {
             node("line", {
               x1: x,
               x2: x,
-              y1: py(p.y - p.spread),
+              y1: under(p),
               y2: py(p.y + p.spread),
               class: "whisker",
             }),
@@ -214,7 +216,7 @@ function drawPlan(chart, plan, width, own) {
       } else {
         if (banded.length) {
           const upper = banded.map((p) => [px(p.x), py(p.y + p.spread)]);
-          const lower = banded.map((p) => [px(p.x), py(p.y - p.spread)]).reverse();
+          const lower = banded.map((p) => [px(p.x), under(p)]).reverse();
           const d = `${pathOf([...upper, ...lower])}Z`;
           group.append(node("path", { d, fill: look.colour, class: "band" }));
         }

@@ -229,6 +229,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parse the flags; a mistake in them or in the config file is one line and exit status 2."""
     try:
         return flags.FLAGS(list(argv))
+    except SystemExit:
+        # absl ends --help, which it shows while parsing, with status 1.
+        sys.exit(0 if any(flag.startswith(("--help", "-help")) for flag in argv) else MISTAKE)
     except (AttributeError, KeyError) as error:  # ml_collections: a field that the config lacks
         said = str(error.args[0] if error.args else error).replace("\\", "")
         wrong = re.search(r"""['"](\w+)['"]""", said)

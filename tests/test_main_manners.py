@@ -48,6 +48,13 @@ def test_the_list_is_text_too_and_needs_no_configs(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_help_names_every_flag_and_every_exit_status():
+    done = llfc("--help")
+    assert done.returncode == 0
+    for words in ("--workdir", "--plan", "--compare", "--rerun", "Exit status: 0 done", "130"):
+        assert words in done.stdout
+
+
 def test_a_plan_tells_and_does_nothing(tmp_path):
     workdir = tmp_path / "out"
     done = llfc(*SMALL, "--workdir", workdir, "--plan", "--json")

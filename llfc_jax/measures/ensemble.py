@@ -59,6 +59,7 @@ def ensemble(
 ) -> Ensemble:
     """Compare the interpolated network with the interpolated logits.
 
+    That is f(θ_α; x) with α f(a; x) + (1 - α) f(b; x).
     With ε = max(error(a), error(b)), the mixed logits err on at most 2 ε of the data, since an
     argmax of a positive combination is wrong only where one of its parts is; so θ_α errs on at
     most 2 ε plus the share on which it disagrees with them (Lemma 1).

@@ -57,6 +57,8 @@ def stitching(
 ) -> Stitching:
     """Stitch the two networks at every site, in both directions.
 
+    With f_l the network up to site l and g_l what follows it, "a into b" is g_l(b; f_l(a; x)).
+
     Each end runs once a batch; a stitched network starts from the end that it goes on in, and
     only what depends on the site is evaluated again.
 

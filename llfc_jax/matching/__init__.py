@@ -13,8 +13,9 @@ from llfc_jax.matching.merge import Merged, merge
 from llfc_jax.matching.methods import METHODS, Method, align, check_options
 from llfc_jax.matching.output import output_matching
 from llfc_jax.matching.result import Matching
-from llfc_jax.matching.spec import Group, PermutationSpec, load, plain_spec
+from llfc_jax.matching.spec import Group, PermutationSpec, load
 from llfc_jax.matching.ste import ste_matching
+from llfc_jax.matching.typed import plain_spec
 from llfc_jax.matching.weight import weight_matching
 
 __all__ = [

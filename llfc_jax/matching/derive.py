@@ -21,14 +21,8 @@ from llfc_jax.errors import MatchingError
 from llfc_jax.graph import Apply, Graph, trace
 from llfc_jax.graph.trace import body, is_literal
 from llfc_jax.matching.axes import Axis, Fixed, Product, Sum, Units, units
-from llfc_jax.matching.rules import (
-    RULES,
-    Axes,
-    Call,
-    fresh_pinned,
-    pin_all,
-    unknown,
-)
+from llfc_jax.matching.layouts import RULES
+from llfc_jax.matching.rules import Axes, Call, fresh_pinned, pin_all, unknown
 from llfc_jax.matching.spec import Group, PermutationSpec
 from llfc_jax.matching.terms import Term, atoms, find, pieces, pinned, wild
 

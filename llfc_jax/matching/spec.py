@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from llfc_jax.matching.axes import (
     Axis,
     Fixed,
     Permutation,
-    Units,
     from_json,
     permute,
     to_json,
@@ -322,35 +321,3 @@ def _fixed(axis: Axis) -> Iterable[Fixed]:
         return [axis]
     parts: tuple[Axis, ...] = getattr(axis, "parts", ())
     return [f for part in parts for f in _fixed(part)]
-
-
-def plain_spec(variables: Any, groups: Mapping[str, Iterable[tuple[str, int]]]) -> PermutationSpec:
-    """A spec written by hand: for each group its (path, axis) pairs. Without sites.
-
-    For networks that cannot be traced. Prefer `permutation_spec`, and prove what you typed with
-    `check`.
-
-    Raises:
-        MatchingError: unknown paths, axes of different sizes in a group, an axis in two groups.
-    """
-    leaves = dict(zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True))
-    axes: dict[str, list[Axis]] = {
-        path: [Fixed(n, "not in any group") for n in np.shape(leaf)]
-        for path, leaf in leaves.items()
-    }
-    made = []
-    for name, places in groups.items():
-        sizes = set()
-        for path, axis in places:
-            if path not in axes:
-                raise MatchingError(unknown("leaf", path, axes))
-            if not 0 <= axis < len(axes[path]):
-                raise MatchingError(f"{path} has no axis {axis}; it has {len(axes[path])}")
-            if isinstance(axes[path][axis], Units):
-                raise MatchingError(f"{path} axis {axis} is in two groups; give it to one")
-            axes[path][axis] = units_ = Units(name, axes[path][axis].size)
-            sizes.add(units_.size)
-        if len(sizes) != 1:
-            raise MatchingError(f"group {name!r} joins axes of sizes {sorted(sizes)}; it needs one")
-        made.append(Group(name, sizes.pop()))
-    return PermutationSpec(tuple(made), tuple((path, tuple(a)) for path, a in axes.items()))

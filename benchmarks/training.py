@@ -11,6 +11,7 @@ best of each counts.
 """
 
 import argparse
+import importlib
 import importlib.util
 import itertools
 import math
@@ -63,8 +64,7 @@ def ours(name: str, fields: dict[str, Any], dataset: Dataset, batch: int, count:
 
 def theirs(name: str, fields: dict[str, Any], dataset: Dataset, batch: int) -> float:
     """Seconds per step of an epoch in PyTorch, after one to warm up."""
-    import torch
-
+    torch: Any = importlib.import_module("torch")
     torch.set_num_threads(os.cpu_count() or 1)
     module = torch_network(name, fields, dataset.shape)
     optimizer = torch.optim.SGD(module.parameters(), RATE, MOMENTUM)
@@ -85,8 +85,8 @@ def theirs(name: str, fields: dict[str, Any], dataset: Dataset, batch: int) -> f
 
 def torch_network(name: str, fields: dict[str, Any], shape: tuple[int, ...]) -> Any:
     """The same network in PyTorch; its parameters are counted and must be as many."""
-    import torch
-    from torch import nn
+    torch: Any = importlib.import_module("torch")
+    nn: Any = importlib.import_module("torch.nn")
 
     def convolution(m: int, n: int, stride: int = 1, bias: bool = False) -> Any:
         return nn.Sequential(nn.Conv2d(m, n, 3, stride, 1, bias=bias), nn.BatchNorm2d(n))

@@ -77,7 +77,8 @@ def test_runs_of_one_shape_train_together_up_to_a_limit():
     ("axes", "words"),
     [
         ({}, "empty"),
-        ({"seed": ()}, "tuple of values"),
+        ({"seed": ()}, "empty"),
+        ({"network": {"widths": ()}}, "tuple of values"),
         ({"seed": 3}, "tuple of values"),
         ({"seed": (1, 1)}, "twice"),
         ({"sed": (1, 2)}, "did you mean 'seed'"),

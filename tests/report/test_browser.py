@@ -1,5 +1,6 @@
 """The page in a real browser, where one is installed."""
 
+import math
 import re
 import shutil
 import subprocess
@@ -148,6 +149,17 @@ def test_nothing_is_wider_than_the_screen(text, tmp_path, width):
     wide = re.search(r"wide (\d+) of (\d+)", dom)
     assert wide is not None
     assert int(wide[1]) <= int(wide[2]) + 1
+
+
+def test_an_axis_ends_where_the_values_do(tmp_path):
+    rows = made.lmc_rows()
+    nothing = dict.fromkeys(made.LMC.charts[0].y, math.nan)
+    beyond = [row | nothing | {"alpha": 50.0} for row in rows[:1]]
+    text = write(tmp_path / "report.html", sections=[(made.LMC, rows + beyond, [])])
+    drawn = figure(open_page(text, tmp_path)[0], 1)
+    ticks = re.findall(r'class="tick" text-anchor="middle"[^>]*>([^<]+)', drawn)
+    assert ticks
+    assert max(map(float, ticks)) == 1
 
 
 def test_hostile_names_stay_names(tmp_path):

@@ -123,7 +123,8 @@ function drawPlan(chart, plan, width, own) {
     "text-anchor": "middle",
   });
 
-  const xs = plan.panels.flatMap((p) => p.series.flatMap((s) => s.points.map((q) => q.x)));
+  const points = plan.panels.flatMap((p) => p.series.flatMap((s) => s.points));
+  const xs = points.filter((p) => isNumber(p.y)).map((p) => p.x);
   let [low, high] = names ? [-0.6, names.length - 0.4] : [Math.min(...xs), Math.max(...xs)];
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
   const pad = names ? 0 : 8;

@@ -26,6 +26,8 @@ import optax
 from llfc_jax import data, networks
 from llfc_jax.matching import align, permutation_spec
 from llfc_jax.modes import interpolate
+from llfc_jax.report import figures
+from llfc_jax.results import Chart
 
 # Row -> (method, options).
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -149,6 +151,32 @@ def table(rows: list[dict[str, str]], column: str = "barrier_loss") -> str:
     return "\n".join(lines)
 
 
+def figure(rows: list[dict[str, str]], path: Path) -> None:
+    """Mean loss barrier against width, a line per method."""
+    drawn = ("weight", "activation, pearson", "ste", "commutativity(weight)", "output")
+    cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        cells[row["method"], row["width"]].append(float(row["barrier_loss"]))
+    means: list[dict[str, Any]] = [
+        {"method": name, "width": width, "barrier": np.mean(found)}
+        for name in drawn
+        for (method, width), found in sorted(cells.items(), key=lambda cell: int(cell[0][1]))
+        if method == name
+    ]
+    chart = Chart(
+        name=path.stem,
+        title="Loss barrier of permuted MLPs, by width",
+        caption="",
+        x="width",
+        y={"barrier": "loss barrier at the midpoint, mean over pairs"},
+        x_label="hidden units a layer",
+        y_label="loss barrier",
+        lines="method",
+        panels=(),
+    )
+    figures.save(figures.draw(chart, means), path.parent, path.stem)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", default="fashion_mnist")
@@ -159,6 +187,7 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=20_000)
     parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--out", type=Path, default=Path("matching_study.csv"))
+    parser.add_argument("--figure", type=Path, help="draw it: path/without/suffix")
     arguments = parser.parse_args()
     rows: list[dict[str, str]] = []
     if arguments.out.exists():
@@ -180,6 +209,8 @@ def main() -> None:
             )
     for column in ("barrier_loss", "barrier_error", "seconds"):
         print(table(rows, column))
+    if arguments.figure:
+        figure(rows, arguments.figure)
 
 
 if __name__ == "__main__":

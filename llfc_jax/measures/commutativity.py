@@ -11,7 +11,7 @@ from llfc_jax.graph import Equation, Graph, Site, Values, rows, trace
 from llfc_jax.measures.line import Step, line
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.similarity import pool, pooled, sums
-from llfc_jax.measures.stream import Batches, padded
+from llfc_jax.measures.stream import Batches, Progress, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 
@@ -39,7 +39,9 @@ class Commutativity(Result):
     samples: int = setting()
 
 
-def commutativity(apply: Any, a: Any, b: Any, batches: Batches, **options: Any) -> Commutativity:
+def commutativity(
+    apply: Any, a: Any, b: Any, batches: Batches, *, progress: Progress | None = None
+) -> Commutativity:
     """Measure commutativity at every linear site in one pass over the data.
 
     The layer's one equation of the trace is evaluated anew with the difference of the two weights
@@ -51,7 +53,7 @@ def commutativity(apply: Any, a: Any, b: Any, batches: Batches, **options: Any) 
         a: variables of one mode.
         b: variables of the other (permuted, to measure after matching).
         batches: re-iterable pairs (x, labels).
-        **options: of `line`.
+        progress: called as (done, total, words).
 
     Raises:
         ModeError: the modes are no pair.
@@ -59,9 +61,9 @@ def commutativity(apply: Any, a: Any, b: Any, batches: Batches, **options: Any) 
 
     Source: the LLFC paper, definition 4.
     """
-    path = line(apply, a, b, batches, alphas=(0.5,), **options)
+    path = line(apply, a, b, batches, alphas=(0.5,))
     names = tuple(s.name for s in linear_sites(trace(apply, a, next(padded(batches))[0])))
-    found = path.fold(_kernel, batches, options.get("progress"), "commutativity", sites=names)
+    found = path.fold(_kernel, batches, progress, "commutativity", sites=names)
     dist_com = np.array([pooled(found[name]["com"]).relative for name in names])
     dist_h = np.array([pooled(found[name]["h"]).relative for name in names])
     dist_w = np.array([_relative(*w) for w in _weights(apply, a, b, batches, names)])

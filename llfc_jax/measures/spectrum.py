@@ -15,7 +15,7 @@ from llfc_jax.measures.line import Step, line
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.renormalise import unit_axes
 from llfc_jax.measures.similarity import scale_of, wide
-from llfc_jax.measures.stream import Batches, Squares, padded
+from llfc_jax.measures.stream import Batches, Progress, Squares, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 TOP = 5  # k of the paper: dimension of the leading subspaces
@@ -77,7 +77,7 @@ def spectrum(
     *,
     top: int = TOP,
     ranks: int = RANKS,
-    **options: Any,
+    progress: Progress | None = None,
 ) -> Spectrum:
     """Measure spectra and subspace angles of every linear layer, in one pass over the data.
 
@@ -91,7 +91,7 @@ def spectrum(
         batches: re-iterable pairs (x, labels).
         top: k, dimension of the compared subspaces.
         ranks: singular values kept per layer.
-        **options: of `line`.
+        progress: called as (done, total, words).
 
     Raises:
         ModeError: the modes are no pair, or top or ranks is below 1.
@@ -100,10 +100,10 @@ def spectrum(
     """
     if top < 1 or ranks < 1:
         raise ModeError(f"top and ranks must be 1 or more, not {top} and {ranks}")
-    path = line(apply, a, b, batches, alphas=(0.5,), **options)
+    path = line(apply, a, b, batches, alphas=(0.5,))
     x, _, _ = next(padded(batches))
     names = tuple(site.name for site in linear_sites(trace(apply, a, x)))
-    found = path.fold(_kernel, batches, options.get("progress"), "spectra", sites=names)
+    found = path.fold(_kernel, batches, progress, "spectra", sites=names)
     n = found["samples"]
     of_weights = [[_decompose(w) for w in pair] for pair in _matrices(apply, a, b, x, names)]
     of_features = [[_from_moments(m / n) for m in found["moments"][name]] for name in names]

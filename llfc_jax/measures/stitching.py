@@ -11,7 +11,7 @@ from llfc_jax.graph import Graph, Values, trace
 from llfc_jax.measures.line import Step, line
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.stream import Batches, padded
+from llfc_jax.measures.stream import Batches, Progress, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 DIRECTIONS = ("a into b", "b into a")
@@ -53,7 +53,7 @@ def stitching(
     batches: Batches,
     *,
     sites: str | Sequence[str] = ("linear", "relu"),
-    **options: Any,
+    progress: Progress | None = None,
 ) -> Stitching:
     """Stitch the two networks at every site, in both directions.
 
@@ -68,7 +68,7 @@ def stitching(
         b: variables of the other.
         batches: re-iterable pairs (x, labels).
         sites: kinds or name patterns of the sites.
-        **options: of `line`.
+        progress: called as (done, total, words).
 
     Raises:
         ModeError: the modes are no pair.
@@ -76,11 +76,11 @@ def stitching(
 
     Source: the LLFC paper, appendix B.4; Lenc and Vedaldi 2015; Bansal et al. 2021.
     """
-    path = line(apply, a, b, batches, alphas=(0.5,), **options)
+    path = line(apply, a, b, batches, alphas=(0.5,))
     graph = trace(apply, a, next(padded(batches))[0])
     names = tuple(site.name for site in graph.select(sites))
     parts = [
-        path.fold(_kernel, batches, options.get("progress"), "stitching", sites=group)
+        path.fold(_kernel, batches, progress, "stitching", sites=group)
         for group in _groups(graph, names)
     ]
     n = parts[0]["samples"]

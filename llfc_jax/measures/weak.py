@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import GraphError, ModeError
+from llfc_jax.execution import How
 from llfc_jax.graph import Graph, Site, rows, trace
 from llfc_jax.measures.line import ALPHAS, Step, by_layer, line, stack
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.similarity import compare, from_sums, pool, pooled, scale_of, sums
-from llfc_jax.measures.stream import Batches, moments, padded
+from llfc_jax.measures.stream import Batches, Progress, moments, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 Form = Literal["mixture", "sum"]
@@ -70,7 +71,9 @@ def weak_additivity(
     *,
     alphas: Sequence[float] = ALPHAS,
     form: Form = "mixture",
-    **options: Any,
+    outside: bool = False,
+    over: How | None = None,
+    progress: Progress | None = None,
 ) -> WeakAdditivity:
     """Measure weak additivity at every ReLU in one pass, wherever the ReLU was called.
 
@@ -85,7 +88,9 @@ def weak_additivity(
         alphas: points on the line.
         form: "mixture" as above; "sum" puts 1 in the place of both α and 1 - α, as the authors'
             code does: the same cosine, coefficient and dist as α = ½.
-        **options: of `line`; nothing is renormalised here, since no θ_α runs.
+        outside: allows α outside [0, 1].
+        over: how the loop over α runs; chosen by network and backend if None.
+        progress: called as (done, total, words).
 
     Raises:
         GraphError: the network has no ReLU.
@@ -95,9 +100,10 @@ def weak_additivity(
     """
     if form not in ("mixture", "sum"):
         raise ModeError(f"form must be 'mixture' or 'sum', not {form!r}")
-    path = line(apply, a, b, batches, alphas=alphas if form == "mixture" else (1,), **options)
+    grid = alphas if form == "mixture" else (1,)
+    path = line(apply, a, b, batches, alphas=grid, outside=outside, over=over)
     names = tuple(site.name for site in relus(trace(apply, a, next(padded(batches))[0])))
-    found = path.fold(_kernel, batches, options.get("progress"), "ReLUs", sites=names, form=form)
+    found = path.fold(_kernel, batches, progress, "ReLUs", sites=names, form=form)
     n, (distance, coefficient, relative) = found["samples"], found["line"]
     of_all = pooled(found["pooled"])
     return WeakAdditivity(
@@ -184,7 +190,14 @@ def _headline(of: WeakAdditivity) -> dict[str, Any]:
 
 MEASURE = Measure(
     run=lambda s: weak_additivity(
-        s.apply, s.a, s.b, s.batches, alphas=s.alphas, outside=s.outside, progress=s.progress
+        s.apply,
+        s.a,
+        s.b,
+        s.batches,
+        alphas=s.alphas,
+        outside=s.outside,
+        over=s.over,
+        progress=s.progress,
     ),
     section=Section(
         name="weak_additivity",

@@ -16,8 +16,13 @@ def get_config() -> ConfigDict:
     config = base()
     config.data.name = "digits"
     config.network = {
-        **{"name": "vit", "patch": 2, "activation": "relu"},
-        **{"dim": 64, "depth": 2, "heads": 4, "mlp_dim": 256},
+        "name": "vit",
+        "patch": 2,
+        "dim": 64,
+        "depth": 2,
+        "heads": 4,
+        "mlp_dim": 256,
+        "activation": "relu",
     }
     config.train.update(epochs=30, optimizer="adam", learning_rate=2e-3)
     config.train.update(schedule="cosine", warmup_epochs=2, weight_decay=0.0)

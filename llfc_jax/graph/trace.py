@@ -188,7 +188,9 @@ def abstract(tree: Any) -> Any:
                     "no array; keep what is not an array out of the tree (closed over by apply)"
                 )
             leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(type(leaf)))
-        return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
+        # As JAX would take it: without x64, NumPy's float64 comes in as float32.
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+        return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
 
     return jax.tree_util.tree_map_with_path(one, tree)
 

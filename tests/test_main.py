@@ -90,7 +90,7 @@ def test_a_finished_run_is_shown_again_without_work(quickstart):
 def test_a_killed_run_goes_on_to_the_same_bytes(quickstart, tmp_path):
     workdir, _, took = quickstart
     command = [sys.executable, "-m", "llfc_jax.main", "--config", QUICKSTART, "--workdir", tmp_path]
-    for share in (0.3, 0.5, 0.7):
+    for share in (0.4, 0.7):
         process = subprocess.Popen(
             list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -241,7 +241,7 @@ def test_halves_that_a_kill_leaves_are_tidied_away(
 def test_kills_at_random_moments_lose_nothing(small, dataset, recipe, unbroken, tmp_path):
     """SIGKILL anywhere from the first import to the last save, until a run gets through."""
     random, kills, workdir = np.random.default_rng(0), 0, tmp_path / "0"
-    while kills < 8:  # `benchmarks/kills.py` does as many as one likes
+    while kills < 4:  # `benchmarks/kills.py` does as many as one likes
         running = process(workdir, "never")
         try:
             assert running.wait(random.uniform(0.5, 8.0)) == 0

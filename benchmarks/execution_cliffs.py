@@ -1,4 +1,4 @@
-"""Prints the ratios behind every choice of `llfc_jax.execution.plan`, on the machine at hand.
+"""Prints the ratios behind the choices of `llfc_jax.execution` and `lowering`, on this machine.
 
 python benchmarks/execution_cliffs.py        (about a minute on 2 cores)
 
@@ -13,15 +13,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from llfc_jax import networks
 from llfc_jax.data import Dataset, Split
 from llfc_jax.execution import Plan, over, plan
+from llfc_jax.lowering import adapted
 from llfc_jax.training import Recipe, create
 from llfc_jax.training.loop import Pace, epoch, make_task, place
 from llfc_jax.training.state import stack
 
 REPLICAS, ALPHAS, STEPS, ROUNDS = 4, 11, 4, 3
+SMALL = ((32, 2, 2, 512), (3, 3, 512, 512))
 NETWORKS = {
     "dense (MLP 784-512-512-512-10)": ("mlp", {}, 128),
     "convolutional (LeNet-5)": ("lenet5", {}, 32),
@@ -93,9 +96,34 @@ def measuring(name: str, values: dict[str, Any]) -> dict[str, float]:
     return fastest({how: partial(line, a, b, how) for how in ("vmap", "map", "unroll")})
 
 
+def small() -> dict[str, float]:
+    """Seconds for a 3 x 3 convolution on 2 x 2 positions, batch 32, 512 channels, and gradients."""
+    x, kernel = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(SMALL))
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+    ways = {"as traced": plain, "as product": adapted(plain)}
+    runs: dict[str, Callable[[], Any]] = {}
+    for name, way in ways.items():
+        runs[name] = partial(jax.jit(way), x, kernel)
+        gradient = jax.grad(lambda x, k, way=way: way(x, k).sum(), (0, 1))
+        runs[f"gradient {name}"] = partial(jax.jit(gradient), x, kernel)
+    return fastest(runs)
+
+
 def main() -> None:
     """Measure and print."""
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    print("\n3 x 3 convolution on 2 x 2 positions, 512 channels")
+    times = small()
+    for what in ("", "gradient "):
+        first, second = (times[f"{what}{way}"] for way in ("as traced", "as product"))
+        print(
+            f"  {what or 'forward':<10} {'as traced':>11} / {'as product':<11} "
+            f"{first / second:6.1f}   ({1e3 * first:.1f} / {1e3 * second:.1f} ms)"
+        )
     for words, (name, values, batch) in NETWORKS.items():
         module = networks.build(name, 10, **values)
         x = jax.ShapeDtypeStruct((1, 28, 28, 1), "float32")

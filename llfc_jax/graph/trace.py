@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from llfc_jax import lowering
 from llfc_jax.errors import GraphError
 
 Apply = Callable[[Any, Any], Any]
@@ -56,11 +57,7 @@ class Equation:
 
     def bind(self, *values: Any) -> tuple[Any, ...]:
         """Evaluate this one equation on other values of the same shapes, as a tuple of outputs."""
-        params = self.primitive.get_bind_params(self.params)
-        # Before JAX 0.10 the call primitives also hand back functions to pass first.
-        functions, params = params if isinstance(params, tuple) else ((), params)
-        out = self.primitive.bind(*functions, *values, **params)
-        return tuple(out) if self.primitive.multiple_results else (out,)
+        return lowering.bind(self.primitive, self.params, values)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from llfc_jax import mesh as layout
 from llfc_jax.data import Dataset, Split, normalise
 from llfc_jax.errors import ConfigError
 from llfc_jax.execution import Plan
+from llfc_jax.lowering import adapted
 from llfc_jax.training.augment import augment
 from llfc_jax.training.feed import Data, feed
 from llfc_jax.training.recipe import Rates, Recipe
@@ -121,10 +122,13 @@ def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
     params = state.variables["params"]
     others = {name: value for name, value in state.variables.items() if name != "params"}
 
+    @adapted
+    def run(params: Any) -> tuple[jax.Array, Any]:
+        variables = {"params": params, **others}
+        return module.apply(variables, x, train=True, rngs=rngs, mutable=list(others))
+
     def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        logits, updated = module.apply(
-            {"params": params, **others}, x, train=True, rngs=rngs, mutable=list(others)
-        )
+        logits, updated = run(params)
         logits = logits.astype(jnp.float32)
         targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
         if recipe.label_smoothing:

@@ -27,6 +27,8 @@ Permutation = Mapping[str, jax.Array]
 [size] for a plain group; [parent size, size] for a group inside a parent, where row h permutes the
 units inside the parent's place h, after the parent itself was permuted.
 """
+Index = dict[str, jax.Array]
+"""A permutation as a plain tree, to go through compiled functions."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.graph import Apply
+from llfc_jax.lowering import adapted
 from llfc_jax.matching.assignment import Solver
 from llfc_jax.matching.axes import Permutation
 from llfc_jax.matching.mixing import Mixture, mix
@@ -49,7 +50,7 @@ def deviation(apply: Apply, spec: PermutationSpec, values: Values, mixture: Mixt
         for leaf, (_, axes) in zip(leaves, spec.leaves, strict=True)
     ]
     middle = interpolate(values.a, jax.tree.unflatten(structure, mixed), 0.5)
-    found = jax.nn.log_softmax(apply(middle, values.x).astype(jnp.float32))
+    found = jax.nn.log_softmax(adapted(apply)(middle, values.x).astype(jnp.float32))
     return (jnp.exp(values.target) * (values.target - found)).sum(-1).mean()
 
 
@@ -99,7 +100,8 @@ def output_matching(
     """
     check_modes(spec, a, b)
     x = take(batches, samples)
-    mean = (apply(a, x).astype(jnp.float32) + apply(b, x).astype(jnp.float32)) / 2
+    run = adapted(apply)
+    mean = (run(a, x).astype(jnp.float32) + run(b, x).astype(jnp.float32)) / 2
     values = Values(a, b, x, jax.nn.log_softmax(mean))
     return descend_from(
         _descent(apply, spec, solver),

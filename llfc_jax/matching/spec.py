@@ -19,15 +19,8 @@ from jax.core import Tracer
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.graph.trace import leaf_paths
-from llfc_jax.matching.axes import (
-    Axis,
-    Fixed,
-    Permutation,
-    from_json,
-    permute,
-    to_json,
-    units,
-)
+from llfc_jax.matching import algebra
+from llfc_jax.matching.axes import Axis, Fixed, Permutation, from_json, to_json, units
 from llfc_jax.results import aside
 
 
@@ -93,7 +86,7 @@ class PermutationSpec:
 
     def random(self, key: jax.Array) -> dict[str, jax.Array]:
         """A permutation drawn uniformly; group `i` uses `fold_in(key, i)`."""
-        return _random(self, key)
+        return algebra.draw(self, key)
 
     def apply(self, permutation: Permutation, variables: Any) -> Any:
         """The permuted network π(θ): the same function, its units in other places.
@@ -108,7 +101,7 @@ class PermutationSpec:
         leaves, structure = jax.tree.flatten(variables)
         places = [i for i, (_, axes) in enumerate(self.leaves) if any(_carried(axes))]
         # Only what moves goes through the compiled function: the rest is handed on, not copied.
-        moved = _permute_all(self, dict(permutation), {i: leaves[i] for i in places})
+        moved = algebra.move(self, dict(permutation), {i: leaves[i] for i in places})
         for i in places:
             leaves[i] = moved[i]
         return jax.tree.unflatten(structure, leaves)
@@ -116,13 +109,13 @@ class PermutationSpec:
     def invert(self, permutation: Permutation) -> dict[str, jax.Array]:
         """The permutation that undoes this one: `apply(invert(p), apply(p, θ)) = θ`."""
         self.validate(permutation)
-        return _invert(self, dict(permutation))
+        return algebra.invert(self, dict(permutation))
 
     def compose(self, second: Permutation, first: Permutation) -> dict[str, jax.Array]:
         """`apply(compose(second, first), θ) = apply(second, apply(first, θ))`."""
         self.validate(second)
         self.validate(first)
-        return _compose(self, dict(second), dict(first))
+        return algebra.compose(self, dict(second), dict(first))
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -269,47 +262,6 @@ def load(path: str | os.PathLike[str]) -> tuple[PermutationSpec, dict[str, jax.A
         words = str(error).partition("\n")[0]
         raise MatchingError(f"{path} holds no saved permutation: {words}") from error
     return spec, {group.name: found[group.name] for group in spec.groups}
-
-
-Index = dict[str, jax.Array]
-_compiled = functools.partial(jax.jit, static_argnums=0)
-
-
-@_compiled
-def _random(spec: PermutationSpec, key: jax.Array) -> Index:
-    keys = [jax.random.fold_in(key, i) for i in range(len(spec.groups))]
-    # The order of random 32-bit numbers: compiles much faster than jax.random.permutation.
-    return {
-        group.name: jnp.argsort(jax.random.bits(own, spec.shape(group.name)), -1).astype(jnp.int32)
-        for group, own in zip(spec.groups, keys, strict=True)
-    }
-
-
-@_compiled
-def _permute_all(
-    spec: PermutationSpec, permutation: Index, leaves: dict[int, Any]
-) -> dict[int, jax.Array]:
-    return {
-        i: permute(leaf, spec.leaves[i][1], permutation, spec.parents) for i, leaf in leaves.items()
-    }
-
-
-@_compiled
-def _invert(spec: PermutationSpec, permutation: Index) -> Index:
-    inverse = {name: jnp.argsort(p, -1) for name, p in permutation.items()}
-    for name, parent in spec.parents.items():
-        inverse[name] = inverse[name][inverse[parent]]
-    return {name: p.astype(jnp.int32) for name, p in inverse.items()}
-
-
-@_compiled
-def _compose(spec: PermutationSpec, second: Index, first: Index) -> Index:
-    whole = {}
-    for name, p in first.items():
-        parent = spec.parents.get(name)
-        p = p if parent is None else p[second[parent]]
-        whole[name] = jnp.take_along_axis(p, second[name], -1, mode="clip").astype(jnp.int32)
-    return whole
 
 
 def _carried(axes: Iterable[Axis]) -> Iterable[bool]:

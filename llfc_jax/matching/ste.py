@@ -17,6 +17,7 @@ import optax
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.graph import Apply
+from llfc_jax.lowering import adapted
 from llfc_jax.matching.assignment import Solver
 from llfc_jax.matching.axes import Permutation
 from llfc_jax.matching.modes import check_modes
@@ -128,7 +129,7 @@ def _program(
         return found.permutation
 
     def losses(a: Any, moved: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        logits = apply(interpolate(a, moved, 0.5), x).astype(jnp.float32)
+        logits = adapted(apply)(interpolate(a, moved, 0.5), x).astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
     @jax.jit

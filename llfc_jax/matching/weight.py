@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.matching.ascent import ascend, make_plan, overlap
+from llfc_jax.matching.ascent import ascend
 from llfc_jax.matching.assignment import Solver
 from llfc_jax.matching.axes import Permutation
+from llfc_jax.matching.edges import make_plan, overlap
 from llfc_jax.matching.modes import check_modes
 from llfc_jax.matching.result import Matching
 from llfc_jax.matching.spec import PermutationSpec

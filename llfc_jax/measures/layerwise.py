@@ -14,6 +14,7 @@ from llfc_jax.errors import ModeError
 from llfc_jax.execution import How, over
 from llfc_jax.graph import Apply, trace
 from llfc_jax.graph.sites import layer_paths
+from llfc_jax.lowering import adapted
 from llfc_jax.measures.line import ALPHAS, check_alphas, check_logits, choose
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
@@ -152,7 +153,8 @@ def _compiled(apply: Apply, how: How, own: float) -> Any:
                 jnp.where(mask[i], m, leaf)
                 for i, (m, leaf) in enumerate(zip(mixed, leaves, strict=True))
             ]
-            return loss_and_right(apply(jax.tree.unflatten(structure, chosen), x), y, weight)
+            logits = adapted(apply)(jax.tree.unflatten(structure, chosen), x)
+            return loss_and_right(logits, y, weight)
 
         loss, right = over(at, points, how)
         return loss, right, weight.sum()

@@ -20,8 +20,8 @@ from matching_nets import equal
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.matching import Group, PermutationSpec, load
-from llfc_jax.matching.ascent import make_plan, overlap
 from llfc_jax.matching.axes import Axis, Fixed, Product, Sum, Units
+from llfc_jax.matching.edges import make_plan, overlap
 
 GROUPS = (Group("g", 3), Group("h", 2), Group("in", 2, "h"), Group("also", 3, "h"))
 FEW = settings(

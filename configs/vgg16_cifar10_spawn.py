@@ -22,7 +22,7 @@ def get_config(scale: str = "full") -> Any:
         pairs=("spawn_k5",),
         small={
             "data": {**recipes.STAND_IN, "train_size": 8_000, "test_size": 2_000},
-            "network": {"depth": 11, "width": 0.125, "hidden": (128, 128)},
+            "network": {"depth": 11, "width": 0.125, "hidden": (1024, 1024)},
             "train": {"epochs": 8, "learning_rate": 0.05, "boundaries": (6,), "augment": {}},
             "pairs": ("spawn_k0", "spawn_k2"),
         },

@@ -198,16 +198,10 @@ def _list() -> None:
 
 
 def _plan(config: Any) -> None:
-    from llfc_jax import outline, sweep
+    from llfc_jax import outline
     from llfc_jax.results import to_json
 
-    runs = sweep.expand(config) if config.sweep else []
-    found = outline.plan(runs[0].config if runs else config)
-    if runs:
-        found = {
-            "sweep": {"runs": f"{len(runs)}; what follows is the first, {runs[0].name}"},
-            **found,
-        }
+    found = outline.plan(config)
     print(to_json(found) if JSON.value else outline.lines(found))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from llfc_jax import data, experiment, networks
+from llfc_jax import data, experiment, networks, sweep
+from llfc_jax import mesh as layout
 from llfc_jax.config import Config
 from llfc_jax.data.stream import streamed
 from llfc_jax.graph import trace
@@ -59,11 +60,14 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     """What a run of this config would do: heading -> what -> how much.
 
     The data are loaded and the network is traced, so that whatever is wrong with them shows;
-    sizes are estimates from shapes.
+    sizes are estimates from shapes. Of a sweep, the first run stands for all.
 
     Raises:
-        LlfcError: what `experiment.run` would raise before it trains.
+        LlfcError: what `experiment.run` or `sweep.run` would raise before it trains.
     """
+    if config.sweep:
+        runs = sweep.expand(config)
+        return {"sweep": _sweep(runs, config.together), **plan(runs[0].config)}
     dataset = data.load(**dataclasses.asdict(config.data))
     module = experiment.network(config, dataset)
     x = jax.ShapeDtypeStruct((config.measure.batch_size, *dataset.shape), "float32")
@@ -100,11 +104,30 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
             f"runs, at most {together} side by side",
         },
         "measuring": dict(_measuring(config)),
+        "devices": _devices(config),
         "memory": {
             "data": _readable(sum(kept)) + "".join(f", {name} streamed" for name in streams),
             "training": f"about {_readable(training)}, and the batches' features",
             "measuring": f"up to {_readable(4 * size + 3 * features)} a batch of {x.shape[0]}",
         },
+    }
+
+
+def _sweep(runs: list[sweep.Run], most: int) -> dict[str, str]:
+    batches = sweep.together(sweep.families(runs), most)
+    largest = max(sum(len(run.config.pairs) for run in batch) for batch in batches)
+    return {
+        "runs": f"{len(runs)}; what follows is the first, {runs[0].name}",
+        "trained": f"{len(batches)} batches in turn, up to {largest} pairs side by side",
+    }
+
+
+def _devices(config: Config) -> dict[str, str]:
+    kinds = sorted({device.device_kind for device in jax.devices()})
+    mesh = layout.make(config.mesh.replica, config.mesh.data)
+    return {
+        "there are": f"{jax.device_count()} ({', '.join(kinds)})",
+        "used": " x ".join(f"{n} {axis}" for axis, n in mesh.shape.items()) if mesh else "1",
     }
 
 

@@ -1,6 +1,7 @@
 """The command line's manners: it lists, it plans, and it speaks JSON where it is asked to."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,9 +24,11 @@ SMALL = (
 )  # fmt: skip
 
 
-def llfc(*args, cwd=ROOT):
+def llfc(*args, cwd=ROOT, devices=1):
     command = [sys.executable, "-m", "llfc_jax.main", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    flags = os.environ.get("XLA_FLAGS", "")
+    env = {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=env)
 
 
 def test_everything_there_is_to_choose_from_is_listed_with_a_line_each():
@@ -66,7 +69,19 @@ def test_a_plan_tells_and_does_nothing(tmp_path):
     assert found["training"]["steps"].startswith(f"{4 * (1 + 1 + 1 + 2 + 2)} over 5 runs")
     assert found["measuring"]["alignments"] == "none, weight"
     assert "iB" in found["memory"]["measuring"]
+    assert found["devices"]["used"] == "1"
     assert not workdir.exists()
+
+
+def test_a_plan_of_a_sweep_says_what_trains_together():
+    sweep = ("--config.sweep.seed=(0,1,2)", "--config.together=8")
+    done = llfc(*SMALL, *sweep, "--plan", "--json", devices=2)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["sweep"]["runs"].startswith("3; ")
+    # Two pairs are four networks: two seeds fill a batch of eight, and the third is left.
+    assert found["sweep"]["trained"] == "2 batches in turn, up to 4 pairs side by side"
+    assert found["devices"] == {"there are": "2 (cpu)", "used": "2 replica x 1 data"}
 
 
 @pytest.mark.parametrize(

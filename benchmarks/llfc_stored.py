@@ -3,12 +3,16 @@
     python benchmarks/llfc_stored.py                      # MLP, 10,000 samples: a minute
     python benchmarks/llfc_stored.py resnet20 --samples 500
     python benchmarks/llfc_stored.py vgg16 --samples 100 --ours-too 1000
+    python benchmarks/llfc_stored.py --whole              # 11 processes against one
 
 What the paper's scripts do is written here plainly, for all 11 alphas: a run per α, in each of
 which the features of both ends and of θ_α are computed, every layer's kept in host memory until
 the last batch, and compared in float64 after it. The forward passes are the same compiled ones as
 ours. Each way runs in a fresh process, once with one batch to compile, then timed; the memory is
 the peak resident set of that process, with all that Python and JAX take.
+
+With `--whole` a run is a process: what the user of such a script waits for, eleven times, start and
+compilation and all.
 
 What is stored grows with the samples; ours does not. So where 10,000 samples do not fit, run both
 on fewer (`--samples`) and ours on more (`--ours-too`).
@@ -79,8 +83,11 @@ def stored(apply: Any, a: Any, b: Any, batches: Made, alphas: tuple[float, ...])
     return np.array(found)
 
 
-def alone(case: str, way: str, samples: int) -> dict[str, Any]:
-    """What this process measures: seconds, peak MiB, and the distances themselves."""
+def alone(case: str, way: str, samples: int, alphas: tuple[float, ...] | None) -> dict[str, Any]:
+    """What this process measures: seconds, peak MiB, and the distances themselves.
+
+    Of all alphas, after a batch to compile; of the alphas given, at once.
+    """
     name, fields, shape, batch = CASES[case]
     module = networks.build(name, 10, **fields)
     like = jax.ShapeDtypeStruct((batch, *shape), np.float32)
@@ -96,17 +103,32 @@ def alone(case: str, way: str, samples: int) -> dict[str, Any]:
         unit = 2**20 if sys.platform == "darwin" else 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
-    measure(batch, ALPHAS if way == "ours" else ALPHAS[:1])
+    if alphas is None:
+        measure(batch, ALPHAS if way == "ours" else ALPHAS[:1])
     begun = time.perf_counter()
-    found = measure(samples, ALPHAS)
+    found = measure(samples, alphas or ALPHAS)
     return {"seconds": time.perf_counter() - begun, "peak": peak(), "found": found.tolist()}
 
 
-def fresh(case: str, way: str, samples: int) -> dict[str, Any]:
+def fresh(case: str, way: str, samples: int, alphas: tuple[float, ...] = ()) -> dict[str, Any]:
     """`alone` in a process of its own."""
     command = [sys.executable, __file__, case, "--way", way, "--samples", str(samples)]
+    command += ["--alphas", *map(str, alphas)] if alphas else []
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(out)
+
+
+def whole(case: str, samples: int) -> None:
+    """Print how long one process of ours takes, and eleven of the other way."""
+    seconds, found = {}, {}
+    for way, runs in (("ours", [ALPHAS]), ("stored", [(alpha,) for alpha in ALPHAS])):
+        begun = time.perf_counter()
+        found[way] = [row for run in runs for row in fresh(case, way, samples, run)["found"]]
+        seconds[way] = time.perf_counter() - begun
+    ours, theirs = seconds["ours"], seconds["stored"]
+    off = np.abs(np.array(found["ours"]) - np.array(found["stored"])).max()
+    print(f"{case}, {samples:,} samples, whole runs: ours {ours:.1f} s, {len(ALPHAS)} stored "
+          f"{theirs:.1f} s, ratio {theirs / ours:.1f}; largest difference {off:.1e}")  # fmt: skip
 
 
 def main() -> None:
@@ -115,10 +137,16 @@ def main() -> None:
     parser.add_argument("case", nargs="?", default="mlp", choices=CASES)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--ours-too", type=int, help="ours alone, on so many")
+    parser.add_argument("--whole", action="store_true", help="whole processes, start and all")
     parser.add_argument("--way", choices=("ours", "stored"), help=argparse.SUPPRESS)
+    parser.add_argument("--alphas", type=float, nargs="+", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way:
-        print(json.dumps(alone(asked.case, asked.way, asked.samples)))
+        alphas = tuple(asked.alphas) if asked.alphas else None
+        print(json.dumps(alone(asked.case, asked.way, asked.samples, alphas)))
+        return
+    if asked.whole:
+        whole(asked.case, asked.samples)
         return
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {len(ALPHAS)} alphas")
     runs = {way: fresh(asked.case, way, asked.samples) for way in ("ours", "stored")}

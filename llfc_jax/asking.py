@@ -16,7 +16,6 @@ from llfc_jax.graph import trace
 from llfc_jax.measures import MEASURES, Setup
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.line import check_logits
-from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.stream import Batches, Progress, padded
 from llfc_jax.mesh import here
 from llfc_jax.modes import check_pair
@@ -108,6 +107,7 @@ def ask(
         store: keeps rows and permutations.
         watcher: is told how far the work is.
     """
+    inquiry = _Inquiry(network, data, questions, store, watcher)
     rows: dict[str, list[Row]] = {name: [] for name in questions.measures}
     summary: list[Row] = []
     aligned: dict[tuple[str, str], Aligned] = {}
@@ -117,45 +117,53 @@ def ask(
             if not pair.diverged:
                 b = pair.b
                 if method != UNALIGNED:
-                    found = _align(network, pair, method, data, questions, store, watcher)
-                    aligned[pair.name, method] = found
+                    found = aligned[pair.name, method] = inquiry.align(pair, method)
                     b = found.variables
-                two = Two(pair.name, pair.a, b)
-                row |= _measure(network, two, method, data, questions, store, watcher, rows)
+                for name in questions.measures:
+                    headline, taken = inquiry.measure(name, Two(pair.name, pair.a, b), method)
+                    row |= headline
+                    rows[name] += taken
             summary.append(row | {"verdict": words(row)})
     return Study(summary, columns(questions.measures), rows, aligned)
 
 
-def _measure(
-    network: Network,
-    pair: Modes,
-    method: str,
-    data: Mapping[str, Batches],
-    questions: Questions,
-    store: Workdir | Nowhere,
-    watcher: Watcher,
-    rows: dict[str, list[Row]],
-) -> Row:
-    """Take every measure of one pair under one alignment; returns the summary's numbers."""
-    label = pair.name if method == UNALIGNED else f"{pair.name}, {method}"
-    headline: Row = {}
-    for name in questions.measures:
-        measure, numbers = MEASURES[name], {}
-        for split in _splits(questions, measure, data):
+@dataclasses.dataclass(frozen=True)
+class _Inquiry:
+    """What is asked, of which network, on which data, and where answers are kept: see `ask`."""
 
-            def make(measure: Measure = measure, split: str = split) -> list[Row]:
+    network: Network
+    data: Mapping[str, Batches]
+    questions: Questions
+    store: Workdir | Nowhere
+    watcher: Watcher
+
+    @property
+    def train_batches(self) -> Batches:
+        """The train split, or what there is."""
+        return self.data.get("train", self.data["test"])
+
+    def measure(self, name: str, pair: Two, method: str) -> tuple[Row, list[Row]]:
+        """One measure of one pair under one alignment: the summary's numbers, and all rows."""
+        measure, questions = MEASURES[name], self.questions
+        label = pair.name if method == UNALIGNED else f"{pair.name}, {method}"
+        headline: Row = {}
+        rows: list[Row] = []
+        # The last split's numbers stand in the summary.
+        for split in [s for s in questions.splits or measure.splits if s in self.data] or ["test"]:
+
+            def make(split: str = split) -> list[Row]:
                 setup = Setup(
-                    network.apply,
+                    self.network.apply,
                     pair.a,
                     pair.b,
-                    data[split],
-                    train_batches=data.get("train", data["test"]),
+                    self.data[split],
+                    train_batches=self.train_batches,
                     alphas=questions.alphas,
                     outside=questions.outside,
                     sites=questions.sites,
                     over=questions.over,
                     renormalise=questions.renormalise,
-                    progress=watcher.task(f"{label}, {split}"),
+                    progress=self.watcher.task(f"{label}, {split}"),
                 )
                 result = measure.run(setup)
                 head = {"headline": dict(measure.headline(result))}
@@ -165,42 +173,27 @@ def _measure(
                 ]
                 return [head, *found]
 
-            head, *found = store.measured(f"{pair.name}-{method}-{name}-{split}", make)
-            rows[name] += found
-            numbers = nan_for_none(head["headline"])
-        headline |= numbers
-    return headline
+            head, *found = self.store.measured(f"{pair.name}-{method}-{name}-{split}", make)
+            rows += found
+            headline = nan_for_none(head["headline"])
+        return headline, rows
 
-
-def _splits(questions: Questions, measure: Measure, data: Mapping[str, Batches]) -> list[str]:
-    """The splits that a measure is taken on; the last one's numbers stand in the summary."""
-    return [s for s in questions.splits or measure.splits if s in data] or ["test"]
-
-
-def _align(
-    network: Network,
-    pair: Modes,
-    method: str,
-    data: Mapping[str, Batches],
-    questions: Questions,
-    store: Workdir | Nowhere,
-    watcher: Watcher,
-) -> Aligned:
-    """How to permute b towards a; a permutation that was found before is used again."""
-    file = store.permutation(f"{pair.name}-{method}")
-    if file and hosts.ask_leader(file.exists):
-        return Aligned(*matching.load(file), pair.b, network)
-    if file and not hosts.leads():  # one finds it, so that all have the same
-        hosts.agree(0)
-        return Aligned(*matching.load(file), pair.b, network)
-    batches = here(data.get("train", data["test"]))
-    x, _ = next(iter(batches))
-    spec = matching.permutation_spec(network.apply, pair.a, x)
-    watcher.say(f"matching {pair.name} by {method}")
-    key = jax.random.fold_in(jax.random.key(questions.seed), MATCHING_STREAM)
-    options = questions.match.get(method, {})
-    found = matching.align(method, key, network.apply, spec, pair.a, pair.b, batches, **options)
-    if file:
-        spec.save(file, found.permutation)
-        hosts.agree(0)
-    return Aligned(spec, found.permutation, pair.b, network)
+    def align(self, pair: Modes, method: str) -> Aligned:
+        """How to permute b towards a; a permutation that was found before is used again."""
+        network, file = self.network, self.store.permutation(f"{pair.name}-{method}")
+        if file and hosts.ask_leader(file.exists):
+            return Aligned(*matching.load(file), pair.b, network)
+        if file and not hosts.leads():  # one finds it, so that all have the same
+            hosts.agree(0)
+            return Aligned(*matching.load(file), pair.b, network)
+        batches = here(self.train_batches)
+        x, _ = next(iter(batches))
+        spec = matching.permutation_spec(network.apply, pair.a, x)
+        self.watcher.say(f"matching {pair.name} by {method}")
+        key = jax.random.fold_in(jax.random.key(self.questions.seed), MATCHING_STREAM)
+        options = self.questions.match.get(method, {})
+        found = matching.align(method, key, network.apply, spec, pair.a, pair.b, batches, **options)
+        if file:
+            spec.save(file, found.permutation)
+            hosts.agree(0)
+        return Aligned(spec, found.permutation, pair.b, network)

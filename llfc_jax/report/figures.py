@@ -30,8 +30,8 @@ def draw(chart: Chart, rows: Sequence[Mapping[str, Any]]) -> Figure:
     order (numbers, layers in depth), else told apart by hue; a y column that is the same for all
     lines is drawn once, in ink. Bands are ± 1 standard deviation. Values that are no finite number
     are gaps; on a logarithmic axis the floor, where smaller values stand, is written below the
-    title, and a band that would reach zero has its upper half only. Without anything to draw the
-    figure says so.
+    title, and a band that reaches zero goes down to where the axis begins. Without anything to draw
+    the figure says so.
     """
     plan = grammar.plan(chart, rows)
     with style.paper():
@@ -161,7 +161,7 @@ def _draw_panel(ax: Axes, chart: Chart, plan: grammar.Plan, panel: grammar.Panel
         spread = np.nan_to_num(np.array(series.deviation or np.zeros_like(y)))
         low, high = y - spread, y + spread
         if plan.floor is not None:
-            low = np.where(low > 0, np.maximum(low, floor), y)
+            low = np.maximum(low, plan.bottom or floor)
         if chart.mark == "bars":
             width = 0.8 / len(keys)
             x = x + (keys.index((series.y, series.line)) - (len(keys) - 1) / 2) * width

@@ -184,8 +184,8 @@ function drawPlan(chart, plan, width, own) {
         "data-line": series.line ?? "",
       });
       const banded = series.points.filter((p) => p.spread !== null && isNumber(p.y));
-      // No logarithm reaches zero: a band that would has its upper half only.
-      const under = (p) => py(chart.log && p.spread >= p.y ? p.y : p.y - p.spread);
+      // No logarithm reaches zero: a band that does goes down to where the axis begins.
+      const under = (p) => (chart.log && p.spread >= p.y ? box.y + box.h : py(p.y - p.spread));
       if (chart.mark === "bars") {
         const bar = (0.8 * (box.w / (high - low))) / keys.length;
         const shift = (keys.indexOf(`${series.y} ${series.line}`) - keys.length / 2) * bar;

@@ -15,35 +15,4 @@ from llfc_jax import recipes
 
 def get_config(scale: str = "full") -> Any:
     """The config."""
-    return recipes.row(
-        scale,
-        data={"name": "cifar10"},
-        network={
-            "name": "resnet_cifar",
-            "depth": 20,
-            "norm": "layer",
-            "shortcut": "conv3",
-            "width": 32.0,
-        },
-        train={
-            **recipes.SGD,
-            "epochs": 250,
-            "batch_size": 100,
-            "schedule": "warmup_cosine",
-            "warmup_epochs": 5,
-            "augment": recipes.CROP_FLIP_AND_ROTATE,
-        },
-        pairs=("independent",),
-        align=("none", "weight", "activation"),
-        small={
-            "data": {**recipes.HALF_SIZE, "train_size": 6_000, "test_size": 2_000},
-            "network": {"width": 1.0},
-            "train": {"epochs": 6, "warmup_epochs": 1, "augment": {}},
-        },
-        tiny={
-            "data": {**recipes.TINY_IMAGES, "pad_to": 16, "channels": 3, "train_size": 100},
-            "network": {"width": 0.25},
-            "train": {"epochs": 2, "batch_size": 50, "warmup_epochs": 1, "augment": {}},
-            "align": ("none", "weight"),
-        },
-    )
+    return recipes.row(scale, **recipes.LAYER_NORM_RESNETS)

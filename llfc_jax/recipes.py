@@ -58,6 +58,39 @@ STAND_IN: Mapping[str, Any] = {"name": "fashion_mnist", "pad_to": 32, "channels"
 HALF_SIZE: Mapping[str, Any] = {**STAND_IN, "size": 14, "pad_to": 16}
 TINY_IMAGES: Mapping[str, Any] = {"name": "digits", "train_size": 200, "test_size": 100}
 
+# Row P3, and the study of what its width does.
+LAYER_NORM_RESNETS: Mapping[str, Any] = {
+    "data": {"name": "cifar10"},
+    "network": {
+        "name": "resnet_cifar",
+        "depth": 20,
+        "norm": "layer",
+        "shortcut": "conv3",
+        "width": 32.0,
+    },
+    "train": {
+        **SGD,
+        "epochs": 250,
+        "batch_size": 100,
+        "schedule": "warmup_cosine",
+        "warmup_epochs": 5,
+        "augment": CROP_FLIP_AND_ROTATE,
+    },
+    "pairs": ("independent",),
+    "align": ("none", "weight", "activation"),
+    "small": {
+        "data": {**HALF_SIZE, "train_size": 6_000, "test_size": 2_000},
+        "network": {"width": 1.0},
+        "train": {"epochs": 6, "warmup_epochs": 1, "augment": {}},
+    },
+    "tiny": {
+        "data": {**TINY_IMAGES, "pad_to": 16, "channels": 3, "train_size": 100},
+        "network": {"width": 0.25},
+        "train": {"epochs": 2, "batch_size": 50, "warmup_epochs": 1, "augment": {}},
+        "align": ("none", "weight"),
+    },
+}
+
 
 def row(
     scale: str,

@@ -223,3 +223,16 @@ def test_the_config_of_every_run_is_in_its_summary(whole):
     for one in sweep.expand(swept(AXES)):
         made = json.loads((path / "runs" / one.name / "summary.json").read_text())["config"]
         assert check(made) == one.config
+
+
+def test_the_figures_run_along_what_was_swept_with_a_line_per_method():
+    base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
+    wide = [{**base, "width": w, "align": m} for w in (1, 2) for m in ("none", "weight")]
+    (chart,) = sweep.gathering.charts(wide, ["width"])
+    assert (chart.x, chart.lines, chart.panels) == ("width", "align", ("pair",))
+    forks = [{**base, "width": w, "k": k} for w in (1, 2) for k in (0, 1)]
+    (chart,) = sweep.gathering.charts(forks, ["width"])
+    assert (chart.x, chart.lines, chart.panels) == ("k", "width", ("align",))
+    methods = [{**base, "align": m} for m in ("none", "weight")]
+    (chart,) = sweep.gathering.charts(methods, [])
+    assert (chart.x, chart.lines, chart.panels) == ("pair", "align", ())

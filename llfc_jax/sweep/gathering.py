@@ -112,11 +112,14 @@ def _parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
-    """Barrier and LLFC against the axis that varies most: k, or the first field swept over."""
-    varied = [axis for axis in fields if len({repr(row[axis]) for row in means}) > 1]
+    """Barrier and LLFC against k, or the first field swept over, with a line per other value."""
+    varied = [axis for axis in (*fields, "align") if len({repr(row[axis]) for row in means}) > 1]
     forks = {row["k"] for row in means if not math.isnan(row["k"])}
-    x = varied[0] if varied and len(forks) < 2 else "k" if len(forks) > 1 else "pair"
+    first = next((axis for axis in varied if axis != "align"), "pair")
+    x = "k" if len(forks) > 1 else first
     lines = next((axis for axis in varied if axis != x), None)
+    apart = ("align",) if x in ("k", "pair") else ("pair", "align")  # k says which pair it is
+    panels = tuple(axis for axis in apart if axis != lines)
     measured = {name for row in means for name in row}
     drawn = (
         ("error_barrier", "Error barrier", "error barrier", False),
@@ -135,7 +138,7 @@ def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
             y_label=label,
             lines=lines,
             band={name: f"{name}_half"},
-            panels=("align",) if x in ("k", "pair") else ("pair", "align"),
+            panels=panels,
             log=log,
         )
         for name, title, label, log in drawn

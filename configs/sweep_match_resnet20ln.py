@@ -22,7 +22,7 @@ def get_config(scale: str = "full") -> Any:
         scale,
         **{
             **P3,
-            "measures": ("lmc", "llfc", "commutativity", "weak_additivity", "stitching"),
+            "measures": ("lmc", "llfc", "commutativity"),
             "sweep": {"network": {"width": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)}, "seed": SEEDS},
             "small": {
                 **P3["small"],

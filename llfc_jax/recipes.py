@@ -81,7 +81,8 @@ LAYER_NORM_RESNETS: Mapping[str, Any] = {
     "small": {
         "data": {**HALF_SIZE, "train_size": 6_000, "test_size": 2_000},
         "network": {"width": 1.0},
-        "train": {"epochs": 6, "warmup_epochs": 1, "augment": {}},
+        # Without clipping some of these few steps are lost: ends of 39 to 47 % error, not 18 %.
+        "train": {"epochs": 6, "warmup_epochs": 1, "clip_norm": 1.0, "augment": {}},
     },
     "tiny": {
         "data": {**TINY_IMAGES, "pad_to": 16, "channels": 3, "train_size": 100},

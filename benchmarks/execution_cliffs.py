@@ -20,8 +20,9 @@ from llfc_jax.data import Dataset, Split
 from llfc_jax.execution import Plan, over, plan
 from llfc_jax.lowering import adapted
 from llfc_jax.training import Recipe, create
-from llfc_jax.training.loop import Pace, epoch, make_task, place
+from llfc_jax.training.loop import Pace, epoch, place
 from llfc_jax.training.state import stack
+from llfc_jax.training.step import make_task
 
 REPLICAS, ALPHAS, STEPS, ROUNDS = 4, 11, 4, 3
 SMALL = ((32, 2, 2, 512), (3, 3, 512, 512))

@@ -17,8 +17,8 @@ from llfc_jax.graph import trace
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
 from llfc_jax.networks import REGISTRY
-from llfc_jax.training.loop import make_task
 from llfc_jax.training.spawn import lineage
+from llfc_jax.training.step import make_task
 
 # Arrays of the parameters' size that an optimizer keeps beside them.
 KEPT = {"sgd": 1, "adam": 2, "adamw": 2}

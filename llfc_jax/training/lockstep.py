@@ -25,10 +25,11 @@ from llfc_jax.execution import Plan
 from llfc_jax.execution import plan as choose_plan
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import source
-from llfc_jax.training.loop import Pace, Task, epoch, gather, join, make_task, place
+from llfc_jax.training.loop import Pace, epoch, gather, join, place
 from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.signals import deferred
 from llfc_jax.training.state import State, create, fork, stack, unstack
+from llfc_jax.training.step import Task, make_task
 
 Progress = Callable[[int, int, str], None]
 

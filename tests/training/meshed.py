@@ -26,8 +26,9 @@ from llfc_jax.execution import Plan
 from llfc_jax.networks import build
 from llfc_jax.training import create, train_pairs
 from llfc_jax.training.feed import source
-from llfc_jax.training.loop import _orders, _single, make_task, place
+from llfc_jax.training.loop import _orders, _single, place
 from llfc_jax.training.state import stack
+from llfc_jax.training.step import make_task
 
 NETWORKS = {"mlp": build("mlp", 3, widths=(8,)), "conv": Small(3)}
 PAIR = "spawn_k1"

@@ -14,8 +14,9 @@ from llfc_jax.data import Split, normalise
 from llfc_jax.errors import ConfigError, DataError
 from llfc_jax.execution import Plan
 from llfc_jax.training import Recipe, Run, create, train
-from llfc_jax.training.loop import Pace, _orders, epoch, gather, make_task, place, step
+from llfc_jax.training.loop import Pace, _orders, epoch, gather, place
 from llfc_jax.training.state import DROPOUT, ORDER, stack, unstack
+from llfc_jax.training.step import make_task, step
 
 SCAN, PYTHON = Plan("scan", "loop"), Plan("python", "loop")
 

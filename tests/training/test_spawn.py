@@ -21,9 +21,10 @@ from llfc_jax.training import (
     train_trials,
 )
 from llfc_jax.training.history import history
-from llfc_jax.training.loop import Pace, epoch, gather, make_task, place
+from llfc_jax.training.loop import Pace, epoch, gather, place
 from llfc_jax.training.spawn import lineage
 from llfc_jax.training.state import create, stack, unstack
+from llfc_jax.training.step import make_task
 
 PAIRS = ("spawn_k0", "spawn_k2", "spawn_k4", "independent")
 PLAN = Plan("scan", "loop")

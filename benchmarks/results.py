@@ -73,9 +73,11 @@ def table(directory: Path) -> str:
     config = made["config"]
     varied = [name for name in rows[0] if name not in ("pair", "align", "k")]
     varied = varied[: varied.index("seeds")]
-    columns = {name: (lambda row, name=name: row[name]) for name in varied} | COLUMNS
+    measured = {name: cell for name, cell in COLUMNS.items() if any(map(cell, rows))}
+    columns = {name: (lambda row, name=name: row[name]) for name in varied} | measured
     data = {k: v for k, v in config["data"].items() if v is not None}
-    network = ", ".join(f"{k}={v}" for k, v in config["network"].items())
+    fixed = {k: v for k, v in config["network"].items() if f"network.{k}" not in varied}
+    network = ", ".join(f"{k}={v}" for k, v in fixed.items())
     recipe = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule")
     lines = [
         f"{network}; {', '.join(f'{k}={v}' for k, v in data.items())}; "
@@ -92,6 +94,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directories", nargs="+", type=Path)
     for directory in parser.parse_args().directories:
+        if not (directory / "sweep_mean.csv").exists():
+            parser.error(f"{directory} holds no finished sweep (sweep_mean.csv)")
         print(table(directory), end="\n\n")
 
 

@@ -98,7 +98,10 @@ def measuring(name: str, values: dict[str, Any]) -> dict[str, float]:
 
 
 def small() -> dict[str, float]:
-    """Seconds for a 3 x 3 convolution on 2 x 2 positions, batch 32, 512 channels, and gradients."""
+    """Seconds for a 3 x 3 convolution on 2 x 2 positions, batch 32, 512 channels, and gradients.
+
+    And for the forward pass of a VGG-16, in which there are three of them.
+    """
     x, kernel = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(SMALL))
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -111,6 +114,11 @@ def small() -> dict[str, float]:
         runs[name] = partial(jax.jit(way), x, kernel)
         gradient = jax.grad(lambda x, k, way=way: way(x, k).sum(), (0, 1))
         runs[f"gradient {name}"] = partial(jax.jit(gradient), x, kernel)
+    module = networks.build("vgg", 10)
+    images = jax.random.normal(jax.random.key(2), (32, 32, 32, 3))
+    variables = networks.init(module, jax.random.key(3), images)
+    for name, way in (("as traced", module.apply), ("as product", adapted(module.apply))):
+        runs[f"VGG-16 {name}"] = partial(jax.jit(way), variables, images)
     return fastest(runs)
 
 
@@ -119,7 +127,7 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
     print("\n3 x 3 convolution on 2 x 2 positions, 512 channels")
     times = small()
-    for what in ("", "gradient "):
+    for what in ("", "gradient ", "VGG-16 "):
         first, second = (times[f"{what}{way}"] for way in ("as traced", "as product"))
         print(
             f"  {what or 'forward':<10} {'as traced':>11} / {'as product':<11} "

@@ -32,6 +32,7 @@ from llfc_jax.training.lockstep import Run, train
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], int, int, int]] = {
     "mlp 512x3": ("mlp", {}, (28, 28, 1), 128, 60, 8),
     "resnet20": ("resnet_cifar", {}, (32, 32, 3), 128, 4, 2),
+    "vgg16": ("vgg", {"norm": "batch", "dropout": 0.0}, (32, 32, 3), 32, 3, 1),
     "vgg16 / 8": (
         "vgg", {"norm": "batch", "width": 0.125, "dropout": 0.0}, (32, 32, 3), 128, 6, 2
     ),
@@ -122,11 +123,11 @@ def torch_network(name: str, fields: dict[str, Any], shape: tuple[int, ...]) -> 
         m = shape[-1]
         for count, wide in zip((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), strict=True):
             for _ in range(count):
-                n = round(wide * fields["width"])
+                n = round(wide * fields.get("width", 1.0))
                 parts += [convolution(m, n, bias=True), nn.ReLU()]
                 m = n
             parts.append(nn.MaxPool2d(2))
-        hidden = round(4096 * fields["width"])
+        hidden = round(4096 * fields.get("width", 1.0))
         parts += [nn.Flatten(), nn.Linear(m, hidden), nn.ReLU(), nn.Linear(hidden, hidden)]
         parts += [nn.ReLU(), nn.Linear(hidden, CLASSES)]
     module = nn.Sequential(*parts)

@@ -2,9 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llfc_jax import fields
 from llfc_jax.asking import Told, Two, ask, check
 from llfc_jax.findings import Study, provenance
 from llfc_jax.measures import MEASURES
@@ -81,18 +82,21 @@ def study(
         >>> print(found)
         pair is linearly mode connected (error barrier 0.00 points).
     """
-    questions = Questions(
-        _names(measures),
-        _names(align),
-        dict(match or {}),
-        tuple(alphas),
-        sites=_names(sites),
-        over=over,
-        renormalise=renormalise,
-        outside=outside,
-        seed=seed,
-    )
+    asked = {
+        "measures": _several(measures),
+        "align": _several(align),
+        "match": match or {},
+        "alphas": _several(alphas),
+        "sites": _several(sites),
+        "over": over,
+        "renormalise": renormalise,
+        "outside": outside,
+        "seed": _plain(seed),
+    }
+    questions = fields.make(Questions, "study", asked)
     questions.check()
+    name = fields.convert(name, str, "study: name")
+    batch_size = fields.convert(_plain(batch_size), int, "study: batch_size")
     view = Network.of(network)
     two = Two(name, view.variables(a), view.variables(b))
     splits = as_splits(data, train, batch_size)
@@ -121,6 +125,13 @@ def study(
     return found
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Names, where one may stand alone."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def _several(given: Any) -> Any:
+    """A tuple of plain values, where one may stand alone; what is no sequence is left as it is."""
+    if isinstance(given, str):
+        return (given,)
+    return tuple(map(_plain, given)) if isinstance(given, Iterable) else given
+
+
+def _plain(value: Any) -> Any:
+    """A number of Python's own in the place of NumPy's or JAX's."""
+    return value.item() if getattr(value, "shape", None) == () else value

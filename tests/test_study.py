@@ -273,6 +273,17 @@ def test_studies_add_up_to_one_page(tmp_path):
     assert "same" in page
 
 
+def test_numbers_may_be_those_of_numpy_and_jax():
+    a, b, _ = studied("plain")
+    plainly = {"alphas": (0.0, 0.5, 1.0), "seed": 1, "batch_size": 50}
+    arrays = {"alphas": jnp.linspace(0, 1, 3), "seed": np.int64(1), "batch_size": np.int32(50)}
+    one, other = (
+        llfc_jax.study(plain, a, b, samples(), measures="lmc", **given)
+        for given in (plainly, arrays)
+    )
+    assert one.rows == other.rows
+
+
 def test_progress_is_told():
     told = []
     a, b, _ = studied("plain")
@@ -312,6 +323,13 @@ X, Y = samples()
         ({"sites": "Dense_0"}, GraphError, "site"),
         ({"renormalise": "reset"}, LlfcError, "BatchNorm"),
         ({"batch_size": 0}, DataError, "batch_size"),
+        ({"batch_size": "x"}, ConfigError, "batch_size must be int, not 'x'"),
+        ({"batch_size": 2.5}, ConfigError, "batch_size must be int, not 2.5"),
+        ({"sites": 3}, ConfigError, "sites must be"),
+        ({"align": 3}, ConfigError, "align must be"),
+        ({"alphas": 0.5}, ConfigError, "alphas must be"),
+        ({"match": 3}, ConfigError, "match must be"),
+        ({"seed": "q"}, ConfigError, "seed must be int, not 'q'"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
 )  # fmt: skip

@@ -24,10 +24,9 @@ SMALL = (
 )  # fmt: skip
 
 
-def llfc(*args, cwd=ROOT, devices=1):
+def llfc(*args, cwd=ROOT, flags=None):
     command = [sys.executable, "-m", "llfc_jax.main", *map(str, args)]
-    flags = os.environ.get("XLA_FLAGS", "")
-    env = {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"}
+    env = os.environ | ({"XLA_FLAGS": flags} if flags else {})
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=env)
 
 
@@ -75,7 +74,8 @@ def test_a_plan_tells_and_does_nothing(tmp_path):
 
 def test_a_plan_of_a_sweep_says_what_trains_together():
     sweep = ("--config.sweep.seed=(0,1,2)", "--config.together=8")
-    done = llfc(*SMALL, *sweep, "--plan", "--json", devices=2)
+    two = "--xla_force_host_platform_device_count=2"
+    done = llfc(*SMALL, *sweep, "--plan", "--json", flags=two)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["sweep"]["runs"].startswith("3; ")

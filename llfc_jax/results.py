@@ -207,6 +207,7 @@ class Chart:
         panels: columns whose combinations are panels.
         where: rows that count: column -> value (drawn only where equal; floats to 1e-6).
         log: whether the vertical axis is logarithmic.
+        log_x: whether the horizontal one is; its ticks are then the values themselves.
         mark: "line" joins points; "dots" does not; "bars" for names along x.
     """
 
@@ -222,6 +223,7 @@ class Chart:
     panels: tuple[str, ...] = ("pair", "align")
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     log: bool = False
+    log_x: bool = False
     mark: Literal["line", "dots", "bars"] = "line"
 
 

@@ -236,3 +236,13 @@ def test_the_figures_run_along_what_was_swept_with_a_line_per_method():
     methods = [{**base, "align": m} for m in ("none", "weight")]
     (chart,) = sweep.gathering.charts(methods, [])
     assert (chart.x, chart.lines, chart.panels) == ("pair", "align", ())
+
+
+@pytest.mark.parametrize(
+    ("values", "powers"),
+    [((0.5, 1, 4), True), ((1, 2, 4), False), ((0, 1, 8), False), (("a", "b"), False)],
+)
+def test_a_field_that_doubles_and_doubles_is_drawn_by_its_powers(values, powers):
+    base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
+    (chart,) = sweep.gathering.charts([{**base, "width": v} for v in values], ["width"])
+    assert chart.log_x is powers

@@ -200,6 +200,11 @@ def _draw_axes(axes: np.ndarray, chart: Chart, plan: grammar.Plan) -> None:
         if _upright(plan):
             for ax in axes.flat:
                 ax.tick_params(axis="x", labelrotation=90)
+    elif chart.log_x:
+        values = sorted({x for panel in plan.panels for s in panel.series for x in s.x})
+        first.set_xscale("log")
+        first.set_xticks(values, [grammar.show(x) for x in values])
+        first.xaxis.set_minor_locator(NullLocator())
     else:
         first.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     if plan.floor is not None:

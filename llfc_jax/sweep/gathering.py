@@ -27,6 +27,7 @@ from llfc_jax.sweep.grid import axes, done, expand, word
 from llfc_jax.training import parse_pair
 
 CONFIDENCE = 0.95
+POWERS = 8  # from this ratio of largest to least on, a swept field is drawn by its powers
 TOLD = ("pairs", "align")  # axes that every row tells by columns of its own
 
 
@@ -120,6 +121,9 @@ def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
     lines = next((axis for axis in varied if axis != x), None)
     apart = ("align",) if x in ("k", "pair") else ("pair", "align")  # k says which pair it is
     panels = tuple(axis for axis in apart if axis != lines)
+    values = [row[x] for row in means]
+    powers = all(isinstance(v, (int, float)) and v > 0 for v in values)
+    powers = powers and max(values) >= POWERS * min(values)
     measured = {name for row in means for name in row}
     drawn = (
         ("error_barrier", "Error barrier", "error barrier", False),
@@ -140,6 +144,7 @@ def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
             band={name: f"{name}_half"},
             panels=panels,
             log=log,
+            log_x=powers,
         )
         for name, title, label, log in drawn
         if name in measured

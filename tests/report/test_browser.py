@@ -1,5 +1,6 @@
 """The page in a real browser, where one is installed."""
 
+import dataclasses
 import math
 import re
 import shutil
@@ -160,6 +161,20 @@ def test_an_axis_ends_where_the_values_do(tmp_path):
     ticks = re.findall(r'class="tick" text-anchor="middle"[^>]*>([^<]+)', drawn)
     assert ticks
     assert max(map(float, ticks)) == 1
+
+
+def test_powers_along_x_stand_evenly_with_their_values_as_ticks(tmp_path):
+    (chart,) = (c for c in made.LLFC.charts if c.x == "alpha" and c.lines)
+    chart = dataclasses.replace(chart, x="width", log_x=True, lines=None)
+    section = dataclasses.replace(made.LLFC, charts=(chart,))
+    rows = [{"pair": "a", "width": w, "distance": 0.1 / w} for w in (0.5, 1.0, 2.0, 4.0)]
+    text = write(tmp_path / "report.html", sections=[(section, rows, [])])
+    drawn = figure(open_page(text, tmp_path)[0], 1)
+    tick = r'<text x="([^"]+)"[^>]*class="tick" text-anchor="middle"[^>]*>([^<]+)'
+    places, words = zip(*re.findall(tick, drawn), strict=True)
+    assert words == ("0.5", "1", "2", "4")
+    a, b, c, d = map(float, places)
+    assert b - a == pytest.approx(c - b) == pytest.approx(d - c)
 
 
 def test_hostile_names_stay_names(tmp_path):

@@ -128,6 +128,15 @@ def test_a_band_that_reaches_zero_goes_down_to_where_the_axis_begins():
     assert 0 < ax.get_ylim()[0] < 0.01
 
 
+def test_powers_along_x_stand_evenly_with_their_values_as_ticks():
+    chart = dataclasses.replace(ALONG, x="width", log_x=True, where={}, lines=None)
+    rows = [{"width": w, "distance": 0.1 / w} for w in (0.5, 1.0, 2.0, 4.0)]
+    ax = figures.draw(chart, rows).axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.5", "1", "2", "4"]
+    pixels = [ax.transData.transform((x, 0.1))[0] for x in ax.get_xticks()]
+    np.testing.assert_allclose(np.diff(pixels, 2), 0, atol=1e-6)
+
+
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     kept = {}
     for place in ("first", "second"):

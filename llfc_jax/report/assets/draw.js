@@ -125,7 +125,9 @@ function drawPlan(chart, plan, width, own) {
 
   const points = plan.panels.flatMap((p) => p.series.flatMap((s) => s.points));
   const xs = points.filter((p) => isNumber(p.y)).map((p) => p.x);
-  let [low, high] = names ? [-0.6, names.length - 0.4] : [Math.min(...xs), Math.max(...xs)];
+  const along = chart.log_x ? Math.log : (x) => x;
+  let [low, high] = [Math.min(...xs), Math.max(...xs)].map(along);
+  if (names) [low, high] = [-0.6, names.length - 0.4];
   if (low === high) [low, high] = [low - 0.5, high + 0.5];
   const pad = names ? 0 : 8;
   const keys = distinct(plan.panels.flatMap((p) => p.series.map((s) => `${s.y} ${s.line}`)));
@@ -139,7 +141,7 @@ function drawPlan(chart, plan, width, own) {
       h: height,
     };
     const scale = scales[index];
-    const px = (x) => box.x + pad + ((x - low) / (high - low)) * (box.w - 2 * pad);
+    const px = (x) => box.x + pad + ((along(x) - low) / (high - low)) * (box.w - 2 * pad);
     const py = (v) => box.y + box.h * (1 - Math.min(1, Math.max(-0.02, scale.share(v))));
     const label = panel.key.map(show).join(" · ");
     if (label) text(label, box.x, box.y - 8, { class: "name" });
@@ -163,7 +165,8 @@ function drawPlan(chart, plan, width, own) {
         text(short(names[i]), px(i), box.y + box.h + 6, { class: "tick", ...turn });
       }
     } else if (!names && bottom) {
-      for (const tick of ticksBetween(low, high, Math.min(5, cell / 45)))
+      const ticks = chart.log_x ? distinct(xs) : ticksBetween(low, high, Math.min(5, cell / 45));
+      for (const tick of ticks)
         text(show(tick), px(tick), box.y + box.h + 16, { class: "tick", "text-anchor": "middle" });
     }
     svg.append(

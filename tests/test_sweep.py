@@ -228,14 +228,31 @@ def test_the_config_of_every_run_is_in_its_summary(whole):
 def test_the_figures_run_along_what_was_swept_with_a_line_per_method():
     base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
     wide = [{**base, "width": w, "align": m} for w in (1, 2) for m in ("none", "weight")]
-    (chart,) = sweep.gathering.charts(wide, ["width"])
+    (chart,) = sweep.showing.charts(wide, ["width"])
     assert (chart.x, chart.lines, chart.panels) == ("width", "align", ("pair",))
     forks = [{**base, "width": w, "k": k} for w in (1, 2) for k in (0, 1)]
-    (chart,) = sweep.gathering.charts(forks, ["width"])
+    (chart,) = sweep.showing.charts(forks, ["width"])
     assert (chart.x, chart.lines, chart.panels) == ("k", "width", ("align",))
     methods = [{**base, "align": m} for m in ("none", "weight")]
-    (chart,) = sweep.gathering.charts(methods, [])
+    (chart,) = sweep.showing.charts(methods, [])
     assert (chart.x, chart.lines, chart.panels) == ("pair", "align", ())
+
+
+def test_the_page_says_in_words_what_changes_along_the_axis():
+    row = {"pair": "independent", "k": math.nan}
+    barriers = {("none", 1): 0.5, ("none", 2): 0.5, ("weight", 2): 0.025, ("weight", 1): 0.25}
+    means = [
+        {**row, "align": m, "width": w, "error_barrier": b, "llfc_ratio": 8.0 * w}
+        for (m, w), b in barriers.items()
+    ]
+    none, weight = sweep.showing.findings(means, ["width"])
+    assert none.startswith("align `none`: from width = 1 to 2")
+    assert "from 25.00 to 2.50 points" in weight
+    assert "8, then 16 times" in weight
+    assert sweep.showing.findings(means[:1], ["width"]) == []
+    forks = [{**row, "align": "none", "pair": f"k{k}", "k": k, "llfc_ratio": k} for k in (8, 1)]
+    (only,) = sweep.showing.findings(forks, [])
+    assert only.startswith("From k = 1 to 8 features stand 1, then 8 times")
 
 
 @pytest.mark.parametrize(
@@ -244,5 +261,5 @@ def test_the_figures_run_along_what_was_swept_with_a_line_per_method():
 )
 def test_a_field_that_doubles_and_doubles_is_drawn_by_its_powers(values, powers):
     base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
-    (chart,) = sweep.gathering.charts([{**base, "width": v} for v in values], ["width"])
+    (chart,) = sweep.showing.charts([{**base, "width": v} for v in values], ["width"])
     assert chart.log_x is powers

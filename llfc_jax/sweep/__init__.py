@@ -9,12 +9,13 @@ does not touch training) train side by side as one batch of replicas, and those 
 train it once (`running`). Each run has a directory of its own below `runs/`, complete with its
 report, so a sweep that was stopped goes on from what is done, and `--shard i/n` lets n processes on
 any machines that share the directory do a part each without talking to each other; each gathers the
-tables of whatever is done then (`gathering`), and `--shard 0/0` does nothing else.
+tables of whatever is done then (`gathering`, `showing`), and `--shard 0/0` does nothing else.
 """
 
-from llfc_jax.sweep.gathering import columns, gather, over_seeds
+from llfc_jax.sweep.gathering import gather, over_seeds
 from llfc_jax.sweep.grid import Run, axes, done, expand, families, shard, together
 from llfc_jax.sweep.running import run
+from llfc_jax.sweep.showing import columns
 
 __all__ = [
     "Run",

@@ -1,6 +1,5 @@
 """What the runs of a sweep found: tables, means with intervals, figures and a page."""
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from llfc_jax.config import SEED, Config
 from llfc_jax.report import figures
 from llfc_jax.report.page import write_page
 from llfc_jax.results import (
-    Chart,
     Row,
     Section,
     aside,
@@ -24,10 +22,10 @@ from llfc_jax.results import (
 )
 from llfc_jax.studies import provenance
 from llfc_jax.sweep.grid import axes, done, expand, word
+from llfc_jax.sweep.showing import charts, columns, findings
 from llfc_jax.training import parse_pair
 
 CONFIDENCE = 0.95
-POWERS = 8  # from this ratio of largest to least on, a swept field is drawn by its powers
 TOLD = ("pairs", "align")  # axes that every row tells by columns of its own
 
 
@@ -112,62 +110,6 @@ def _parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), place)
 
 
-def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
-    """Barrier and LLFC against k, or the first field swept over, with a line per other value."""
-    varied = [axis for axis in (*fields, "align") if len({repr(row[axis]) for row in means}) > 1]
-    forks = {row["k"] for row in means if not math.isnan(row["k"])}
-    first = next((axis for axis in varied if axis != "align"), "pair")
-    x = "k" if len(forks) > 1 else first
-    lines = next((axis for axis in varied if axis != x), None)
-    apart = ("align",) if x in ("k", "pair") else ("pair", "align")  # k says which pair it is
-    panels = tuple(axis for axis in apart if axis != lines)
-    values = [row[x] for row in means]
-    powers = all(isinstance(v, (int, float)) and v > 0 for v in values)
-    powers = powers and max(values) >= POWERS * min(values)
-    measured = {name for row in means for name in row}
-    drawn = (
-        ("error_barrier", "Error barrier", "error barrier", False),
-        ("llfc_median", "1 - cosine α, median layer", "1 - cosine α", True),
-        ("llfc_ratio", "How much closer to the mixture than a to b", "ratio", True),
-        ("com_ratio", "Commutativity: dist com / least of dist W, dist H", "ratio", True),
-    )
-    return tuple(
-        Chart(
-            name=f"sweep_{name}",
-            title=title,
-            caption="Mean over seeds; band: 95 % interval.",
-            x=x,
-            y={name: label},
-            x_label="k, epochs shared" if x == "k" else x,
-            y_label=label,
-            lines=lines,
-            band={name: f"{name}_half"},
-            panels=panels,
-            log=log,
-            log_x=powers,
-        )
-        for name, title, label, log in drawn
-        if name in measured
-    )
-
-
-def columns(means: Sequence[Row]) -> dict[str, str]:
-    """The columns of the means that fit a table: column -> heading."""
-    words = {
-        "pair": "pair",
-        "align": "aligned",
-        "seeds": "seeds",
-        "error_barrier": "error barrier",
-        "error_barrier_half": "±",
-        "llfc_median": "1 - cos α, median layer",
-        "llfc_median_half": "±",
-        "llfc_ratio": "baseline / distance",
-    }
-    first = means[0] if means else {}
-    fields = itertools.takewhile(lambda name: name != "pair", first)
-    return {name: name for name in fields} | {k: v for k, v in words.items() if k in first}
-
-
 def _report(
     config: Config,
     workdir: Path,
@@ -177,12 +119,13 @@ def _report(
 ) -> None:
     swept = dict(axes(config.sweep))
     shown = [row for row in means if not math.isnan(row["k"])] or list(means)
+    fields = _fields(config)
     section = Section(
         name="sweep",
         title="Over all runs",
         text="Means over seeds with 95 % intervals (Student's t). Every run has its own report in "
         "`runs/`.",
-        charts=charts(shown, _fields(config)),
+        charts=charts(shown, fields),
         columns={name: name for name in means[0]},
     )
     details = {
@@ -198,7 +141,10 @@ def _report(
         + "; ".join(f"`{field}` in {values}" for field, values in swept.items()),
         summary_rows=means,
         summary_columns=columns(means),
-        verdicts=[f"{len(missing)} runs are not done yet."] if missing else [],
+        verdicts=[
+            *([f"{len(missing)} of {runs} runs are not done yet."] if missing else []),
+            *findings(shown, fields),
+        ],
         sections=[(section, shown, figures.save_all(section, shown, workdir / "figures"))],
         details=details,
     )

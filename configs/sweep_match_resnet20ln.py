@@ -3,9 +3,10 @@
 Reproduces: what row P3 of the LLFC paper rests on: the wider the networks, the lower the barrier
 after matching, and LLFC with it.
 Costs: full (CIFAR-10, to width x 32): days on one large GPU. small (6,000 of Fashion-MNIST as 16 x
-16 x 3, widths 0.5, 1, 2): about an hour on two CPU cores. tiny: a minute.
+16 x 3, widths 0.5, 1, 2, 4): two CPU hours. tiny: a minute.
 Shows: without matching a barrier at every width; with it one that falls with width, and features
-that come closer to the mixture.
+that come closer to the mixture. small, trained for 360 steps: activation matching alone, from 36
+points to about 20.
 """
 
 from typing import Any
@@ -26,7 +27,7 @@ def get_config(scale: str = "full") -> Any:
             "sweep": {"network": {"width": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)}, "seed": SEEDS},
             "small": {
                 **P3["small"],
-                "sweep": {"network": {"width": (0.5, 1.0, 2.0)}, "seed": SEEDS},
+                "sweep": {"network": {"width": (0.5, 1.0, 2.0, 4.0)}, "seed": SEEDS},
             },
             "tiny": {
                 **P3["tiny"],

@@ -7,9 +7,11 @@
 
 What the paper's scripts do is written here plainly, for all 11 alphas: a run per α, in each of
 which the features of both ends and of θ_α are computed, every layer's kept in host memory until
-the last batch, and compared in float64 after it. The forward passes are the same compiled ones as
-ours. Each way runs in a fresh process, once with one batch to compile, then timed; the memory is
-the peak resident set of that process, with all that Python and JAX take.
+the last batch, and compared in float64 after it: θ_α with the mixture and a with b, distance and
+coefficient, their means and deviations over samples and those of the whole matrix. The forward
+passes are the same compiled ones as ours, and so are the numbers that come out. Each way runs in a
+fresh process, once with one batch to compile, then timed; the memory is the peak resident set of
+that process, with all that Python and JAX take.
 
 With `--whole` a run is a process: what the user of such a script waits for, eleven times, start and
 compilation and all.
@@ -42,6 +44,11 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], int]] = {
     "vgg16": ("vgg", {"norm": "batch"}, (32, 32, 3), 50),
 }
 SITES = ("linear", "relu")
+ON_THE_LINE = (
+    *("distance", "distance_std", "coefficient", "coefficient_std"),
+    *("pooled_distance", "pooled_coefficient"),
+)
+OF_THE_ENDS = ("baseline", "baseline_std", "pooled_baseline")
 
 
 class Made:
@@ -56,8 +63,23 @@ class Made:
             yield random.random((n, *self.shape), np.float32), random.integers(0, 10, n, np.int32)
 
 
+def compared(u: np.ndarray, v: np.ndarray) -> dict[str, float]:
+    """Distance and coefficient of two layers' features, per sample and of the whole matrix."""
+    u, v = (features.astype(np.float64).reshape(len(features), -1) for features in (u, v))
+    inner, uu, vv = (np.einsum("nd,nd->n", p, q) for p, q in ((u, v), (u, u), (v, v)))
+    distance, coefficient = 1 - inner / np.sqrt(uu * vv), inner / vv
+    return {
+        "distance": distance.mean(),
+        "distance_std": distance.std(ddof=1),
+        "coefficient": coefficient.mean(),
+        "coefficient_std": coefficient.std(ddof=1),
+        "pooled_distance": 1 - inner.sum() / np.sqrt(uu.sum() * vv.sum()),
+        "pooled_coefficient": inner.sum() / vv.sum(),
+    }
+
+
 def stored(apply: Any, a: Any, b: Any, batches: Made, alphas: tuple[float, ...]) -> np.ndarray:
-    """1 - cosine [alphas, layers], from features that are all kept."""
+    """What LLFC is reported by [alphas, layers, numbers], from features that are all kept."""
     graph = trace(apply, a, next(iter(batches))[0])
     sites = graph.select(SITES)
 
@@ -75,16 +97,25 @@ def stored(apply: Any, a: Any, b: Any, batches: Made, alphas: tuple[float, ...])
         of_a, of_b, middle = kept(a), kept(b), kept(interpolate(a, b, alpha))
         row = []
         for p, q, f in zip(of_a, of_b, middle, strict=True):
-            u = f.astype(np.float64)
-            v = alpha * p.astype(np.float64) + (1 - alpha) * q.astype(np.float64)
-            lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
-            row.append(1 - np.mean(np.einsum("nd,nd->n", u, v) / lengths))
+            line, ends = compared(f, alpha * p + (1 - alpha) * q), compared(p, q)
+            row.append(
+                [line[name] for name in ON_THE_LINE]
+                + [ends[name.replace("baseline", "distance")] for name in OF_THE_ENDS]
+            )
         found.append(row)
     return np.array(found)
 
 
+def streamed(apply: Any, a: Any, b: Any, batches: Made, alphas: tuple[float, ...]) -> np.ndarray:
+    """The same numbers, as the library measures them."""
+    found = llfc(apply, a, b, batches, alphas=alphas)
+    line = [getattr(found, name) for name in ON_THE_LINE]
+    ends = [np.repeat(getattr(found, name)[:, None], len(alphas), 1) for name in OF_THE_ENDS]
+    return np.stack([*line, *ends], axis=-1).swapaxes(0, 1)
+
+
 def alone(case: str, way: str, samples: int, alphas: tuple[float, ...] | None) -> dict[str, Any]:
-    """What this process measures: seconds, peak MiB, and the distances themselves.
+    """What this process measures: seconds, peak MiB, and the numbers themselves.
 
     Of all alphas, after a batch to compile; of the alphas given, at once.
     """
@@ -95,9 +126,7 @@ def alone(case: str, way: str, samples: int, alphas: tuple[float, ...] | None) -
 
     def measure(count: int, alphas: tuple[float, ...]) -> np.ndarray:
         batches = Made(shape, count, batch)
-        if way == "ours":
-            return np.asarray(llfc(module.apply, a, b, batches, alphas=alphas).distance).T
-        return stored(module.apply, a, b, batches, alphas)
+        return (streamed if way == "ours" else stored)(module.apply, a, b, batches, alphas)
 
     def peak() -> float:
         unit = 2**20 if sys.platform == "darwin" else 2**10

@@ -11,7 +11,8 @@ the last batch, and compared in float64 after it: θ_α with the mixture and a w
 coefficient, their means and deviations over samples and those of the whole matrix. The forward
 passes are the same compiled ones as ours, and so are the numbers that come out. Each way runs in a
 fresh process, once with one batch to compile, then timed; the memory is the peak resident set of
-that process, with all that Python and JAX take.
+that process, with all that Python and JAX take, and then what it is above a process that does
+nothing but run the network over the same batches.
 
 With `--whole` a run is a process: what the user of such a script waits for, eleven times, start and
 compilation and all.
@@ -114,6 +115,15 @@ def streamed(apply: Any, a: Any, b: Any, batches: Made, alphas: tuple[float, ...
     return np.stack([*line, *ends], axis=-1).swapaxes(0, 1)
 
 
+def plain(apply: Any, a: Any, b: Any, batches: Made, alphas: tuple[float, ...]) -> np.ndarray:
+    """Nothing but the network's outputs."""
+    run = jax.jit(apply)
+    return np.concatenate([np.asarray(run(a, x)) for x, _ in batches])
+
+
+WAYS = {"ours": streamed, "stored": stored, "plain": plain}
+
+
 def alone(case: str, way: str, samples: int, alphas: tuple[float, ...] | None) -> dict[str, Any]:
     """What this process measures: seconds, peak MiB, and the numbers themselves.
 
@@ -126,7 +136,7 @@ def alone(case: str, way: str, samples: int, alphas: tuple[float, ...] | None) -
 
     def measure(count: int, alphas: tuple[float, ...]) -> np.ndarray:
         batches = Made(shape, count, batch)
-        return (streamed if way == "ours" else stored)(module.apply, a, b, batches, alphas)
+        return WAYS[way](module.apply, a, b, batches, alphas)
 
     def peak() -> float:
         unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -167,7 +177,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--ours-too", type=int, help="ours alone, on so many")
     parser.add_argument("--whole", action="store_true", help="whole processes, start and all")
-    parser.add_argument("--way", choices=("ours", "stored"), help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--alphas", type=float, nargs="+", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way:
@@ -180,6 +190,7 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {len(ALPHAS)} alphas")
     runs = {way: fresh(asked.case, way, asked.samples) for way in ("ours", "stored")}
     least = fresh(asked.case, "ours", CASES[asked.case][3])["peak"]
+    bare = fresh(asked.case, "plain", asked.samples)["peak"]
     for way, run in runs.items():
         print(f"{asked.case}, {asked.samples:,} samples, {way:<7}{run['seconds']:8.2f} s"
               f"{run['peak']:8.0f} MiB")  # fmt: skip
@@ -187,6 +198,8 @@ def main() -> None:
     off = np.abs(np.array(ours["found"]) - np.array(theirs["found"])).max()
     print(f"stored / ours: time {theirs['seconds'] / ours['seconds']:.1f}, "
           f"memory {theirs['peak'] / ours['peak']:.1f}; largest difference {off:.1e}")  # fmt: skip
+    print(f"memory above the {bare:.0f} MiB of the network alone: "
+          f"{(theirs['peak'] - bare) / (ours['peak'] - bare):.1f}")  # fmt: skip
     print(f"ours on a single batch: {least:.0f} MiB")
     if asked.ours_too:
         more = fresh(asked.case, "ours", asked.ours_too)

@@ -70,6 +70,10 @@ class PermutationSpec:
         """Parent of each nested group."""
         return {group.name: group.parent for group in self.groups if group.parent}
 
+    @property
+    def _nested(self) -> algebra.Parents:
+        return tuple(self.parents.items())
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a group's index array: [size], or [parent size, size]."""
         group = self.group[name]
@@ -86,7 +90,7 @@ class PermutationSpec:
 
     def random(self, key: jax.Array) -> dict[str, jax.Array]:
         """A permutation drawn uniformly; group `i` uses `fold_in(key, i)`."""
-        return algebra.draw(self, key)
+        return algebra.draw(tuple((g.name, self.shape(g.name)) for g in self.groups), key)
 
     def apply(self, permutation: Permutation, variables: Any) -> Any:
         """The permuted network π(θ): the same function, its units in other places.
@@ -101,21 +105,22 @@ class PermutationSpec:
         leaves, structure = jax.tree.flatten(variables)
         places = [i for i, (_, axes) in enumerate(self.leaves) if any(_carried(axes))]
         # Only what moves goes through the compiled function: the rest is handed on, not copied.
-        moved = algebra.move(self, dict(permutation), {i: leaves[i] for i in places})
-        for i in places:
-            leaves[i] = moved[i]
+        axes = tuple(self.leaves[i][1] for i in places)
+        moved = algebra.move(self._nested, axes, dict(permutation), [leaves[i] for i in places])
+        for i, leaf in zip(places, moved, strict=True):
+            leaves[i] = leaf
         return jax.tree.unflatten(structure, leaves)
 
     def invert(self, permutation: Permutation) -> dict[str, jax.Array]:
         """The permutation that undoes this one: `apply(invert(p), apply(p, θ)) = θ`."""
         self.validate(permutation)
-        return algebra.invert(self, dict(permutation))
+        return algebra.invert(self._nested, dict(permutation))
 
     def compose(self, second: Permutation, first: Permutation) -> dict[str, jax.Array]:
         """`apply(compose(second, first), θ) = apply(second, apply(first, θ))`."""
         self.validate(second)
         self.validate(first)
-        return algebra.compose(self, dict(second), dict(first))
+        return algebra.compose(self._nested, dict(second), dict(first))
 
     # -- checks ----------------------------------------------------------------------------------
 

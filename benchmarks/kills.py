@@ -6,7 +6,7 @@
 What stands behind `--` are flags of `llfc_jax.main`. The job runs once undisturbed. Then it is
 started and killed (SIGKILL) after a time drawn uniformly from the length of that run, into one
 directory until it gets through; the directory must then hold the same files with the same bytes
-(but for the time of writing, and checkpoints' arrays in place of their files, which Orbax stamps),
+(but for the time of writing and the seal over it, and checkpoints' arrays in place of their files, which Orbax stamps),
 and the next directory begins. Exit status 1 if anything differs or a restart fails.
 """
 
@@ -31,7 +31,8 @@ SMALL = (
     "--config.network.widths=(16,)", "--config.measures=('lmc','llfc','spectrum')",
     "--config.align=('none','weight')",
 )  # fmt: skip
-STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+# The time of writing, and at a file's end the seal that covers it.
+STAMP = re.compile(rb'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00|"sha256":\s*"[0-9a-f]{64}"\s*}\s*\Z')
 
 
 def contents(workdir: Path) -> dict[str, object]:

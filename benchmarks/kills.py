@@ -6,8 +6,9 @@
 What stands behind `--` are flags of `llfc_jax.main`. The job runs once undisturbed. Then it is
 started and killed (SIGKILL) after a time drawn uniformly from the length of that run, into one
 directory until it gets through; the directory must then hold the same files with the same bytes
-(but for the time of writing and the seal over it, and checkpoints' arrays in place of their files, which Orbax stamps),
-and the next directory begins. Exit status 1 if anything differs or a restart fails.
+(but for the time of writing and the seal over it, and checkpoints' arrays in place of their files,
+which Orbax stamps), and the next directory begins. Exit status 1 if anything differs or a restart
+fails.
 """
 
 import argparse

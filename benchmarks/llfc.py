@@ -14,15 +14,15 @@ Network: MLP 784-512-512-512-10. Measured: `llfc` at 11 alphas and all 7 sites, 
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import storing
 
 from llfc_jax import networks
 from llfc_jax.measures import ALPHAS, llfc
@@ -31,16 +31,9 @@ SAMPLES, FEW, BATCH, ROUNDS = 10_000, 2_000, 500, 5
 NETWORK = networks.build("mlp", 10, widths=(512, 512, 512))
 
 
-class Made:
-    """Random images and labels, made anew at every pass and always the same."""
-
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, self.samples, BATCH):
-            random, n = np.random.default_rng(start), min(BATCH, self.samples - start)
-            yield random.random((n, 784), np.float32), random.integers(0, 10, n, np.int32)
+def made(samples: int) -> storing.Made:
+    """Random images and labels."""
+    return storing.Made((784,), samples, BATCH)
 
 
 def runs(batches: Any) -> dict[str, Callable[[], Any]]:
@@ -70,7 +63,7 @@ def seconds(compared: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, fl
     return best
 
 
-def peak(name: str, samples: int) -> float:
+def peak_of(name: str, samples: int) -> float:
     """Peak resident set in MiB of a fresh process that does one of the two."""
     command = [sys.executable, __file__, "--peak", name, "--samples", str(samples)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -78,25 +71,23 @@ def peak(name: str, samples: int) -> float:
 
 
 def main() -> None:
-    """Print the two tables, or be the fresh process that `peak` starts."""
+    """Print the two tables, or be the fresh process that `peak_of` starts."""
     parser = argparse.ArgumentParser(description="What measuring LLFC costs")
     parser.add_argument("--peak", choices=("llfc", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--samples", type=int, default=SAMPLES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.peak:
-        runs(Made(asked.samples))[asked.peak]()
-        unit = 2**20 if sys.platform == "darwin" else 2**10
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+        runs(made(asked.samples))[asked.peak]()
+        print(storing.peak())
         return
 
-    # First the memory: a process starts out with the peak of the one that it comes from.
-    few, many = peak("llfc", FEW), peak("llfc", SAMPLES)
-    plain = peak("plain", FEW)
+    few, many = peak_of("llfc", FEW), peak_of("llfc", SAMPLES)
+    plain = peak_of("plain", FEW)
     print(f"peak memory, {FEW:,} samples       {few:7.0f} MiB")
     print(f"peak memory, {SAMPLES:,} samples      {many:7.0f} MiB   {many / few:.3f} x the first")
     print(f"plain passes, {FEW:,} samples      {plain:7.0f} MiB   {plain / few:.3f} x the first")
 
-    best = seconds(runs(list(Made(SAMPLES))))
+    best = seconds(runs(list(made(SAMPLES))))
     passes = len(ALPHAS) + 2
     for i, kind in enumerate(("wall", "CPU")):
         ours, theirs = best["llfc"][i], best["plain"][i]

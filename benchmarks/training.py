@@ -13,7 +13,6 @@ best of each counts.
 import argparse
 import importlib
 import importlib.util
-import itertools
 import math
 import os
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from in_torch import torch_network
 
 from llfc_jax import networks
 from llfc_jax.data import Dataset, Split
@@ -67,7 +67,12 @@ def theirs(name: str, fields: dict[str, Any], dataset: Dataset, batch: int) -> f
     """Seconds per step of an epoch in PyTorch, after one to warm up."""
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(os.cpu_count() or 1)
-    module = torch_network(name, fields, dataset.shape)
+    module = torch_network(name, fields, dataset.shape, CLASSES)
+    x = jax.ShapeDtypeStruct((1, *dataset.shape), np.float32)
+    built = networks.build(name, CLASSES, **fields)
+    like = jax.eval_shape(built.init, jax.random.key(0), x)["params"]
+    wanted = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like))
+    assert sum(p.numel() for p in module.parameters()) == wanted, "not the same network"
     optimizer = torch.optim.SGD(module.parameters(), RATE, MOMENTUM)
     images = torch.from_numpy(dataset.train.images).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(dataset.train.labels).long()
@@ -82,61 +87,6 @@ def theirs(name: str, fields: dict[str, Any], dataset: Dataset, batch: int) -> f
             loss.backward()
             optimizer.step()
     return (time.perf_counter() - began) / steps
-
-
-def torch_network(name: str, fields: dict[str, Any], shape: tuple[int, ...]) -> Any:
-    """The same network in PyTorch; its parameters are counted and must be as many."""
-    torch: Any = importlib.import_module("torch")
-    nn: Any = importlib.import_module("torch.nn")
-
-    def convolution(m: int, n: int, stride: int = 1, bias: bool = False) -> Any:
-        return nn.Sequential(nn.Conv2d(m, n, 3, stride, 1, bias=bias), nn.BatchNorm2d(n))
-
-    class Block(nn.Module):
-        def __init__(self, m: int, n: int, stride: int) -> None:
-            super().__init__()
-            self.first, self.second = convolution(m, n, stride), convolution(n, n)
-            self.stride, self.more = stride, n - m
-
-        def forward(self, x: Any) -> Any:
-            y = self.second(torch.relu(self.first(x)))
-            if self.more:
-                x = x[:, :, :: self.stride, :: self.stride]
-                around = (0, 0, 0, 0, self.more // 2, self.more - self.more // 2)
-                x = nn.functional.pad(x, around)
-            return torch.relu(x + y)
-
-    parts: list[Any] = []
-    if name == "mlp":
-        widths = [math.prod(shape), 512, 512, 512]
-        parts.append(nn.Flatten())
-        for m, n in itertools.pairwise(widths):
-            parts += [nn.Linear(m, n), nn.ReLU()]
-        parts.append(nn.Linear(512, CLASSES))
-    elif name == "resnet_cifar":
-        parts += [convolution(shape[-1], 16), nn.ReLU()]
-        channels = [16, *(n for n in (16, 32, 64) for _ in range(3))]
-        for m, n in itertools.pairwise(channels):
-            parts.append(Block(m, n, 2 if n > m else 1))
-        parts += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES)]
-    else:
-        m = shape[-1]
-        for count, wide in zip((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), strict=True):
-            for _ in range(count):
-                n = round(wide * fields.get("width", 1.0))
-                parts += [convolution(m, n, bias=True), nn.ReLU()]
-                m = n
-            parts.append(nn.MaxPool2d(2))
-        hidden = round(4096 * fields.get("width", 1.0))
-        parts += [nn.Flatten(), nn.Linear(m, hidden), nn.ReLU(), nn.Linear(hidden, hidden)]
-        parts += [nn.ReLU(), nn.Linear(hidden, CLASSES)]
-    module = nn.Sequential(*parts)
-    x = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    built = networks.build(name, CLASSES, **fields)
-    like = jax.eval_shape(built.init, jax.random.key(0), x)["params"]
-    wanted = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like))
-    assert sum(p.numel() for p in module.parameters()) == wanted, "not the same network"
-    return module
 
 
 def fastest(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import GraphError, unknown
+from llfc_jax.graph.affine import affine
 from llfc_jax.graph.samples import find_sample_axes
 from llfc_jax.graph.sites import SHAPING, Site, find_sites
 from llfc_jax.graph.trace import (
@@ -64,6 +65,11 @@ class Graph:
             if any(not is_literal(a) and a in seen for a in eq.inputs):
                 seen.update(eq.outputs)
         return frozenset(seen)
+
+    @functools.cached_property
+    def affine(self) -> frozenset[int]:
+        """Numbers of the values that are the mixture of the ends' own between any two modes."""
+        return affine(self.program, self.parametric)
 
     def __getitem__(self, name: str) -> Site:
         """The site of this name.

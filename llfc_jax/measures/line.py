@@ -17,9 +17,11 @@ from llfc_jax import mesh as layout
 from llfc_jax.errors import GraphError, ModeError, unknown
 from llfc_jax.execution import How, over, plan
 from llfc_jax.graph import Apply, Graph, Values, trace
-from llfc_jax.graph.trace import abstract
+from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.calibrate import calibrate
+from llfc_jax.measures.similarity import wide
 from llfc_jax.measures.stream import Batches, Progress, check_labels, fold, padded
 from llfc_jax.modes import check_pair, interpolate
 
@@ -119,19 +121,36 @@ def compiled(kernel: Kernel, apply: Apply, how: How, static: tuple[tuple[str, An
     @jax.jit
     def run(a: Any, b: Any, points: Any, x: jax.Array, y: jax.Array, weight: jax.Array) -> Any:
         graph = trace(apply, a, x)
+        ends = graph.evaluate(a, x), graph.evaluate(b, x)
 
         def walk(fn: Callable[[jax.Array, Values], Any]) -> Any:
             def at(point: tuple[jax.Array, renorm.Correction]) -> Any:
                 alpha, correction = point
-                return fn(alpha, renorm.evaluate(graph, interpolate(a, b, alpha), x, correction))
+                theta = interpolate(a, b, alpha)
+                if correction == renorm.NOTHING:
+                    return fn(alpha, graph.evaluate(theta, x, mixed(*ends, alpha)))
+                return fn(alpha, renorm.evaluate(graph, theta, x, correction))
 
             return over(at, points, how)
 
-        ends = graph.evaluate(a, x), graph.evaluate(b, x)
         grid = functools.partial(over, xs=points[0], how=how)
         return kernel(Step(graph, *ends, x, y, weight, walk, grid), **dict(static))
 
     return run
+
+
+def mixed(a: Values, b: Values, alpha: jax.Array) -> dict[int, Visit]:
+    """The first layer's product at θ_α as the mixture of the ends', so that none is computed.
+
+    For an MLP that is nearly half of the work of every α.
+    """
+
+    def visit(number: int) -> Visit:
+        p, q = a.all[number], b.all[number]
+        return lambda _: {number: interpolate(wide(p), wide(q), alpha).astype(p.dtype)}
+
+    products = (eq.outputs[0] for eq in a.graph.program.equations if eq.name in LINEAR)
+    return {number: visit(number) for number in products if number in a.graph.affine}
 
 
 def check_alphas(alphas: Sequence[float], *, outside: bool = False) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from llfc_jax.graph import Graph, Site, Values, features, trace
+from llfc_jax.graph import Values, features, trace
 from llfc_jax.measures.line import ALPHAS, Step, by_layer, line, stack
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
@@ -115,7 +115,7 @@ def llfc(
     path = line(apply, a, b, batches, alphas=alphas, **options)
     graph = trace(apply, a, next(padded(batches))[0])
     names = tuple(site.name for site in graph.select(sites))
-    holds_always = np.array([_linear_in_parameters(graph, graph[name]) for name in names])
+    holds_always = np.array([graph[name].value in graph.affine for name in names])
     found = path.fold(_kernel, batches, options.get("progress"), "features", sites=names)
     n = found["samples"]
     distance, coefficient, distance_abs = found["line"]
@@ -146,13 +146,6 @@ def llfc(
         samples=int(n),
         renormalise=path.renormalise,
     )
-
-
-def _linear_in_parameters(graph: Graph, site: Site) -> bool:
-    """Whether a layer sees the bare input, so that its value is linear in the parameters."""
-    if site.kind != "linear" or site.data is None:
-        return False
-    return graph.program.equations[site.equation].inputs[site.data] not in graph.parametric
 
 
 def better_than_chance(accuracies: Sequence[float], classes: np.ndarray, n: float) -> bool:

@@ -84,7 +84,7 @@ def check(network: Network, pair: Modes, batches: Batches, questions: Questions)
     check_pair(pair.a, pair.b)
     x, y, _ = next(padded(batches))
     graph = trace(network.apply, pair.a, x)
-    check_logits(graph, y)
+    check_logits(graph, x, y)
     graph.select(questions.sites)
     renorm.check(graph, questions.renormalise)
 

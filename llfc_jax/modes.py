@@ -57,8 +57,14 @@ def check_pair(a: Any, b: Any) -> None:
                     f"mode {which} holds a {type(leaf).__name__} at {name} that is no array of "
                     "numbers; pass the network's variables alone"
                 )
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not _finite(leaf):
                 raise ModeError(f"mode {which} holds NaN or infinity at {name}: did it diverge?")
+
+
+def _finite(leaf: Any) -> bool:
+    """Whether all entries are; on a CPU NumPy looks at them where they lie and compiles nothing."""
+    elsewhere = isinstance(leaf, jax.Array) and any(d.platform != "cpu" for d in leaf.devices())
+    return bool((jnp if elsewhere else np).isfinite(leaf).all())
 
 
 def _numeric(leaf: Any) -> bool:

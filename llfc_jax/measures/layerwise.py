@@ -96,7 +96,7 @@ def layerwise_lmc(
     check_pair(a, b)
     x, y, _ = next(padded(batches))
     graph = trace(apply, a, x)
-    classes = check_logits(graph, y)
+    classes = check_logits(graph, x, y)
     paths = graph.program.paths
     chosen = groups if groups is not None else layer_paths(graph.program, graph.sites)
     masks = np.array([[_within(path, group) for path in paths] for group in chosen.values()])

@@ -22,7 +22,7 @@ from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.calibrate import calibrate
 from llfc_jax.measures.similarity import wide
-from llfc_jax.measures.stream import Batches, Progress, check_labels, fold, padded
+from llfc_jax.measures.stream import Batches, Progress, check_labels, fold, inspect, padded
 from llfc_jax.modes import check_pair, interpolate
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ def line(
     check_pair(a, b)
     x, y, _ = next(padded(batches))
     graph = trace(apply, a, x)
-    classes = check_logits(graph, y)
+    classes = check_logits(graph, x, y)
     how = choose(over, apply, a, x)
     a, b = layout.beside(x, (a, b))
     if renormalise == "none":
@@ -233,10 +233,11 @@ def choose(over: How | None, apply: Apply, variables: Any, x: Any) -> How:
     return over or plan(apply, abstract(variables), x).alphas
 
 
-def check_logits(graph: Graph, y: Any) -> int:
+def check_logits(graph: Graph, x: Any, y: Any) -> int:
     """See that the output is [n, classes] and the labels are among them; returns their number."""
     shape = graph.program.avals[graph.program.output].shape
     if len(shape) != 2 or shape[0] != len(y):
         raise GraphError(f"the network must return logits [n, classes], not shape {shape}")
-    check_labels(int(jnp.min(y)), int(jnp.max(y)), shape[1])
+    _, low, high = inspect(x, y)
+    check_labels(int(low), int(high), shape[1])
     return shape[1]

@@ -200,7 +200,7 @@ def fold(
         merged = part if merged is None else jax.tree.map(_merge, merged, part, is_leaf=_mergeable)
 
     for i, (x, y, weight) in enumerate(padded(batches)):
-        pending.append((*_inspect(x, y), kernel(x, y, weight)))
+        pending.append((*inspect(x, y), kernel(x, y, weight)))
         if len(pending) > AHEAD:
             take()
         if progress:
@@ -221,7 +221,7 @@ def check_labels(low: int, high: int, classes: int) -> None:
 
 
 @jax.jit
-def _inspect(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def inspect(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Whether x is finite, and the smallest and the largest label."""
     floating = jnp.issubdtype(x.dtype, jnp.inexact)
     return jnp.isfinite(x).all() if floating else jnp.array(True), y.min(), y.max()

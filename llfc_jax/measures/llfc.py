@@ -41,7 +41,7 @@ class LLFC(Result):
         pooled_baseline: baseline of the same [layers].
         left_out: samples without a cosine, one of their vectors being zero [layers, alphas].
         telling: False where LLFC says nothing: an end is at chance, the baseline is below 1e-4,
-            or the layer is linear in the parameters, as the first one is, so that it holds for
+            or the layer is affine in the parameters, as the first one is, so that it holds for
             any two networks [layers].
         accuracy_a: accuracy of the end a [].
         accuracy_b: accuracy of the end b [].

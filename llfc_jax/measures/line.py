@@ -54,6 +54,13 @@ class Line:
     corrections: renorm.Correction | None = None
     renormalise: str = "none"
 
+    @property
+    def ends(self) -> tuple[bool, bool]:
+        """Whether the first point is b itself and the last one a, with others between them."""
+        if self.corrections is not None or len(self.alphas) < 3:
+            return False, False
+        return self.alphas[0] == 0, self.alphas[-1] == 1
+
     def fold(
         self,
         kernel: "Kernel",
@@ -63,7 +70,7 @@ class Line:
         **static: Any,
     ) -> Any:
         """Run a measure's kernel on every batch; see `Kernel` and `stream.fold`."""
-        run = compiled(kernel, self.apply, self.how, tuple(sorted(static.items())))
+        run = compiled(kernel, self.apply, self.how, self.ends, tuple(sorted(static.items())))
         alphas = np.asarray(self.alphas, jnp.result_type(float))
         corrections = self.corrections or renorm.NOTHING
         return fold(
@@ -86,7 +93,9 @@ class Step:
         x: the inputs [n, ...].
         y: labels [n].
         weight: 1 for a sample, 0 for padding [n].
-        walk: maps `fn(alpha, values of θ_alpha)` over the line, results stacked along α.
+        walk: maps `fn(alpha, values of θ_alpha)` over the line, results stacked along α; where a
+            kernel knows what `fn` gives at α = 0 and α = 1 it hands the two over, and the network
+            does not run there again.
         grid: maps `fn(alpha)` over the line without running the network there.
     """
 
@@ -96,7 +105,7 @@ class Step:
     x: jax.Array
     y: jax.Array
     weight: jax.Array
-    walk: Callable[[Callable[[jax.Array, Values], Any]], Any]
+    walk: Callable[..., Any]
     grid: Callable[[Callable[[jax.Array], Any]], Any]
 
 
@@ -115,7 +124,13 @@ def by_layer(stacked: Any) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(kernel: Kernel, apply: Apply, how: How, static: tuple[tuple[str, Any], ...]) -> Any:
+def compiled(
+    kernel: Kernel,
+    apply: Apply,
+    how: How,
+    on_ends: tuple[bool, bool],
+    static: tuple[tuple[str, Any], ...],
+) -> Any:
     """The jitted kernel; one compilation serves every pair of the same network."""
 
     @jax.jit
@@ -123,7 +138,9 @@ def compiled(kernel: Kernel, apply: Apply, how: How, static: tuple[tuple[str, An
         graph = trace(apply, a, x)
         ends = graph.evaluate(a, x), graph.evaluate(b, x)
 
-        def walk(fn: Callable[[jax.Array, Values], Any]) -> Any:
+        def walk(
+            fn: Callable[[jax.Array, Values], Any], known: tuple[Any, Any] | None = None
+        ) -> Any:
             def at(point: tuple[jax.Array, renorm.Correction]) -> Any:
                 alpha, correction = point
                 theta = interpolate(a, b, alpha)
@@ -131,12 +148,23 @@ def compiled(kernel: Kernel, apply: Apply, how: How, static: tuple[tuple[str, An
                     return fn(alpha, graph.evaluate(theta, x, mixed(*ends, alpha)))
                 return fn(alpha, renorm.evaluate(graph, theta, x, correction))
 
-            return over(at, points, how)
+            if known is None or not any(on_ends):
+                return over(at, points, how)
+            first, last = ([end] * on for end, on in zip(known, on_ends, strict=True))
+            between = slice(len(first), len(points[0]) - len(last))
+            rest = over(at, jax.tree.map(lambda leaf: leaf[between], points), how)
+            parts = [*map(_alone, first), rest, *map(_alone, last)]
+            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
         grid = functools.partial(over, xs=points[0], how=how)
         return kernel(Step(graph, *ends, x, y, weight, walk, grid), **dict(static))
 
     return run
+
+
+def _alone(tree: Any) -> Any:
+    """What belongs to one point, as the stack of that point alone."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 def mixed(a: Values, b: Values, alpha: jax.Array) -> dict[int, Visit]:

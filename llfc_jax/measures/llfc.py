@@ -93,8 +93,8 @@ def llfc(
 
         cos_α(x) = <f_l(θ_α; x), m> / (|f_l(θ_α; x)| |m|),   c_α(x) = <f_l(θ_α; x), m> / <m, m>.
 
-    `a` and `b` run once a batch, every θ_α once after them; features never leave the device, and
-    memory does not grow with the number of samples.
+    `a` and `b` run once a batch, every θ_α between them once after them; features never leave the
+    device, and memory does not grow with the number of samples.
 
     Args:
         apply: `apply(variables, x) -> logits [n, classes]`.
@@ -162,20 +162,26 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
     scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
     w = step.weight
 
-    def against(squares: Sequence[Sums]) -> Any:
-        of_layers = stack(squares)  # all layers at once: many small operations become few
-        rows = from_sums(of_layers)
+    def against(squares: Sums) -> Any:
+        rows = from_sums(squares)
         many = (rows.distance, rows.coefficient, absolute(rows.distance))
-        return tuple(moments(x, w[None]) for x in many), pool(of_layers, w[None])
+        weight = w.reshape(*(1,) * (squares.uu.ndim - 1), -1)
+        return tuple(moments(x, weight) for x in many), pool(squares, weight)
 
     def at(alpha: jax.Array, values: Values) -> Any:
-        return against([
+        return against(stack([  # all layers at once: many small operations become few
             sums(features(values, site), alpha * p + (1 - alpha) * q, scale)
             for site, p, q, scale in zip(chosen, of_a, of_b, scales, strict=True)
-        ])  # fmt: skip
+        ]))  # fmt: skip
 
-    on_line, pooled_line = step.walk(at)
-    ends, pooled_ends = against([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
+    def itself(square: jax.Array) -> Sums:
+        """An end against the mixture that is that end."""
+        return Sums(square, square, square, jax.numpy.zeros_like(square), both.scale)
+
+    both = stack([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
+    of_ends = against(stack([both, itself(both.vv), itself(both.uu)]))
+    (ends, pooled_ends), *known = (jax.tree.map(lambda x, i=i: x[i], of_ends) for i in range(3))
+    on_line, pooled_line = step.walk(at, known)
     logits = step.a.output, step.b.output
     return {
         "line": on_line,

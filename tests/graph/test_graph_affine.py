@@ -139,11 +139,10 @@ def test_no_alpha_computes_the_first_product():
 
     batch_of = x, jnp.zeros(32, int), jnp.ones(32)
     points = jnp.linspace(0, 1, 11), renormalise.NOTHING
-    flops = [
-        compiled(outputs, apply, "unroll", ()).lower(a, b, points, *batch_of).compile()
-        .cost_analysis()["flops"]
-        for apply in (module.apply, hidden)
-    ]  # fmt: skip
+    runs = (
+        compiled(outputs, apply, "unroll", (False, False), ()) for apply in (module.apply, hidden)
+    )
+    flops = [run.lower(a, b, points, *batch_of).compile().cost_analysis()["flops"] for run in runs]
     product = 2 * 32 * 784 * 16
     # Eleven times, and now once for each of the ends (and no first kernel is interpolated).
     assert 8.5 * product < flops[1] - flops[0] < 10.5 * product

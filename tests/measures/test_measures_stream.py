@@ -66,6 +66,22 @@ def test_every_way_to_loop_over_alpha_gives_the_same(name: str):
         same(one, other)
 
 
+def test_the_ends_are_known_without_running_them_again():
+    """Where they are not the line's first and last points they are run as all the others are."""
+    x = X.copy()
+    x[:4] = 0  # no features after the first ReLU
+    ends = [[(w[0][0], -np.abs(w[0][1]) - 0.01), *w[1:]] for w in (A, B)]
+    known = measures.llfc(APPLY, *ends, oracle.split((x, Y)), alphas=(0, 0.5, 1))
+    run = measures.llfc(
+        APPLY, *ends, oracle.split((x, Y)), alphas=(-0.1, 0, 0.5, 1, 1.1), outside=True
+    )
+    assert known.left_out[:, ::2].any()
+    for field in dataclasses.fields(known):
+        if "alphas" in field.metadata.get("axes", ()):
+            p, q = (np.asarray(getattr(of, field.name)) for of in (known, run))
+            np.testing.assert_allclose(p, q[:, 1:4], rtol=2e-5, atol=1e-6, err_msg=field.name)
+
+
 class Counting:
     """Batches that can be read again and again, made on the fly."""
 

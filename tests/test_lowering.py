@@ -34,7 +34,7 @@ def convolutions(function: Callable[..., Any], *args: Any) -> int:
     return str(jax.make_jaxpr(function)(*args)).count("conv_general_dilated[")
 
 
-@examples(25)
+@examples(40)
 @given(
     layout=st.sampled_from(LAYOUTS),
     space=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -57,7 +57,15 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, stride, pad, dimension_numbers=layout)
 
-    out, pull = jax.vjp(plain, x, kernel)
+    def padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The same, padded and cropped before: XLA:CPU's own cropping may give any gradient."""
+        around = {"H": pad[0], "W": pad[1]}
+        x = lax.pad(x, jnp.float32(0), [(*around.get(letter, (0, 0)), 0) for letter in layout[0]])
+        return lax.conv_general_dilated(x, kernel, stride, "VALID", dimension_numbers=layout)
+
+    if convolutions(adapted(plain), x, kernel):
+        return  # XLA's own
+    out, pull = jax.vjp(padded, x, kernel)
     (weights,) = arrays(out.shape)
     chex.assert_trees_all_close(adapted(plain)(x, kernel), out, atol=1e-4)
     if out.size:

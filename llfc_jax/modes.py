@@ -63,8 +63,10 @@ def check_pair(a: Any, b: Any) -> None:
 
 def _finite(leaf: Any) -> bool:
     """Whether all entries are; on a CPU NumPy looks at them where they lie and compiles nothing."""
-    elsewhere = isinstance(leaf, jax.Array) and any(d.platform != "cpu" for d in leaf.devices())
-    return bool((jnp if elsewhere else np).isfinite(leaf).all())
+    here = not isinstance(leaf, jax.Array) or (
+        leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
+    )
+    return bool((np if here else jnp).isfinite(leaf).all())
 
 
 def _numeric(leaf: Any) -> bool:

@@ -34,7 +34,7 @@ def convolutions(function: Callable[..., Any], *args: Any) -> int:
     return str(jax.make_jaxpr(function)(*args)).count("conv_general_dilated[")
 
 
-@examples(40)
+@examples(25)
 @given(
     layout=st.sampled_from(LAYOUTS),
     space=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.matching import assign, assign_again
+from llfc_jax.matching import assign, assign_warm
 
 SOLVERS = ("scipy", "hungarian", "auction")
 
@@ -58,7 +58,7 @@ def main() -> None:
             cells = []
             for solver in arguments.solvers:
                 fresh = jax.jit(lambda s, solver=solver: assign(s, solver))
-                again = jax.jit(lambda s, p, solver=solver: assign_again(s, p, solver))
+                again = jax.jit(lambda s, p, solver=solver: assign_warm(s, p, solver))
                 _, prices = again(matrix, jnp.zeros(matrix.shape[:-1]))
                 one = least(lambda f=fresh, s=matrix: f(s), arguments.repeat)
                 two = least(lambda f=again, s=near, p=prices: f(s, p), arguments.repeat)

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from training import CASES, CLASSES
 
-from llfc_jax import lowering, networks
+from llfc_jax import networks
+from llfc_jax.graph.convolutions import adapted
 
 WAYS = ("forward", "input", "kernel")
 ROUNDS = 25
@@ -66,7 +67,7 @@ def ours(one: Convolution) -> dict[str, Callable[[], Any]]:
             x, kernel, (one.stride,) * 2, one.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    run = lowering.adapted(run)
+    run = adapted(run)
     x, kernel = map(jnp.asarray, arrays(one))
     forward = jax.jit(run)
     out = forward(x, kernel)

@@ -1,4 +1,4 @@
-"""Prints the ratios behind the choices of `llfc_jax.execution` and `lowering`, on this machine.
+"""Prints the ratios behind `parallel.loops` and `graph.convolutions` on this machine.
 
 python benchmarks/execution_cliffs.py        (about a minute on 2 cores)
 
@@ -17,8 +17,8 @@ from jax import lax
 
 from llfc_jax import networks
 from llfc_jax.data import Dataset, Split
-from llfc_jax.execution import Plan, over, plan
-from llfc_jax.lowering import adapted
+from llfc_jax.graph.convolutions import adapted
+from llfc_jax.parallel.loops import Plan, over, plan
 from llfc_jax.training import Recipe, create
 from llfc_jax.training.loop import Pace, epoch, place
 from llfc_jax.training.state import stack

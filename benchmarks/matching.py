@@ -24,7 +24,8 @@ import optax
 from scipy.optimize import linear_sum_assignment
 
 from llfc_jax import data, networks
-from llfc_jax.matching import PermutationSpec, permutation_spec, weight_matching
+from llfc_jax.matching import weight_matching
+from llfc_jax.symmetry import PermutationSpec, permutation_spec
 
 CASES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "mlp": ({"name": "mlp"}, (64,)),

@@ -24,10 +24,11 @@ import numpy as np
 import optax
 
 from llfc_jax import data, networks
-from llfc_jax.matching import align, permutation_spec
-from llfc_jax.modes import interpolate
+from llfc_jax.matching import align
+from llfc_jax.pair import interpolate
 from llfc_jax.report import figures
 from llfc_jax.results import Chart
+from llfc_jax.symmetry import permutation_spec
 
 # Row -> (method, options).
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {

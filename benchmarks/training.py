@@ -26,7 +26,7 @@ from in_torch import torch_network
 from llfc_jax import networks
 from llfc_jax.data import Dataset, Split
 from llfc_jax.training import Recipe
-from llfc_jax.training.lockstep import Run, train
+from llfc_jax.training.trainer import Run, train
 
 # Name -> (network, its fields, image shape, batch size, steps that are timed, replicas).
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], int, int, int]] = {

@@ -8,7 +8,7 @@ Shows: from an early k on no barrier, and features that add up at every layer.
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 
 
 def get_config(scale: str = "full") -> Any:

@@ -8,7 +8,7 @@ Shows: a high barrier and no linear features before; both nearly gone after matc
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 from llfc_jax.matching import METHODS
 
 

@@ -10,7 +10,7 @@ up.
 
 from ml_collections import ConfigDict
 
-from llfc_jax.config import base
+from llfc_jax.experiments.config import base
 
 
 def get_config() -> ConfigDict:

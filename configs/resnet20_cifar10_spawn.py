@@ -11,7 +11,7 @@ BatchNorm's statistics are interpolated with the weights, as in the paper;
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 
 
 def get_config(scale: str = "full") -> Any:

@@ -2,7 +2,7 @@
 
 Reproduces: LMC and LLFC of spawned ResNet-50s with bottleneck blocks, on 200 classes.
 Costs: full: a day on one large GPU; the data set is prepared once from its archive by `python -m
-llfc_jax.data.prepare tiny_imagenet --archives DIR`. small (a quarter of the width, 6,000 of
+llfc_jax.data.tfds.prepare tiny_imagenet --archives DIR`. small (a quarter of the width, 6,000 of
 Fashion-MNIST as 16 x 16 x 3, 8 epochs, k = 2 and 4): 20 CPU minutes a seed for LMC, LLFC and
 commutativity. tiny (ResNet-18): half a minute.
 Shows: with k large enough no barrier, and features that add up at every layer; small: at k = 4 with
@@ -11,7 +11,7 @@ every seed, at k = 2 not with each.
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 
 
 def get_config(scale: str = "full") -> Any:

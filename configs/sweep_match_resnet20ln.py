@@ -11,7 +11,7 @@ weight matching 35 and 17.
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 
 SEEDS = (0, 1, 2)
 P3 = recipes.LAYER_NORM_RESNETS

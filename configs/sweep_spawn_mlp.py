@@ -9,7 +9,7 @@ Shows: an MLP has hardly a barrier even at k = 0; the features come closer to th
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 
 
 def get_config(scale: str = "full") -> Any:

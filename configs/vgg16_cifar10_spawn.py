@@ -9,7 +9,7 @@ Without normalisation: `vgg16plain_cifar10_spawn.py`.
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 
 
 def get_config(scale: str = "full") -> Any:

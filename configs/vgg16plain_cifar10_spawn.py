@@ -11,7 +11,7 @@ the dropout. Where an end is at chance all the same, the report says that LLFC m
 
 from typing import Any
 
-from llfc_jax import recipes
+from llfc_jax.experiments import paper as recipes
 
 
 def get_config(scale: str = "full") -> Any:

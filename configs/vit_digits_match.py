@@ -8,7 +8,7 @@ not, and permutations mend little of it: activation matching a part, weight matc
 
 from ml_collections import ConfigDict
 
-from llfc_jax.config import base
+from llfc_jax.experiments.config import base
 
 
 def get_config() -> ConfigDict:

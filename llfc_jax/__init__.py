@@ -10,15 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llfc_jax.findings import Study
-    from llfc_jax.network import Network
-    from llfc_jax.studies import study
+    from llfc_jax.experiments.study import study
+    from llfc_jax.experiments.study_result import Study
+    from llfc_jax.frameworks import Network
 
 __version__ = "0.1.0"
 __all__ = ["Network", "Study", "study"]
 
 # Imported where they are first used, so that a room alone stays as light as it is.
-_LAZY = {"Network": "network", "Study": "findings", "study": "studies"}
+_LAZY = {
+    "Network": "frameworks",
+    "Study": "experiments.study_result",
+    "compare": "experiments.compare",
+    "study": "experiments.study",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -123,8 +123,9 @@ def _run(console: Console, paths: Sequence[str]) -> None:
         raise ConfigError("--rerun takes its config from the record; leave out --config")
     given: Any = None if RERUN.value else _given()
     # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
-    from llfc_jax import config as configs
-    from llfc_jax import hosts, record
+    from llfc_jax.experiments import config as configs
+    from llfc_jax.experiments import rerun as record
+    from llfc_jax.parallel import multihost
 
     before = record.read(RERUN.value) if RERUN.value else None
     config = before.config if before else configs.check(given)
@@ -132,28 +133,30 @@ def _run(console: Console, paths: Sequence[str]) -> None:
         _plan(config)
         return
     if not _alone():
-        hosts.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    with hosts.watched():
+        multihost.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    with multihost.watched():
         _work(config, before, console)
 
 
 def _work(config: Any, before: Any, console: Console) -> None:
     """Run a checked config, or the one of the record `before`."""
-    from llfc_jax import experiment, hosts, sweep
+    from llfc_jax.experiments import run as experiment
+    from llfc_jax.experiments import sweep
+    from llfc_jax.experiments.workdir import claim
+    from llfc_jax.io import to_json
+    from llfc_jax.parallel import multihost
     from llfc_jax.progress import Reporter
     from llfc_jax.report import table
-    from llfc_jax.results import to_json
-    from llfc_jax.workdir import claim
 
     workdir = Path(WORKDIR.value or (before.again if before else Path("out") / _name()))
     if before:
         before.prepare(workdir)
-    out = Console(quiet=JSON.value or not hosts.leads())
-    with Reporter(console, quiet=QUIET.value or not hosts.leads()) as reporter:
+    out = Console(quiet=JSON.value or not multihost.is_primary())
+    with Reporter(console, quiet=QUIET.value or not multihost.is_primary()) as reporter:
         if config.sweep:
             means, missing = sweep.run(config, workdir, reporter, SHARD.value)
             found: Any = {"summary": means, "not done": missing}
-            if not JSON.value and hosts.leads():
+            if not JSON.value and multihost.is_primary():
                 table.show(means, sweep.columns(means), console=out)
             if missing:
                 reporter.say(f"not done yet: {len(missing)} runs, {missing[0]} the first")
@@ -166,9 +169,9 @@ def _work(config: Any, before: Any, console: Console) -> None:
                 table.show(outcome.summary, shown, console=out)
             out.print(str(outcome), highlight=False, markup=False, soft_wrap=True)
     out.print(f"report: {workdir.resolve() / 'report.html'}", highlight=False, soft_wrap=True)
-    if JSON.value and hosts.leads():
+    if JSON.value and multihost.is_primary():
         print(to_json(found | {"report": str(workdir.resolve() / "report.html")}))
-    if before and hosts.leads():
+    if before and multihost.is_primary():
         _differ(before, workdir)
 
 
@@ -181,8 +184,8 @@ def _differ(before: Any, workdir: Path) -> None:
 
 
 def _compare(paths: Sequence[str]) -> None:
-    from llfc_jax import comparing
-    from llfc_jax.results import to_json
+    from llfc_jax.experiments import compare as comparing
+    from llfc_jax.io import to_json
 
     page = (Path(WORKDIR.value or "out") / comparing.PAGE).resolve()
     rows = comparing.compare(paths, page)
@@ -190,16 +193,16 @@ def _compare(paths: Sequence[str]) -> None:
 
 
 def _list() -> None:
-    from llfc_jax import outline
-    from llfc_jax.results import to_json
+    from llfc_jax.experiments import dry_run as outline
+    from llfc_jax.io import to_json
 
     found = outline.choices()
     print(to_json(found) if JSON.value else outline.lines(found))
 
 
 def _plan(config: Any) -> None:
-    from llfc_jax import outline
-    from llfc_jax.results import to_json
+    from llfc_jax.experiments import dry_run as outline
+    from llfc_jax.io import to_json
 
     found = outline.plan(config)
     print(to_json(found) if JSON.value else outline.lines(found))
@@ -213,9 +216,9 @@ def _alone() -> bool:
 def _stop(line: str, code: int) -> NoReturn:
     print(" ".join(line.split()), file=sys.stderr)
     if not _alone():
-        from llfc_jax import hosts
+        from llfc_jax.parallel import multihost
 
-        hosts.leave(code)
+        multihost.leave(code)
     sys.exit(code)
 
 

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import llfc_jax
-from llfc_jax import data, matching, networks, training
+from llfc_jax import data, networks, symmetry, training
 from llfc_jax.graph import trace
 
 TINY = os.environ.get("LLFC_TINY") == "1"  # so that tests of this notebook are quick
@@ -57,14 +57,14 @@ pair = training.train_pairs(network, digits, recipe, ("independent",), seed=0)["
 
 # %%
 x, _ = next(iter(data.Batches(digits.test, digits, 100)))
-spec = matching.permutation_spec(network.apply, pair.a, x)
+spec = symmetry.permutation_spec(network.apply, pair.a, x)
 print(spec.explain())
 
 # %% [markdown]
 # It is proved on numbers: random permutations leave the logits as they were.
 
 # %%
-print(matching.check(spec, network.apply, pair.a, x))
+print(symmetry.check(spec, network.apply, pair.a, x))
 
 # %% [markdown]
 # Nothing in it is written for MLPs. A transformer has groups inside groups: heads trade places, and
@@ -72,7 +72,7 @@ print(matching.check(spec, network.apply, pair.a, x))
 
 # %%
 vit = networks.build("vit", 10, patch=2, dim=16, depth=1, heads=2, mlp_dim=32)
-print(matching.permutation_spec(vit.apply, networks.init(vit, jax.random.key(0), x), x).explain())
+print(symmetry.permutation_spec(vit.apply, networks.init(vit, jax.random.key(0), x), x).explain())
 
 # %% [markdown]
 # ## Before and after

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import llfc_jax
-from llfc_jax import convert, studies
+from llfc_jax import convert
+from llfc_jax.experiments import study as studies
 
 ROOT = Path(__file__).parent.parent
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)

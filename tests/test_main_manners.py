@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from llfc_jax import record
 from llfc_jax.errors import ConfigError, DataError, WorkdirError
+from llfc_jax.experiments import rerun as record
+from llfc_jax.io import write_sealed
 from llfc_jax.measures import MEASURES
 from llfc_jax.networks import REGISTRY
-from llfc_jax.results import write_sealed
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.py"

@@ -11,8 +11,8 @@ import numpy as np
 
 from llfc_jax.errors import DataError, ModeError
 from llfc_jax.graph.trace import leaf_paths
-from llfc_jax.modes import check_pair
-from llfc_jax.results import aside
+from llfc_jax.io import aside
+from llfc_jax.pair import check_pair
 
 TORCH = (".pt", ".pth", ".bin")
 FILES = (".npz", ".safetensors", *TORCH)

@@ -2,7 +2,7 @@
 
 `load` gives a `Dataset` of two `Split`s in memory (uint8 wherever the source is); `Batches` puts
 a split on the device and yields normalised batches. Reading never needs TensorFlow; preparing a
-set of TFDS needs it once: `python -m llfc_jax.data.prepare NAME`.
+set of TFDS needs it once: `python -m llfc_jax.data.tfds.prepare NAME`.
 
 Example:
     >>> from llfc_jax import data

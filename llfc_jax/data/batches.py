@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from llfc_jax import mesh as layout
 from llfc_jax.data.checks import positive
 from llfc_jax.data.dataset import Dataset, Split
 from llfc_jax.data.stream import ahead, streamed
 from llfc_jax.errors import DataError
+from llfc_jax.parallel import sharding
 
 
 def normalise(
@@ -64,7 +64,7 @@ def _cut(
 ) -> tuple[jax.Array, jax.Array]:
     x = jax.lax.dynamic_slice_in_dim(images, start, size)
     batch = normalise(x, mean, std), jax.lax.dynamic_slice_in_dim(labels, start, size)
-    return layout.constrain(batch, mesh, layout.EVERYWHERE)
+    return sharding.constrain(batch, mesh, sharding.EVERYWHERE)
 
 
 class Batches:
@@ -102,7 +102,7 @@ class Batches:
         self._mesh, self._streamed = mesh, streamed(split, dataset)
         data = split.images, split.labels
         if not self._streamed:
-            data = layout.put(data, mesh, layout.EVERYWHERE)
+            data = sharding.put(data, mesh, sharding.EVERYWHERE)
         self._images, self._labels = data
         self._fixed = tuple(dataset.mean), tuple(dataset.std), mesh
 
@@ -127,4 +127,4 @@ class Batches:
         """A batch out of the split on the host."""
         start, size = self._bounds(number)
         some = tuple(array[start : start + size] for array in (self._images, self._labels))
-        return _cut(*layout.put(some, self._mesh, layout.EVERYWHERE), 0, size, *self._fixed)
+        return _cut(*sharding.put(some, self._mesh, sharding.EVERYWHERE), 0, size, *self._fixed)

@@ -9,7 +9,7 @@ from llfc_jax.data.dataset import Dataset, Split
 from llfc_jax.errors import DataError
 
 if TYPE_CHECKING:
-    from llfc_jax.data.records import Progress
+    from llfc_jax.data.tfds.records import Progress
 
 LARGEST = 4096  # height and width of images, and their channels
 
@@ -32,7 +32,7 @@ def load(
     Args:
         name: `digits` (embedded, `llfc_jax.data.digits`), `npz` (the user's own file, see
             `llfc_jax.data.arrays.read`), or any image classification set of TensorFlow Datasets
-            (`llfc_jax.data.prepared.read`), which must have been prepared once.
+            (`llfc_jax.data.tfds.prepared.read`), which must have been prepared once.
         path: the user's file; with `npz` only, and then it must be given.
         data_dir: where TFDS keeps its sets; its own default if None.
         train_size: only the first so many train samples. The order is fixed and, for the digits
@@ -102,7 +102,7 @@ def _read(
 ) -> tuple[Split, Split, int, str]:
     """Train, test, number of classes, and the name under which constants are listed."""
     if path is None and name != "digits":
-        from llfc_jax.data import prepared  # imports TFDS, which the others can do without
+        from llfc_jax.data.tfds import prepared  # imports TFDS, which the others can do without
 
         found = prepared.read(
             name,

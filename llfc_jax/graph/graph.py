@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from llfc_jax.errors import GraphError, unknown
 from llfc_jax.graph.affine import affine
-from llfc_jax.graph.samples import find_sample_axes
+from llfc_jax.graph.sample_axes import find_sample_axes
 from llfc_jax.graph.sites import SHAPING, Site, find_sites
 from llfc_jax.graph.trace import (
     CONTROL,

@@ -21,8 +21,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from llfc_jax import lowering
 from llfc_jax.errors import GraphError
+from llfc_jax.graph import convolutions
 
 Apply = Callable[[Any, Any], Any]
 
@@ -57,7 +57,7 @@ class Equation:
 
     def bind(self, *values: Any) -> tuple[Any, ...]:
         """Evaluate this one equation on other values of the same shapes, as a tuple of outputs."""
-        return lowering.bind(self.primitive, self.params, values)
+        return convolutions.bind(self.primitive, self.params, values)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

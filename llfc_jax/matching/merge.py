@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import MatchingError
-from llfc_jax.matching.assignment import Solver
-from llfc_jax.matching.modes import check_modes
-from llfc_jax.matching.spec import PermutationSpec
-from llfc_jax.matching.weight import weight_matching
-from llfc_jax.modes import interpolate
+from llfc_jax.matching.assignment.solvers import Solver
+from llfc_jax.matching.checks import check_modes
+from llfc_jax.matching.methods.weight import weight_matching
+from llfc_jax.pair import interpolate
+from llfc_jax.symmetry.spec import PermutationSpec
 
 
 @jax.tree_util.register_dataclass

@@ -11,20 +11,20 @@ from llfc_jax.measures import llfc as _llfc
 from llfc_jax.measures import lmc as _lmc
 from llfc_jax.measures import spectrum as _spectrum
 from llfc_jax.measures import stitching as _stitching
-from llfc_jax.measures import theorem as _theorem
-from llfc_jax.measures import weak as _weak
+from llfc_jax.measures import theorem1 as _theorem
+from llfc_jax.measures import weak_additivity as _weak
 from llfc_jax.measures.commutativity import Commutativity, commutativity
 from llfc_jax.measures.ensemble import Ensemble, ensemble
+from llfc_jax.measures.evaluator import ALPHAS, Line, line
 from llfc_jax.measures.layerwise import LayerwiseLMC, layerwise_lmc
-from llfc_jax.measures.line import ALPHAS, Line, line
 from llfc_jax.measures.llfc import LLFC, llfc
 from llfc_jax.measures.lmc import LMC, lmc
 from llfc_jax.measures.measure import Measure, Setup
 from llfc_jax.measures.similarity import Rows, compare
 from llfc_jax.measures.spectrum import Spectrum, spectrum
 from llfc_jax.measures.stitching import Stitching, stitching
-from llfc_jax.measures.theorem import Theorem1, theorem1
-from llfc_jax.measures.weak import WeakAdditivity, weak_additivity
+from llfc_jax.measures.theorem1 import Theorem1, theorem1
+from llfc_jax.measures.weak_additivity import WeakAdditivity, weak_additivity
 
 # In the order in which the report tells them. A new measure is one file and its line here.
 _ALL = (

@@ -8,10 +8,10 @@ import numpy as np
 
 from llfc_jax.errors import GraphError
 from llfc_jax.graph import Equation, Graph, Site, Values, rows, trace
-from llfc_jax.measures.line import Step, line
+from llfc_jax.measures.accumulate import Batches, Progress, padded
+from llfc_jax.measures.evaluator import Step, line
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.similarity import pool, pooled, sums
-from llfc_jax.measures.stream import Batches, Progress, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from llfc_jax.measures.line import ALPHAS, Step, line
+from llfc_jax.measures.accumulate import Batches
+from llfc_jax.measures.evaluator import ALPHAS, Step, line
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.stream import Batches
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax import mesh as layout
 from llfc_jax.errors import ModeError
-from llfc_jax.execution import How, over
 from llfc_jax.graph import Apply, trace
+from llfc_jax.graph.convolutions import adapted
 from llfc_jax.graph.sites import layer_paths
-from llfc_jax.lowering import adapted
-from llfc_jax.measures.line import ALPHAS, check_alphas, check_logits, choose
+from llfc_jax.measures.accumulate import Batches, Progress, fold, padded
+from llfc_jax.measures.evaluator import ALPHAS, check_alphas, check_logits, choose
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.stream import Batches, Progress, fold, padded
-from llfc_jax.modes import check_pair, interpolate
+from llfc_jax.pair import check_pair, interpolate
+from llfc_jax.parallel import sharding
+from llfc_jax.parallel.loops import How, over
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 
@@ -109,7 +109,7 @@ def layerwise_lmc(
         jnp.repeat(jnp.asarray(masks), len(grid), 0),
         jnp.tile(jnp.asarray(grid, float), len(masks)),
     )
-    a, b, points = layout.beside(x, (a, b, points))
+    a, b, points = sharding.replicate_like(x, (a, b, points))
     loss, right, n = fold(
         lambda x, y, weight: run(a, b, points, x, y, weight),
         batches,

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from llfc_jax.graph import Values, features, trace
-from llfc_jax.measures.line import ALPHAS, Step, by_layer, line, stack
+from llfc_jax.measures.accumulate import Batches, moments, padded
+from llfc_jax.measures.evaluator import ALPHAS, Step, by_layer, line, stack
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.similarity import Sums, absolute, from_sums, pool, pooled, scale_of, sums
-from llfc_jax.measures.stream import Batches, moments, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 # Below this baseline the two ends have the same features, and LLFC holds whatever the networks do.

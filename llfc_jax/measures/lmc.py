@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from llfc_jax.measures.line import ALPHAS, Step, check_alphas, line
+from llfc_jax.measures.accumulate import Batches
+from llfc_jax.measures.evaluator import ALPHAS, Step, check_alphas, line
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.stream import Batches
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 ENDS = (0.0, 0.5, 1.0)

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llfc_jax.execution import How
 from llfc_jax.graph import Apply
-from llfc_jax.measures.line import ALPHAS
-from llfc_jax.measures.stream import Batches, Progress
+from llfc_jax.measures.accumulate import Batches, Progress
+from llfc_jax.measures.evaluator import ALPHAS
+from llfc_jax.parallel.loops import How
 from llfc_jax.results import Result, Section
 
 

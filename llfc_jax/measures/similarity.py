@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.measures.stream import Products
+from llfc_jax.measures.accumulate import Products
 
 
 class Rows(NamedTuple):

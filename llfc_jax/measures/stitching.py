@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.graph import Graph, Values, trace
-from llfc_jax.measures.line import Step, line
+from llfc_jax.measures.accumulate import Batches, Progress, padded
+from llfc_jax.measures.evaluator import Step, line
 from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.stream import Batches, Progress, padded
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 DIRECTIONS = ("a into b", "b into a")

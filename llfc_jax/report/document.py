@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from llfc_jax.io import write_text
 from llfc_jax.report import markup, style
 from llfc_jax.report.markup import escape, tag
-from llfc_jax.results import write_text
 
 SCRIPTS = ("grammar.js", "draw.js", "controls.js", "reader.js", "figure.js", "page.js")
 READ_DATA = "const DATA = JSON.parse(document.getElementById('data').textContent);"

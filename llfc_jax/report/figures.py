@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from llfc_jax.io import aside, write_text
 from llfc_jax.report import grammar, legends, style
-from llfc_jax.results import Chart, Section, aside, write_text
+from llfc_jax.results import Chart, Section
 
 DPI = 200
 MARKED = 25  # lines with more points than that go unmarked

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from llfc_jax import hosts
 from llfc_jax.errors import WorkdirError
-from llfc_jax.results import write_json
+from llfc_jax.io import write_json
+from llfc_jax.parallel import multihost
 from llfc_jax.training.state import State
 
 KEEP = 2  # the newest, and the one before it to fall back on
@@ -42,11 +42,11 @@ class Checkpoints:
     def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
         self.directory = directory.resolve()
         try:
-            if hosts.leads():
+            if multihost.is_primary():
                 self.directory.mkdir(parents=True, exist_ok=True)
                 _claim(self.directory, json.loads(json.dumps(identity)))
                 self._tidy()
-            hosts.agree(0)
+            multihost.barrier()
         except OSError as error:
             raise WorkdirError(
                 f"cannot write to {self.directory} ({error.strerror or error}); "
@@ -79,14 +79,14 @@ class Checkpoints:
         folder = self.directory / str(step)
         try:
             ocp.save(str(folder), states, overwrite=True)
-            if hosts.leads():
+            if multihost.is_primary():
                 write_json(folder.with_suffix(".json"), dict(_digests(folder)))
                 for old in self.steps[:-KEEP]:
                     (self.directory / f"{old}.json").unlink()
                 self._tidy()
-            hosts.agree(0)
+            multihost.barrier()
         except jax.errors.JaxRuntimeError:
-            raise  # another process is gone (`hosts.watched`)
+            raise  # another process is gone (`multihost.watched`)
         except Exception as error:  # Orbax and TensorStore raise many types
             raise WorkdirError(
                 f"cannot save checkpoint {folder} ({_line(error)}); make room or make it "

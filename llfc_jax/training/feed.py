@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from llfc_jax import mesh as layout
 from llfc_jax.data import Dataset, Split
 from llfc_jax.data.stream import ahead, streamed
+from llfc_jax.parallel import sharding
 
 Data = tuple[jax.Array, jax.Array]  # images and labels; of each replica, or shared by all
 
@@ -24,7 +24,7 @@ def source(dataset: Dataset, mesh: Mesh | None = None) -> Data | Split:
     train = dataset.train
     if streamed(train, dataset):
         return train
-    return layout.put((train.images, train.labels), mesh, layout.EVERYWHERE)
+    return sharding.put((train.images, train.labels), mesh, sharding.EVERYWHERE)
 
 
 def feed(data: Data | Split, orders: jax.Array, first: int, size: int) -> Iterator[Any]:

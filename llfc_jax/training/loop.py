@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from llfc_jax import hosts
-from llfc_jax import mesh as layout
 from llfc_jax.data import Split
-from llfc_jax.execution import Plan
+from llfc_jax.parallel import multihost, sharding
+from llfc_jax.parallel.loops import Plan
 from llfc_jax.training.feed import Data, feed
 from llfc_jax.training.state import ORDER, State
 from llfc_jax.training.step import Task, step
@@ -43,7 +42,7 @@ def _each(
         one = function(*shared, *jax.tree.map(lambda leaf: leaf[0], arguments))
         return jax.tree.map(lambda leaf: leaf[None], one)
 
-    apart = layout.apart(mapped, task.mesh)
+    apart = sharding.shard_map_replicas(mapped, task.mesh)
     return lambda *arguments: apart(shared, arguments)
 
 
@@ -96,7 +95,7 @@ def place(states: State, plan: Plan, mesh: Mesh | None = None) -> list[State]:
     groups are multiples of its `replica` axis, filled up with zeros, which are not alive. The
     arrays are copies, since training uses its states up.
     """
-    parts = layout.size(mesh, layout.REPLICAS)
+    parts = sharding.size(mesh, sharding.REPLICAS)
     count = len(states.step)
     size = -(-count // parts) * parts if plan.replicas == "vmap" else parts
 
@@ -106,7 +105,7 @@ def place(states: State, plan: Plan, mesh: Mesh | None = None) -> list[State]:
         return some if len(some) == size else np.pad(some, lacking)
 
     groups = [jax.tree.map(partial(group, first=i), states) for i in range(0, count, size)]
-    return [layout.put(each, mesh, layout.REPLICAS, copy=True) for each in groups]
+    return [sharding.put(each, mesh, sharding.REPLICAS, copy=True) for each in groups]
 
 
 def join(groups: Sequence[State], mesh: Mesh | None = None) -> State:
@@ -119,12 +118,12 @@ def join(groups: Sequence[State], mesh: Mesh | None = None) -> State:
 @partial(jax.jit, static_argnames=("mesh",))
 def _concatenated(mesh: Mesh, groups: list[State]) -> State:
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
-    return layout.constrain(joined, mesh, layout.REPLICAS)
+    return sharding.constrain(joined, mesh, sharding.REPLICAS)
 
 
 def gather(groups: Sequence[State], count: int | None = None) -> State:
     """The opposite of `place`: the first `count` replicas as one stacked state on the host."""
-    whole = layout.fetch(list(groups))
+    whole = sharding.fetch(list(groups))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *whole)
 
 
@@ -144,7 +143,7 @@ def epoch(
     size = task.recipe.batch_size
     feeds = [feed(data, _orders(task, g), first * size, stride * size) for g in groups]
     while first < task.steps:
-        pace.count = hosts.agree(pace.count)
+        pace.count = multihost.maximum(pace.count)
         paced = stride if isinstance(data, Split) else max(stride, pace.count // stride * stride)
         count = min(paced, task.steps - first)
         began = time.monotonic()

@@ -9,10 +9,10 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from llfc_jax import mesh as layout
 from llfc_jax.data import Dataset, normalise
 from llfc_jax.errors import ConfigError
-from llfc_jax.lowering import adapted
+from llfc_jax.graph.convolutions import adapted
+from llfc_jax.parallel import sharding
 from llfc_jax.training.augment import augment
 from llfc_jax.training.feed import Data
 from llfc_jax.training.recipe import Rates, Recipe
@@ -66,7 +66,7 @@ def make_task(
             f"train.batch_size {recipe.batch_size} is more than the {samples} training images "
             f"of {dataset.name!r}; use at most {samples}"
         )
-    if recipe.batch_size % (parts := layout.size(mesh, layout.BATCH)):
+    if recipe.batch_size % (parts := sharding.size(mesh, sharding.BATCH)):
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} cannot be spread over the {parts} devices of "
             f"mesh.data; make it a multiple of {parts}"
@@ -101,7 +101,7 @@ def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
     recipe, module = task.recipe, task.module
     epoch, within = jnp.divmod(state.step, task.steps)
     rows = jax.lax.dynamic_slice(order, (within * recipe.batch_size,), (recipe.batch_size,))
-    rows = layout.constrain(rows, task.mesh, layout.BATCH)
+    rows = sharding.constrain(rows, task.mesh, sharding.BATCH)
     images, labels = (array[rows] for array in data)
     x = _inputs(task, jax.random.fold_in(state.stream(AUGMENT), state.step), images)
     rngs = {"dropout": jax.random.fold_in(state.stream(DROPOUT), state.step)}

@@ -15,8 +15,8 @@ from tensorflow_datasets.core.download import checksums
 
 import llfc_jax
 from llfc_jax import data
-from llfc_jax.data.archives import Archive, collect, restore
-from llfc_jax.data.prepare import main, prepare
+from llfc_jax.data.tfds.archives import Archive, collect, restore
+from llfc_jax.data.tfds.prepare import main, prepare
 from llfc_jax.errors import DataError
 
 ROOT = Path(llfc_jax.__file__).parents[1]
@@ -134,7 +134,7 @@ def test_debians_files_become_the_official_ones(tmp_path):
 
 def run(*arguments, before="", data_dir=None):
     """The command in a process of its own, after some code; TensorFlow stays in there."""
-    command = "from llfc_jax.data.prepare import main; sys.exit(main(sys.argv[1:]))"
+    command = "from llfc_jax.data.tfds.prepare import main; sys.exit(main(sys.argv[1:]))"
     code = f"import sys\n{before}\n{command}"
     where = [] if data_dir is None else ["--data-dir", str(data_dir)]
     return subprocess.run(
@@ -150,7 +150,7 @@ def run(*arguments, before="", data_dir=None):
 def one_line(result):
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("llfc_jax.data.prepare: ")
+    assert result.stderr.startswith("llfc_jax.data.tfds.prepare: ")
     return result.stderr
 
 

@@ -32,7 +32,7 @@ infos = tfds.builder_cls("cifar10").url_infos
 infos[url] = checksums.compute_url_info(sys.argv[1])
 """
 COMMAND = """
-from llfc_jax.data.prepare import main
+from llfc_jax.data.tfds.prepare import main
 sys.exit(main(["cifar10", "--archives", sys.argv[2], "--data-dir", sys.argv[3]]))
 """
 

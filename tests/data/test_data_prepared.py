@@ -13,7 +13,7 @@ from toysets import pictures, png
 
 import llfc_jax
 from llfc_jax import data
-from llfc_jax.data import records
+from llfc_jax.data.tfds import records
 from llfc_jax.errors import DataError
 
 ROOT = Path(llfc_jax.__file__).parents[1]
@@ -333,8 +333,11 @@ def test_a_format_that_only_tensorflow_reads(prepared_set, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mnist", r"'mnist' is not prepared in .*python -m llfc_jax.data.prepare mnist --data-dir"),
-        ("emnist/letters", r"llfc_jax.data.prepare emnist/letters"),
+        (
+            "mnist",
+            r"'mnist' is not prepared in .*python -m llfc_jax.data.tfds.prepare mnist --data-dir",
+        ),
+        ("emnist/letters", r"llfc_jax.data.tfds.prepare emnist/letters"),
         ("fashon_mnist", r"unknown data set 'fashon_mnist'; did you mean 'fashion_mnist'\?"),
         ("zzz", "unknown data set 'zzz'; known: digits, npz and others of TensorFlow Datasets"),
         ("no such/name at/all", "cannot open data set"),

@@ -15,8 +15,8 @@ from PIL import Image
 
 import llfc_jax
 from llfc_jax import data
-from llfc_jax.data.prepare import main
-from llfc_jax.data.tiny_imagenet import TinyImagenet
+from llfc_jax.data.tfds.prepare import main
+from llfc_jax.data.tfds.tiny_imagenet import TinyImagenet
 from llfc_jax.errors import DataError
 
 REPOSITORY = Path(llfc_jax.__file__).parents[1]
@@ -29,8 +29,8 @@ needs_tensorflow = pytest.mark.skipif(
 # Makes the file on disk the official one, in this process's memory only.
 PREPARE = """
 import sys
-from llfc_jax.data.prepare import main
-from llfc_jax.data.tiny_imagenet import TinyImagenet
+from llfc_jax.data.tfds.prepare import main
+from llfc_jax.data.tfds.tiny_imagenet import TinyImagenet
 from tensorflow_datasets.core.download import checksums
 (url,) = TinyImagenet.url_infos
 TinyImagenet.url_infos[url] = checksums.compute_url_info(sys.argv[1] + "/tiny-imagenet-200.zip")

@@ -13,8 +13,8 @@ from llfc_jax import measures
 from llfc_jax import networks as zoo
 from llfc_jax.graph import Graph, trace
 from llfc_jax.measures import renormalise
-from llfc_jax.measures.line import Step, compiled
-from llfc_jax.modes import interpolate
+from llfc_jax.measures.evaluator import Step, compiled
+from llfc_jax.pair import interpolate
 
 
 def normal(seed: int, *shape: int) -> jax.Array:

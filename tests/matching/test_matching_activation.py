@@ -10,8 +10,9 @@ from matching_nets import ZOO, batch, equal, variables
 from scipy.optimize import linear_sum_assignment
 
 from llfc_jax.errors import DataError, MatchingError, ModeError
-from llfc_jax.matching import activation_matching, permutation_spec, plain_spec
-from llfc_jax.matching.activation import KINDS
+from llfc_jax.matching import activation_matching
+from llfc_jax.matching.methods.activation import KINDS
+from llfc_jax.symmetry import permutation_spec, permutation_spec_from_axes
 
 SAMPLES = 48
 SIDE, CHANNELS, HIDDEN = 4, 5, 7
@@ -150,7 +151,7 @@ def test_progress_counts_the_batches() -> None:
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
     a, x = draw(0), images(0)
     data = batches(x)
-    typed = plain_spec(a, {"up": [("up", 1), ("lift", 0), ("down", 0)]})
+    typed = permutation_spec_from_axes(a, {"up": [("up", 1), ("lift", 0), ("down", 0)]})
     for error, words, arguments, kind in (
         (MatchingError, "did you mean 'pearson'", (SPEC, a, a, data), "pearsons"),
         (DataError, "no batch", (SPEC, a, a, []), "pearson"),

@@ -10,7 +10,8 @@ import pytest
 from matching_nets import drawn
 
 from llfc_jax.errors import MatchingError, ModeError
-from llfc_jax.matching import METHODS, align, permutation_spec
+from llfc_jax.matching import METHODS, align
+from llfc_jax.symmetry import permutation_spec
 
 SHAPES = {
     "conv": (3, 3, 1, 5),

@@ -10,9 +10,9 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from llfc_jax.errors import MatchingError
-from llfc_jax.matching import assign, assign_again
-from llfc_jax.matching.assignment import EPSILON, SOLVERS
-from llfc_jax.matching.host import LARGE
+from llfc_jax.matching import assign, assign_warm
+from llfc_jax.matching.assignment.host import LARGE
+from llfc_jax.matching.assignment.solvers import EPSILON, SOLVERS
 
 SMALL = 24
 NAMED = ("scipy", "hungarian", "auction")
@@ -197,7 +197,7 @@ def test_what_is_not_square_is_refused(shape: tuple[int, ...]) -> None:
         assign(jnp.zeros(shape))
     assert "\n" not in str(error.value)
     with pytest.raises(MatchingError, match="as many rows as columns"):
-        assign_again(jnp.zeros(shape), jnp.zeros(shape[:-1]))
+        assign_warm(jnp.zeros(shape), jnp.zeros(shape[:-1]))
 
 
 def test_an_unknown_solver_is_named_with_the_nearest() -> None:
@@ -231,7 +231,7 @@ def drifting(n: int, steps: int = 6) -> list[np.ndarray]:
 def test_prices_of_the_last_call_do_not_change_the_answer(solver: Any, n: int) -> None:
     prices = jnp.zeros(n)
     for scores in drifting(n):
-        found, prices = assign_again(jnp.asarray(scores), prices, solver)
+        found, prices = assign_warm(jnp.asarray(scores), prices, solver)
         assert are_permutations(found, n)
         assert greatest(scores) - value(scores, found) <= allowed(solver, scores)
 
@@ -241,5 +241,5 @@ def test_no_prices_mislead_scipy() -> None:
     scores = drifting(LARGE, 1)[0]
     for scale in (1e-3, 1.0, 1e3):
         prices = jnp.asarray(scale * rng.normal(size=LARGE), jnp.float32)
-        found, _ = assign_again(scores, prices, "scipy")
+        found, _ = assign_warm(scores, prices, "scipy")
         assert greatest(scores) - value(scores, found) <= allowed("scipy", scores)

@@ -13,11 +13,12 @@ from scipy.optimize import linear_sum_assignment
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.graph import trace
-from llfc_jax.matching import METHODS, align, check_options, derive, merge, permutation_spec
-from llfc_jax.matching.commutativity import layers, objective, read
-from llfc_jax.matching.mixing import as_mixture
-from llfc_jax.matching.weight import weight_matching
-from llfc_jax.modes import interpolate
+from llfc_jax.matching import METHODS, align, check_options, merge
+from llfc_jax.matching.methods.commutativity import layers, objective, read
+from llfc_jax.matching.methods.weight import weight_matching
+from llfc_jax.matching.search.mixtures import as_mixture
+from llfc_jax.pair import interpolate
+from llfc_jax.symmetry import derive, permutation_spec
 
 KEY = jax.random.key(0)
 SIZES = (24, 20)

@@ -13,12 +13,8 @@ import pytest
 
 from llfc_jax import data, networks
 from llfc_jax.errors import DataError
-from llfc_jax.matching import (
-    PermutationSpec,
-    activation_matching,
-    permutation_spec,
-    weight_matching,
-)
+from llfc_jax.matching import activation_matching, weight_matching
+from llfc_jax.symmetry import PermutationSpec, permutation_spec
 
 HERE = Path(__file__).parent / "golden"
 RESNET = {"name": "resnet_cifar", "norm": "layer", "shortcut": "conv3", "padding": "same"}

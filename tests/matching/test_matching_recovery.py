@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from matching_nets import drawn, shaken
 
-from llfc_jax.matching import permutation_spec, weight_matching
+from llfc_jax.matching import weight_matching
+from llfc_jax.symmetry import permutation_spec
 
 SEEDS = 20
 BLOCKS, WIDTH = 4, 16

@@ -12,7 +12,8 @@ from matching_nets import ZOO, batch, equal, shaken, variables
 from scipy.optimize import linear_sum_assignment
 
 from llfc_jax.errors import MatchingError, ModeError
-from llfc_jax.matching import permutation_spec, plain_spec, weight_matching
+from llfc_jax.matching import weight_matching
+from llfc_jax.symmetry import permutation_spec, permutation_spec_from_axes
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = jax.random.key(0)
@@ -30,7 +31,7 @@ def golden(name):
         for axis, group in enumerate(axes):
             if group:
                 groups.setdefault(group, []).append((path, axis))
-    return plain_spec(a, groups), a, b, arrays
+    return permutation_spec_from_axes(a, groups), a, b, arrays
 
 
 def overlap(spec, permutation, a, b):

@@ -15,7 +15,7 @@ from llfc_jax.convert import from_torch
 from llfc_jax.graph import features, trace
 from llfc_jax.measures import Rows, compare, llfc, lmc, spectrum, stitching, weak_additivity
 from llfc_jax.measures.similarity import absolute
-from llfc_jax.modes import interpolate
+from llfc_jax.pair import interpolate
 
 ALPHAS = (0.25, 0.5, 0.75)  # of the reference
 # The reference's names of the layers -> ours.

@@ -14,8 +14,8 @@ from llfc_jax import measures
 from llfc_jax.errors import ModeError
 from llfc_jax.graph import features, trace
 from llfc_jax.measures import renormalise
-from llfc_jax.measures.calibrate import calibrate
-from llfc_jax.modes import interpolate
+from llfc_jax.measures.calibration import calibrate
+from llfc_jax.pair import interpolate
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
 

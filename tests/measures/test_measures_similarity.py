@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llfc_jax.measures import Rows, compare
+from llfc_jax.measures.accumulate import Products, moments
 from llfc_jax.measures.similarity import absolute, pool, pooled, sums
-from llfc_jax.measures.stream import Products, moments
 
 EPS = float(np.finfo(np.float32).eps)
 ROWS, WIDTH = 6, 40

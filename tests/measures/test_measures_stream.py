@@ -12,8 +12,8 @@ from oracle import ALPHAS
 
 from llfc_jax import measures
 from llfc_jax.errors import DataError, GraphError, LlfcError, ModeError
-from llfc_jax.measures.line import check_alphas
-from llfc_jax.measures.stream import Batches
+from llfc_jax.measures.accumulate import Batches
+from llfc_jax.measures.evaluator import check_alphas
 
 APPLY = oracle.network(oracle.MLP)
 A, B = (oracle.weights(oracle.MLP, seed) for seed in (0, 1))

@@ -19,11 +19,12 @@ import numpy as np
 from jax.sharding import Mesh
 from tiny import RECIPE, Small, make_dataset
 
-from llfc_jax import hosts, measures, mesh
+from llfc_jax import measures
 from llfc_jax.data import Batches
 from llfc_jax.errors import HostsError
-from llfc_jax.execution import Plan
 from llfc_jax.networks import build
+from llfc_jax.parallel import multihost, sharding
+from llfc_jax.parallel.loops import Plan
 from llfc_jax.training import create, train_pairs
 from llfc_jax.training.feed import source
 from llfc_jax.training.loop import _orders, _single, place
@@ -77,25 +78,25 @@ def main() -> None:
     given = parser.parse_args()
     if given.processes:
         where, count, index = given.processes
-        hosts.join(where, int(count), int(index))
-    laid = mesh.make(given.replica, given.data)
+        multihost.join(where, int(count), int(index))
+    laid = sharding.make(given.replica, given.data)
 
     def progress(done: int, total: int, words: str) -> None:
         if given.kill == jax.process_index() and words.startswith("epoch 3 "):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with hosts.watched():
+    with multihost.watched():
         made: dict[str, Any] = {
             name: found(name, laid, given.stream, workdir=given.workdir / name, progress=progress)
             for name in NETWORKS
         }
     if not given.processes:
-        apart, across = mesh.make(4, 1), mesh.make(2, 2)
+        apart, across = sharding.make(4, 1), sharding.make(2, 2)
         made["talk"] = {
             "apart": talk("conv", apart, Plan("python", "vmap")),
             "across": talk("conv", across, Plan("python", "loop")),
         }
-    if hosts.leads():
+    if multihost.is_primary():
         given.out.write_bytes(pickle.dumps(made))
 
 
@@ -104,4 +105,4 @@ if __name__ == "__main__":
         main()
     except HostsError as error:
         print(error, file=sys.stderr)
-        hosts.leave(3)
+        multihost.leave(3)

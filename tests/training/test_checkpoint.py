@@ -14,9 +14,10 @@ import pytest
 from tiny import same
 
 from llfc_jax.errors import WorkdirError
-from llfc_jax.training import lockstep, train_pairs
+from llfc_jax.training import train_pairs
+from llfc_jax.training import trainer as lockstep
 from llfc_jax.training.checkpoint import Checkpoints
-from llfc_jax.training.signals import deferred
+from llfc_jax.training.preemption import deferred
 
 PAIRS = ("spawn_k1",)
 HERE = Path(__file__).parent

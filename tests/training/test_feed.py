@@ -12,7 +12,7 @@ from tiny import SAMPLES, same
 
 from llfc_jax.data import Dataset, Split, stream
 from llfc_jax.data.stream import ahead
-from llfc_jax.execution import Plan
+from llfc_jax.parallel.loops import Plan
 from llfc_jax.training import Recipe, Run, train
 from llfc_jax.training.feed import feed, source
 

@@ -12,7 +12,7 @@ from tiny import BATCH, CLASSES, SAMPLES, same
 from llfc_jax import networks
 from llfc_jax.data import Split, normalise
 from llfc_jax.errors import ConfigError, DataError
-from llfc_jax.execution import Plan
+from llfc_jax.parallel.loops import Plan
 from llfc_jax.training import Recipe, Run, create, train
 from llfc_jax.training.loop import Pace, _orders, epoch, gather, place
 from llfc_jax.training.state import DROPOUT, ORDER, stack, unstack

@@ -15,8 +15,8 @@ import pytest
 from meshed import NETWORKS, PAIR, found
 from tiny import RECIPE, make_dataset
 
-from llfc_jax import mesh
 from llfc_jax.errors import ConfigError
+from llfc_jax.parallel import sharding
 from llfc_jax.training import train_pairs
 
 HERE = Path(__file__).parent
@@ -119,6 +119,6 @@ def test_two_processes_go_on_and_find_what_one_finds(killed, alone):
 
 
 def test_a_mesh_that_cannot_be_is_refused():
-    assert mesh.make() is None or jax.device_count() > 1
+    assert sharding.make() is None or jax.device_count() > 1
     with pytest.raises(ConfigError, match="mesh wants 64 x 2 devices"):
-        mesh.make(64, 2)
+        sharding.make(64, 2)

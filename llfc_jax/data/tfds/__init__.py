@@ -1,0 +1,1 @@
+"""TensorFlow Datasets: preparing a set once, and reading it without TensorFlow."""

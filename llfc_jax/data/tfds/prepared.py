@@ -1,0 +1,145 @@
+"""Image classification sets of TensorFlow Datasets, read by name without TensorFlow.
+
+A set is prepared once (`llfc_jax.data.tfds.prepare`); from then on it is read by random access
+(`as_data_source`), decoded by Pillow and kept decoded in a folder `llfc_jax` beside its records,
+so that 60,000 images take seconds the first time and are there at once later.
+"""
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants, read_only_builder, registered
+
+import llfc_jax.data.tfds.tiny_imagenet  # noqa: F401  # one more set that TFDS then knows
+from llfc_jax.data.checks import first_line
+from llfc_jax.data.dataset import Split
+from llfc_jax.data.tfds import records
+from llfc_jax.data.transform import MODES
+from llfc_jax.errors import DataError, unknown
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared set: `name` without configuration and version, its splits and classes."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+
+
+def read(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    size: int | None = None,
+    progress: records.Progress | None = None,
+) -> Prepared:
+    """Read a prepared set.
+
+    The test split is `test` if the set has one whose labels are known, else `validation`; a set
+    with neither is cut, its first 80 % for training and the rest for testing (TFDS has shuffled
+    the records).
+
+    Args:
+        name: as TFDS writes it: `cifar10`, `emnist/letters`, `cifar10:3.0.2`.
+        data_dir: where it was prepared; TFDS's own default if None.
+        train_size: only the first so many train samples, in the order of the records.
+        test_size: only the first so many test samples.
+        size: resize every image to size x size (`transform.resize_image`).
+        progress: told the number of decoded images, of all, and what is being read.
+
+    Raises:
+        DataError: if the set is unknown, not prepared, damaged or no image classification set.
+    """
+    builder = find(name, data_dir)
+    check_features(name, builder.info.features)
+    train, test = (
+        records.split(builder, part, words=words, wanted=wanted, size=size, progress=progress)
+        for part, words, wanted in zip(
+            _parts(name, builder), ("train", "test"), (train_size, test_size), strict=True
+        )
+    )
+    return Prepared(builder.name, train, test, builder.info.features["label"].num_classes)
+
+
+def find(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+    """TFDS's builder of a prepared set, made from its files alone.
+
+    Raises:
+        DataError: if there is none.
+    """
+    place = None if data_dir is None else os.path.expanduser(data_dir)
+    try:
+        return read_only_builder.builder_from_files(name, data_dir=place)
+    except registered.DatasetNotFoundError:
+        raise not_found(name, place) from None
+    except Exception as error:  # a name that TFDS cannot parse, or files that it cannot
+        raise DataError(f"cannot open data set {name!r}: {first_line(error)}") from error
+
+
+def not_found(name: str, data_dir: str | None) -> DataError:
+    """What to say of a set that is not there: misspelt, or not prepared yet."""
+    base = re.split("[/:]", name)[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    if base not in known:
+        near = difflib.get_close_matches(base, known)
+        known = unknown("data set", name, ["digits", "npz", *near])
+        return DataError(f"{known} and others of TensorFlow Datasets")
+    where = "" if data_dir is None else f" --data-dir {data_dir}"
+    return DataError(
+        f"data set {name!r} is not prepared in {data_dir or constants.DATA_DIR}; do so once with "
+        f"`python -m llfc_jax.data.tfds.prepare {name}{where}` (needs the extra llfc-jax[prepare]; "
+        "without network also --archives DIR)"
+    )
+
+
+def check_features(name: str, features: Any) -> None:
+    """Check that a set has uint8 images `image` and classes `label`.
+
+    Raises:
+        DataError: if it has not.
+    """
+    kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    if not isinstance(features, tfds.features.FeaturesDict) or not all(
+        name in features and isinstance(features[name], kind) for name, kind in kinds.items()
+    ):
+        raise DataError(
+            f"data set {name!r} is not for image classification: "
+            "it has no features 'image' and 'label' of that kind"
+        )
+    image: Any = features["image"]
+    label: Any = features["label"]
+    dtype, channels = np.dtype(image.np_dtype), image.shape[-1]
+    if dtype != np.uint8 or channels not in MODES:
+        raise DataError(
+            f"images of {name!r} are {dtype} with {channels} channels; "
+            "only uint8 with 1, 3 or 4 can be read"
+        )
+    if not label.num_classes:
+        raise DataError(f"data set {name!r} does not say how many classes it has")
+
+
+def _parts(name: str, builder: Any) -> tuple[str, str]:
+    """Which splits, in TFDS's notation, to train and to test on."""
+    present = [split for split, info in builder.info.splits.items() if info.num_examples]
+    if "train" not in present:
+        raise DataError(f"data set {name!r} has no train split, only {', '.join(present)}")
+    if "test" in present and _labelled(builder):
+        return "train", "test"
+    if "validation" in present:
+        return "train", "validation"
+    return "train[:80%]", "train[80%:]"
+
+
+def _labelled(builder: Any) -> bool:
+    """Whether the test split's labels are known: TFDS writes -1 for hidden ones."""
+    test = records.access(builder, "test")
+    return records.fetch(builder, test, range(1))[0]["label"] >= 0

@@ -1,5 +1,0 @@
-"""Tiny-ImageNet for TensorFlow Datasets, which has no builder of it; importing this adds one."""
-
-from llfc_jax.data.tiny_imagenet.builder import TinyImagenet
-
-__all__ = ["TinyImagenet"]

@@ -1,0 +1,83 @@
+"""Runs that were written before, read back and shown side by side on one page.
+
+    python -m llfc_jax.main --compare out/narrow out/wide
+
+Each is the directory of a run of `llfc_jax.main` or of `llfc_jax.study`; what they share is drawn
+in the same charts, a line per run.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from llfc_jax.errors import WorkdirError
+from llfc_jax.experiments.study_result import Study
+from llfc_jax.experiments.verdicts import llfc_grade, lmc_grade, who
+from llfc_jax.io import Row
+from llfc_jax.measures import MEASURES
+from llfc_jax.report.comparison import RUN, Run, write_comparison
+
+PAGE = "comparison.html"
+TOLD = (
+    (lmc_grade, "error_barrier", "error barrier", "{:.4f}"),
+    (llfc_grade, "llfc_median", "1 - cosine α of the median layer", "{:.2g}"),
+)
+
+
+def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str]) -> list[Row]:
+    """Write one page that shows several runs side by side.
+
+    Args:
+        paths: directories of runs, in the order in which they are shown.
+        page: the HTML file.
+
+    Returns:
+        The summary's rows of all runs; the column "run" names the run.
+
+    Raises:
+        WorkdirError: fewer than two runs, or a directory that holds none.
+    """
+    if len(paths) < 2:
+        raise WorkdirError("name two or more directories of runs to compare")
+    studies = [Study.read(path) for path in paths]
+    runs = [
+        Run(
+            name,
+            study.summary,
+            [(MEASURES[measure].section, rows) for measure, rows in study.rows.items()],
+            {k: v for k, v in study.details.items() if k != "written"},  # never the same
+        )
+        for name, study in zip(_names(paths), studies, strict=True)
+    ]
+    columns = {k: v for study in studies for k, v in study.columns.items()}
+    rows = [{RUN: run.name, **row} for run in runs for row in run.summary]
+    write_comparison(
+        page,
+        runs,
+        summary_columns=columns | {"verdict": columns.pop("verdict")},
+        lead="The same questions asked of several runs.",
+        verdicts=found(rows),
+    )
+    return rows
+
+
+def found(rows: Sequence[Row]) -> list[str]:
+    """How far the runs lie apart: a sentence per pair and alignment that two of them have."""
+    said = []
+    for name in dict.fromkeys(map(who, rows)):
+        parts = []
+        for grade, column, words, form in TOLD:
+            mine = [row for row in rows if who(row) == name and grade(row) is not None]
+            if len(mine) > 1:
+                ends = [choose(mine, key=lambda row: row[column]) for choose in (min, max)]
+                low, high = (f"{form.format(end[column])} in `{end[RUN]}`" for end in ends)
+                parts.append(f"{words} from {low} to {high}")
+        if parts:
+            said.append(f"{name}: {'; '.join(parts)}.")
+    return said
+
+
+def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The directories' own names, or their paths where two have the same."""
+    names = [Path(path).resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(Path(path)) for path in paths]

@@ -1,0 +1,251 @@
+"""What a config may say: its fields with their defaults, and a clear line for what it may not.
+
+A config file is Python with a function `get_config()` that returns an `ml_collections.ConfigDict`;
+it starts from `base()` and changes what differs. Being Python, it runs when it is read: open only
+config files that you trust. `check` turns it into a `Config`, every name and type looked at, before
+anything else happens.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from llfc_jax import fields
+from llfc_jax.errors import ConfigError, unknown
+from llfc_jax.experiments.settings import UNALIGNED, Questions
+from llfc_jax.measures import MEASURES
+from llfc_jax.measures.evaluator import ALPHAS
+from llfc_jax.networks import REGISTRY
+from llfc_jax.training import Recipe, parse_pair
+
+# Fields that say how the work is done, not what: results do not depend on them.
+MANNER = ("mesh", "together", "resident_mb")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which data set, and how it is cut to size; the arguments of `llfc_jax.data.load`.
+
+    Attributes:
+        name: "digits" (embedded), "npz" (the user's arrays), or a data set of TFDS.
+        path: the .npz file.
+        data_dir: where TFDS keeps prepared data sets; its own default if None.
+        train_size: number of training samples kept; all if None.
+        test_size: number of test samples kept; all if None.
+        size: images are scaled to this height and width.
+        pad_to: images are padded with zeros to this height and width, after `size`.
+        channels: images of one channel are copied to this many.
+        resident_mb: a split of more megabytes is streamed instead of lying on the device; a
+            quarter of the device's memory if None.
+    """
+
+    name: str = "digits"
+    path: str | None = None
+    data_dir: str | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    size: int | None = None
+    pad_to: int | None = None
+    channels: int | None = None
+    resident_mb: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measuring:
+    """How every measure is taken.
+
+    Attributes:
+        batch_size: samples per kernel call; results do not depend on it.
+        splits: "train", "test" or both; None lets each measure choose its own (test; the loss
+            curve both).
+        sites: kinds ("linear", "relu", "module", "all") or name patterns of the layers shown.
+        over: how the loop over alphas runs; chosen by network and backend if None.
+        renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
+        outside: allows alphas outside [0, 1].
+    """
+
+    batch_size: int = 500
+    splits: tuple[str, ...] | None = None
+    sites: tuple[str, ...] = ("linear", "relu")
+    over: Literal["vmap", "map", "unroll"] | None = None
+    renormalise: str = "none"
+    outside: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """How the devices are laid out, where there are several (`llfc_jax.parallel.sharding`).
+
+    Attributes:
+        replica: devices over which networks that train side by side are spread; 0 takes what
+            `data` leaves.
+        data: devices over which each batch of a training step is spread.
+    """
+
+    replica: int = 0
+    data: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment, checked.
+
+    Attributes:
+        seed: all randomness derives from it.
+        data: the data set.
+        network: `name`, and the fields of that network.
+        train: the recipe.
+        pairs: how pairs are made: "spawn_k<epoch>", "independent".
+        align: how b is permuted towards a before measuring: "none" and the matching methods.
+        match: options of the matching methods: method -> option -> value.
+        measures: what is measured.
+        alphas: points on the line (`grid(21)` for 21 of them, evenly spaced).
+        measure: how it is measured.
+        checkpoint_every: epochs between checkpoints.
+        mesh: how several devices are laid out.
+        together: networks of a sweep that train side by side, at most.
+        sweep: fields, in groups as here, -> the values they take; all combinations are run
+            (`llfc_jax.experiments.sweep`). An empty `seed` is no sweep over seeds.
+    """
+
+    seed: int = 0
+    data: Data = dataclasses.field(default_factory=Data)
+    network: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "mlp"})
+    train: Recipe = dataclasses.field(default_factory=Recipe)
+    pairs: tuple[str, ...] = ("spawn_k1", "independent")
+    align: tuple[str, ...] = (UNALIGNED,)
+    match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    measures: tuple[str, ...] = tuple(MEASURES)
+    alphas: tuple[float, ...] = ALPHAS
+    measure: Measuring = dataclasses.field(default_factory=Measuring)
+    checkpoint_every: int = 1
+    mesh: Devices = dataclasses.field(default_factory=Devices)
+    together: int = 64
+    sweep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def questions(self) -> Questions:
+        """What is asked of every pair."""
+        how = {f.name: getattr(self.measure, f.name) for f in dataclasses.fields(self.measure)}
+        del how["batch_size"]
+        return Questions(self.measures, self.align, self.match, self.alphas, seed=self.seed, **how)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, for JSON."""
+        return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, as plain nested dictionaries."""
+        return identity(self.to_dict())
+
+
+def identity(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config on which results depend."""
+    return {
+        name: identity(value) if name == "data" else value
+        for name, value in fields.items()
+        if name not in MANNER
+    }
+
+
+SEED = "seed"
+NESTED: dict[str, Any] = {"data": Data, "measure": Measuring, "mesh": Devices}
+
+
+def base() -> Any:
+    """The defaults, a ConfigDict to change; assigning to a field that does not exist raises."""
+    defaults = Config().to_dict()
+    defaults["train"]["augment"] = {}
+    for name, cls in NESTED.items():
+        for field, hint in fields.hints(cls).items():
+            if defaults[name][field] is None:  # a typed gap, so that a flag can fill it
+                kind = next(t for t in typing.get_args(hint) if t is not type(None))
+                kind = (
+                    str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
+                )
+                defaults[name][field] = placeholder(kind)
+    defaults["sweep"] = {SEED: ()}  # so that a flag can fill it, whatever the config
+    config: Any = ConfigDict(defaults, type_safe=False).lock()
+    # What these hold is not fields but names that the user chooses.
+    for free in (config.network, config.match, config.train.augment, config.sweep):
+        free.unlock()
+    return config
+
+
+def grid(points: int) -> tuple[float, ...]:
+    """Evenly spaced alphas from 0 to 1.
+
+    Example:
+        >>> grid(3)
+        (0.0, 0.5, 1.0)
+    """
+    return tuple(i / (points - 1) for i in range(points))
+
+
+def check(given: ConfigDict | Mapping[str, Any]) -> Config:
+    """See that a config says only what it may.
+
+    Raises:
+        ConfigError: one line that names the field, what is wrong, and the nearest right name.
+    """
+    values = given.to_dict() if isinstance(given, ConfigDict) else dict(given)
+    known = [f.name for f in dataclasses.fields(Config)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(unknown("config field", name, known))
+    for name in ("data", "network", "train", "match", "measure", "mesh", "sweep"):
+        if name in values and not isinstance(values[name], Mapping):
+            raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
+    if not values.get("sweep", {}).get(SEED, True):
+        values["sweep"] = {k: v for k, v in values["sweep"].items() if k != SEED}
+    for name, cls in NESTED.items():
+        if name in values:
+            values[name] = fields.make(cls, f"config.{name}", values[name])
+    if "train" in values:
+        values["train"] = fields.make(Recipe, "config.train", values["train"])
+    if "network" in values:  # its fields are checked by the network; JSON's lists are tuples here
+        values["network"] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()
+        }
+    config = fields.make(Config, "the config", values)
+    try:
+        config.questions.check("config.")
+    except ConfigError as error:
+        line = str(error).replace("outside=True", "config.measure.outside=True")
+        raise ConfigError(line) from error
+    _check_names(config)
+    _check_ranges(config)
+    return config
+
+
+def _check_names(config: Config) -> None:
+    name = config.network.get("name")
+    if name not in tuple(REGISTRY):  # it may be anything, and not hashable
+        raise ConfigError(unknown("network", name, REGISTRY))
+    if not config.pairs:
+        raise ConfigError("config.pairs is empty; name at least one")
+    for pair in config.pairs:
+        parse_pair(pair, config.train.epochs)
+    if len(set(config.pairs)) != len(config.pairs):
+        raise ConfigError(f"config.pairs names a pair twice: {', '.join(config.pairs)}")
+
+
+def _check_ranges(config: Config) -> None:
+    if config.seed < 0 or config.seed >= 2**32:
+        raise ConfigError(f"config.seed must lie in 0 to 2**32 - 1, not {config.seed}")
+    for name, value in (
+        ("measure.batch_size", config.measure.batch_size),
+        ("checkpoint_every", config.checkpoint_every),
+        ("together", config.together),
+        ("mesh.data", config.mesh.data),
+        ("data.train_size", config.data.train_size),
+        ("data.test_size", config.data.test_size),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"config.{name} must be 1 or more, not {value}")
+    if config.mesh.replica < 0:
+        raise ConfigError(f"config.mesh.replica must be 0 or more, not {config.mesh.replica}")

@@ -1,0 +1,143 @@
+"""What the runs of a sweep found: tables, means with intervals, figures and a page."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from llfc_jax.experiments.config import SEED, Config
+from llfc_jax.experiments.study import provenance
+from llfc_jax.experiments.sweep.grid import axes, done, expand, word
+from llfc_jax.experiments.sweep.show import charts, columns, findings
+from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_sealed
+from llfc_jax.report import figures
+from llfc_jax.report.page import write_page
+from llfc_jax.results import Section
+from llfc_jax.training import parse_pair
+
+CONFIDENCE = 0.95
+TOLD = ("pairs", "align")  # axes that every row tells by columns of its own
+
+
+def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
+    """Tables, figures and page of all runs that are done.
+
+    Writes `sweep.csv` (a row per run, pair and alignment), `sweep_mean.csv` (mean and interval
+    over seeds), the same as Parquet where pyarrow is installed, figures and `report.html`.
+    """
+    found: dict[str, Row] = {}
+    runs = expand(config)
+    missing = [run.name for run in runs if not done(workdir, run)]
+    for run in runs:
+        if run.name in missing:
+            continue
+        summary = read_sealed(workdir / "runs" / run.name / "summary.json")
+        point = {field: _shown(value) for field, value in run.point.items() if field not in TOLD}
+        for row in summary["summary"]:
+            fork = parse_pair(row["pair"], run.config.train.epochs)
+            full = point | {"k": math.nan if fork is None else fork} | nan_for_none(row)
+            # Runs that differ in their pairs may have one in common: it counts once.
+            found.setdefault(repr([*point.values(), row["pair"], row["align"]]), full)
+    rows = list(found.values())
+    means = over_seeds(rows, _fields(config))
+    for name, table in (("sweep", rows), ("sweep_mean", means)):
+        write_csv(workdir / f"{name}.csv", table)
+        _parquet(workdir / f"{name}.parquet", table)
+    if means:
+        _report(config, workdir, means, len(runs), missing)
+    return means, missing
+
+
+def _fields(config: Config) -> list[str]:
+    """The axes that are columns of the means."""
+    return [field for field, _ in axes(config.sweep) if field not in (SEED, *TOLD)]
+
+
+def _shown(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str)) else word(value)
+
+
+def over_seeds(rows: Sequence[Row], fields: Iterable[str]) -> list[Row]:
+    """Mean and 95 % interval (Student's t) of every number, over the seeds.
+
+    A row per combination of the other axes, pair and alignment: `NAME` is the mean, `NAME_half`
+    half the interval's width (NaN below two seeds), `seeds` how many there were. Runs that
+    diverged do not enter.
+    """
+    keys = [*fields, "pair", "align", "k"]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if not row.get("diverged"):
+            groups.setdefault(tuple(repr(row[key]) for key in keys), []).append(row)
+    means = []
+    for group in groups.values():
+        mean: Row = {key: group[0][key] for key in keys} | {"seeds": len(group)}
+        for name, value in group[0].items():
+            if name in keys or name == SEED or isinstance(value, (bool, str)):
+                continue
+            values = np.array([row[name] for row in group], float)
+            mean[name], mean[f"{name}_half"] = _interval(values[np.isfinite(values)])
+        means.append(mean)
+    return means
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    if len(values) == 0:
+        return math.nan, math.nan
+    if len(values) == 1:
+        return float(values[0]), math.nan
+    t = scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
+    return float(values.mean()), float(t * values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return
+    with aside(path) as place:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), place)
+
+
+def _report(
+    config: Config,
+    workdir: Path,
+    means: Sequence[Row],
+    runs: int,
+    missing: Sequence[str],
+) -> None:
+    swept = dict(axes(config.sweep))
+    shown = [row for row in means if not math.isnan(row["k"])] or list(means)
+    fields = _fields(config)
+    section = Section(
+        name="sweep",
+        title="Over all runs",
+        text="Means over seeds with 95 % intervals (Student's t). Every run has its own report in "
+        "`runs/`.",
+        charts=charts(shown, fields),
+        columns={name: name for name in means[0]},
+    )
+    details = {
+        "config": config.to_dict(),
+        "runs": {"done": runs - len(missing), "not done": list(missing)},
+        **provenance(),
+    }
+    write_sealed(workdir / "sweep.json", {"means": means, **details})
+    write_page(
+        workdir / "report.html",
+        title=f"Sweep: {config.network['name']} on {config.data.name}",
+        lead="Every combination of "
+        + "; ".join(f"`{field}` in {values}" for field, values in swept.items()),
+        summary_rows=means,
+        summary_columns=columns(means),
+        verdicts=[
+            *([f"{len(missing)} of {runs} runs are not done yet."] if missing else []),
+            *findings(shown, fields),
+        ],
+        sections=[(section, shown, figures.save_all(section, shown, workdir / "figures"))],
+        details=details,
+    )

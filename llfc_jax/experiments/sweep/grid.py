@@ -1,0 +1,146 @@
+"""All runs of a sweep, the parts that machines take, the batches that train side by side."""
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llfc_jax.errors import ConfigError
+from llfc_jax.experiments.config import SEED, Config, check, identity
+from llfc_jax.io import read_sealed
+from llfc_jax.training import Rates
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One combination of values.
+
+    Attributes:
+        name: of its directory, from its values.
+        point: field -> value, for the fields swept over.
+        config: the config of this run alone.
+    """
+
+    name: str
+    point: dict[str, Any]
+    config: Config
+
+
+def expand(config: Config) -> list[Run]:
+    """All runs of a sweep: axes by name, the last changing fastest, and the seed last of all.
+
+    Raises:
+        ConfigError: no axis, an axis without values or with a value twice, a field that does not
+            exist, or a combination that is no valid config.
+    """
+    swept = dict(sorted(axes(config.sweep), key=lambda axis: (axis[0] == SEED, axis[0])))
+    if not swept:
+        raise ConfigError("config.sweep is empty; map a field to its values: {'seed': (0, 1, 2)}")
+    for field, values in swept.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ConfigError(f"config.sweep[{field!r}] must be a tuple of values, not {values!r}")
+        if len({repr(value) for value in values}) != len(values):
+            raise ConfigError(f"config.sweep[{field!r}] holds a value twice: {values!r}")
+    runs = []
+    for values in itertools.product(*swept.values()):
+        point = dict(zip(swept, values, strict=True))
+        fields = config.to_dict() | {"sweep": {}}
+        for field, value in point.items():
+            _set(fields, field, value)
+        name = ",".join(f"{field.split('.')[-1]}={word(value)}" for field, value in point.items())
+        runs.append(Run(name, point, check(fields)))
+    return runs
+
+
+def axes(sweep: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """(field, values) of every axis, a field's group before a dot: `train.learning_rate`."""
+    for name, values in sweep.items():
+        if isinstance(values, Mapping):
+            yield from axes(values, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", values
+
+
+def _set(fields: dict[str, Any], field: str, value: Any) -> None:
+    *groups, last = field.split(".")
+    for group in groups:
+        if not isinstance(fields.get(group), dict):
+            raise ConfigError(f"config.sweep: there is no group {group!r} in the config")
+        fields[group] = dict(fields[group])
+        fields = fields[group]
+    fields[last] = value
+
+
+def word(value: Any) -> str:
+    """A value as part of a directory's name."""
+    if isinstance(value, (list, tuple)):
+        return "x".join(map(word, value))
+    return re.sub(r"[^A-Za-z0-9.+-]", "_", str(value))
+
+
+def done(workdir: Path, run: Run) -> bool:
+    """Whether a run has its summary, for this very config."""
+    file = workdir / "runs" / run.name / "summary.json"
+    ours = json.loads(json.dumps(run.config.identity()))
+    return file.exists() and identity(read_sealed(file).get("config", {})) == ours
+
+
+def families(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs in groups that share trunks: trained alike, but for their pairs."""
+    return _grouped(runs, lambda run: repr((_shapes(run), run.config.seed, run.config.train)))
+
+
+def together(families: Iterable[list[Run]], most: int) -> list[list[Run]]:
+    """Families in batches that train side by side: one shape, and `most` networks at most.
+
+    A family stays whole, for the sake of its trunk, even if it is larger.
+    """
+    batches: list[list[Run]] = []
+    for alike in _grouped(families, lambda family: _shapes(family[0])):
+        batches.append([])
+        for family in alike:
+            if batches[-1] and sum(map(_networks, batches[-1] + family)) > most:
+                batches.append([])
+            batches[-1] += family
+    return batches
+
+
+def _shapes(run: Run) -> str:
+    """What must be equal for networks to make one batch."""
+    recipe = dataclasses.asdict(run.config.train)
+    shared = {field: value for field, value in recipe.items() if field not in Rates._fields}
+    return repr((run.config.data, run.config.network, shared))
+
+
+def _networks(run: Run) -> int:
+    return 2 * len(run.config.pairs)
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], str]) -> list[list[T]]:
+    """Items of one key together, in order of first appearance."""
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def shard(families: Sequence[T], which: str) -> list[T]:
+    """Part i of n, for which = "i/n", i from 0; "0/0" is no part.
+
+    Parts are of one piece, since neighbours train side by side.
+
+    Raises:
+        ConfigError: `which` says no part.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", which)
+    i, n = (int(match[1]), int(match[2])) if match else (-1, 0)
+    if (i, n) == (0, 0):
+        return []
+    if not 0 <= i < n:
+        raise ConfigError(f"--shard must be i/n with i from 0 to n - 1, not {which!r}")
+    return list(families[len(families) * i // n : len(families) * (i + 1) // n])

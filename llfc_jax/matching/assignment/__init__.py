@@ -1,0 +1,1 @@
+"""Linear assignment: solvers, and the assignment of nested groups."""

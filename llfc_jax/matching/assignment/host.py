@@ -1,0 +1,91 @@
+"""Assignment on the host, by SciPy.
+
+`scipy.optimize.linear_sum_assignment` grows shortest augmenting paths, and a path is short where
+the columns' prices are right: subtracting any price per column and any number per row leaves the
+best assignment the same. So large problems are first handed rough prices: by a few rounds of an
+auction when nothing is known, and by the prices of the last call when the scores have changed
+little since. What SciPy then solves has the same answer, several times sooner.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+LARGE = 192
+"""Rows from which prices pay; below, SciPy alone is faster (`benchmarks/assignment.py`)."""
+
+_ROUNDS = 100  # of the auction, at most
+_STEP = 0.05  # its epsilon, as a share of the standard deviation of the scores
+_REPAIRS = 2  # sweeps over all rows that bring the prices near those of the found assignment
+
+
+def solve(scores: Any, prices: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(permutation int32 [..., n], the prices as given) of scores [..., n, n]."""
+    found, _ = _each(np.asarray(scores), np.zeros_like(prices), again=False)
+    return found, np.asarray(prices)
+
+
+def solve_warm(scores: Any, prices: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(permutation, prices for the next call); `prices` are the last call's, or zeros."""
+    return _each(np.asarray(scores), np.asarray(prices), again=True)
+
+
+def _each(scores: np.ndarray, prices: np.ndarray, again: bool) -> tuple[np.ndarray, np.ndarray]:
+    found = np.empty(scores.shape[:-1], np.int32)
+    after = np.array(prices)
+    for place in np.ndindex(scores.shape[:-2]):
+        matrix = scores[place]
+        if not np.isfinite(matrix).all():
+            found[place] = np.arange(len(matrix))
+        elif len(matrix) < LARGE:
+            found[place] = linear_sum_assignment(matrix, maximize=True)[1]
+        else:
+            known = after[place] if after[place].any() else _auction(matrix)
+            found[place] = _priced(matrix, known)
+            if again:
+                after[place] = _repaired(matrix, found[place], known)
+    return found, after
+
+
+def _priced(scores: np.ndarray, prices: np.ndarray) -> np.ndarray:
+    # In float64: whatever the prices, the scores' own differences are kept to the last bit.
+    cost = prices.astype(np.float64) - scores
+    cost -= cost.min(1, keepdims=True)
+    return linear_sum_assignment(cost)[1]
+
+
+def _repaired(scores: np.ndarray, found: np.ndarray, prices: np.ndarray) -> np.ndarray:
+    """Raise each price to what some row would still pay rather than keep its own column."""
+    rows = np.arange(len(scores))
+    better = scores - scores[rows, found][:, None]
+    for _ in range(_REPAIRS):
+        prices = np.maximum(prices, (better + prices[found][:, None]).max(0))
+    return prices - prices.min() + 1  # never all zero: that says "nothing is known"
+
+
+def _auction(scores: np.ndarray) -> np.ndarray:
+    """Prices after some rounds of bidding; rows that still hold nothing then are SciPy's."""
+    n = len(scores)
+    prices = np.zeros(n, scores.dtype)
+    step = _STEP * scores.std()
+    holder, holds = np.full(n, -1), np.full(n, -1)
+    for _ in range(_ROUNDS):
+        free = np.flatnonzero(holds < 0)
+        if not len(free):
+            break
+        values = scores[free] - prices
+        mine = np.arange(len(free))
+        best = values.argmax(1)
+        top = values[mine, best]
+        values[mine, best] = -np.inf
+        offers = prices[best] + (top - values.max(1)) + step
+        order = np.argsort(offers, kind="stable")  # of several writes to a column the last stays
+        offered, winner = np.zeros(n, scores.dtype), np.full(n, -1)
+        offered[best[order]], winner[best[order]] = offers[order], free[order]
+        sold = np.flatnonzero(winner >= 0)
+        before = holder[sold]
+        holds[before[before >= 0]] = -1
+        holder[sold], prices[sold] = winner[sold], offered[sold]
+        holds[winner[sold]] = sold
+    return prices

@@ -1,0 +1,1 @@
+"""Matching methods, one file each."""

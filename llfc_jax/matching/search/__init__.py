@@ -1,0 +1,1 @@
+"""Searches over permutations: coordinate ascent, and Frank-Wolfe over their mixtures."""

@@ -40,6 +40,9 @@ COMPARE = flags.DEFINE_bool(
     "compare", False, "Show the runs in the directories that follow side by side on one page."
 )
 PLAN = flags.DEFINE_bool("plan", False, "Say what a run would do and need; do nothing.")
+COMPILED = flags.DEFINE_string(
+    "compiled", None, "Folder for compiled programs, in the user's cache by default; 'off': none."
+)
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -96,7 +99,7 @@ def _dispatch(console: Console, paths: Sequence[str]) -> None:
         console.print(f"llfc_jax: {RERUN.value or _config_name()}, starting", highlight=False)
     from llfc_jax.experiments import config as configs
     from llfc_jax.experiments import rerun
-    from llfc_jax.parallel import multihost
+    from llfc_jax.parallel import compile_cache, multihost
 
     record = rerun.read(RERUN.value) if RERUN.value else None
     config = record.config if record else configs.check(given)
@@ -105,6 +108,8 @@ def _dispatch(console: Console, paths: Sequence[str]) -> None:
         return
     if not _is_single_process():
         multihost.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    if COMPILED.value != "off":
+        compile_cache.enable(COMPILED.value)
     with multihost.watched():
         _run(config, record, console)
 

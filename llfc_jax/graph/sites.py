@@ -1,9 +1,10 @@
 """Sites: the values of a trace that have a name.
 
 Three kinds. A *linear* site is one `dot_general` or `conv_general_dilated` that has exactly one
-operand made of parameters; its value is the pre-activation, bias included. A *relu* site is any
-`max(x, 0)`, wherever it was called. A *module* site is what a module hands out, where the name
-stack says which module an equation belongs to (Linen writes it there).
+operand made of parameters; its value is the pre-activation, bias included. An *activation* site is
+what an activation function gives, a ReLU for example, however it was written. A *module* site is
+what a module hands out, where the name stack says which module an equation belongs to (Linen
+writes it there).
 
 Names come from the parameter tree, which every framework has: `Dense_0` for the layer whose weight
 is `params/Dense_0/kernel`, `Dense_0.relu` for the ReLU behind it, `Block_2` for a module.
@@ -31,19 +32,22 @@ class Site:
 
     Attributes:
         name: unique, stable name.
-        kind: "linear", "relu" or "module".
+        kind: "linear", "activation" or "module".
         value: number of the value that is read or written here.
         shape: its shape at the traced batch size.
         sample_axis: the axis along which the samples stand; None where there is none.
         equation: index of the equation: the product itself (before the bias) of a linear site.
-        data: for linear and relu sites, which input of that equation is the feature.
+        data: for linear sites, which input of that equation is the feature.
         weight: for linear sites, which input of that equation is the weight.
         leaf: for linear sites, the path of the leaf that holds the weight ("" where it is computed
             from several).
+        function: for activation sites, the function's name: "relu", "gelu", ...
+        inputs: for activation sites, the numbers of the values that go in: the pre-activation.
+        body: for activation sites, the indices of the equations that make the value of them.
     """
 
     name: str
-    kind: Literal["linear", "relu", "module"]
+    kind: Literal["linear", "activation", "module"]
     value: int
     shape: tuple[int, ...]
     sample_axis: int | None
@@ -51,6 +55,9 @@ class Site:
     data: int | None = None
     weight: int | None = None
     leaf: str = ""
+    function: str = ""
+    inputs: tuple[int, ...] = ()
+    body: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +215,9 @@ def find_sites(program: Program, sample_axes: dict[int, int | None]) -> tuple[Si
             and not _clamps_variance(program, users, eq.outputs[0])
         ):
             layer = layer_of.get(above, "")
-            add(f"{layer}.relu" if layer else "relu", "relu", eq.outputs[0], i, data=place)
+            name = f"{layer}.relu" if layer else "relu"
+            add(name, "activation", eq.outputs[0], i, function="relu",
+                inputs=(eq.inputs[place],), body=(i,))  # fmt: skip
     layers = {site.name for site in sites}  # a layer's module hands out the layer's own value
     for scope, value, i in _module_outputs(program, found, users):
         if scope not in layers:

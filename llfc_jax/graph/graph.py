@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from llfc_jax.errors import GraphError, unknown
 from llfc_jax.graph import queries
 from llfc_jax.graph.affine import affine
+from llfc_jax.graph.origins import depending
 from llfc_jax.graph.sample_axes import find_sample_axes
-from llfc_jax.graph.sites import SHAPING, Site, find_sites
+from llfc_jax.graph.sites import Site, find_sites
+from llfc_jax.graph.statistics import SHAPING
 from llfc_jax.graph.trace import (
     CONTROL,
     Apply,
@@ -62,11 +64,7 @@ class Graph:
     @functools.cached_property
     def parametric(self) -> frozenset[int]:
         """Numbers of the values that depend on any leaf of the variables."""
-        seen = set(self.program.leaves)
-        for eq in self.program.equations:
-            if any(not is_literal(a) and a in seen for a in eq.inputs):
-                seen.update(eq.outputs)
-        return frozenset(seen)
+        return depending(self.program)
 
     @functools.cached_property
     def affine(self) -> frozenset[int]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from llfc_jax.errors import GraphError
-from llfc_jax.graph.sites import Site, origins
+from llfc_jax.graph.origins import origins, product_unit_axes
+from llfc_jax.graph.sites import Site
 from llfc_jax.graph.trace import Equation, Program, is_literal
 
 if TYPE_CHECKING:
@@ -49,31 +50,7 @@ def exchange_defect(site: Site, a: "Values", b: "Values") -> jax.Array:
 
 def unit_axes(graph: "Graph", site: Site) -> tuple[int, tuple[int, ...]]:
     """Returns the number of a linear site's product (before the bias) and its axes of units."""
-    return unit_axes_of(graph.program, site.equation, site.weight)
-
-
-def unit_axes_of(
-    program: Program, equation: int, weight: int | None
-) -> tuple[int, tuple[int, ...]]:
-    """Returns the number of a product and those of its axes that come from the weight.
-
-    Args:
-        program: the flat trace.
-        equation: index of the matrix product or convolution.
-        weight: which of its inputs is the weight.
-    """
-    assert weight is not None
-    eq = program.equations[equation]
-    product = eq.outputs[0]
-    rank = len(program.avals[product].shape)
-    if eq.name == "conv_general_dilated":
-        return product, (eq.params["dimension_numbers"].out_spec[1],)
-    contract, batch = eq.params["dimension_numbers"]
-    shape = program.avals[eq.inputs[weight]].shape
-    free = len(shape) - len(contract[weight]) - len(batch[weight])
-    # A product's axes are: batch, free axes of the left operand, free axes of the right.
-    start = rank - free if weight == 1 else len(batch[0])
-    return product, (*range(len(batch[0])), *range(start, start + free))
+    return product_unit_axes(graph.program, site.equation, site.weight)
 
 
 def activation_sites(graph: "Graph") -> tuple[Site, ...]:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from llfc_jax.errors import GraphError
-from llfc_jax.graph import Equation, Graph, Site, Values, rows, trace
+from llfc_jax.graph import rows, trace
+from llfc_jax.graph.queries import exchange_defect, linear_sites, operands
 from llfc_jax.measures.accumulate import Batches, Progress, padded
 from llfc_jax.measures.evaluator import Step, line
 from llfc_jax.measures.measure import Measure
@@ -73,35 +73,6 @@ def commutativity(
     return Commutativity(names, dist_com, dist_w, dist_h, ratio, int(found["samples"]))
 
 
-def linear_sites(graph: Graph) -> tuple[Site, ...]:
-    """The linear sites that act on features.
-
-    Raises:
-        GraphError: there is none.
-    """
-    sites = tuple(s for s in graph.sites if s.kind == "linear" and s.sample_axis is not None)
-    if not sites:
-        raise GraphError("the network has no linear layer whose weight is a parameter")
-    return sites
-
-
-def operands(graph: Graph, site: Site) -> tuple[Equation, int, int]:
-    """A linear site's equation, and the numbers of its feature and of its weight."""
-    assert site.data is not None
-    assert site.weight is not None
-    eq = graph.program.equations[site.equation]
-    return eq, eq.inputs[site.data], eq.inputs[site.weight]
-
-
-def defect(site: Site, a: Values, b: Values) -> jax.Array:
-    """(W_a - W_b)(H_a - H_b) at a linear site, in the layout of its product."""
-    eq, feature, weight = operands(a.graph, site)
-    pair: list[Any] = [None, None]
-    pair[site.data or 0] = a.all[feature] - b.all[feature]
-    pair[site.weight or 0] = a.all[weight] - b.all[weight]
-    return eq.bind(*pair)[0]
-
-
 def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": step.weight.sum()}
     for name in sites:
@@ -109,7 +80,7 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
         eq, feature, _ = operands(step.graph, site)
         as_rows = functools.partial(rows, step.graph, eq.outputs[0])
         own = as_rows(step.a.all[eq.outputs[0]] + step.b.all[eq.outputs[0]])
-        gap = as_rows(defect(site, step.a, step.b))
+        gap = as_rows(exchange_defect(site, step.a, step.b))
         h_a, h_b = (rows(step.graph, feature, v.all[feature]) for v in (step.a, step.b))
         found[name] = {
             "com": pool(sums(own, own - gap, gap=gap), step.weight),

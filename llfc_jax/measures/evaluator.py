@@ -23,7 +23,7 @@ from llfc_jax.measures.calibration import calibrate
 from llfc_jax.measures.similarity import wide
 from llfc_jax.pair import check_pair, interpolate
 from llfc_jax.parallel import sharding
-from llfc_jax.parallel.loops import How, over, plan
+from llfc_jax.parallel.loops import AlphaLoop, choose_loops, map_over
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Line:
     a: Any
     b: Any
     alphas: tuple[float, ...]
-    how: How
+    how: AlphaLoop
     classes: int
     corrections: renorm.Correction | None = None
     renormalise: str = "none"
@@ -127,7 +127,7 @@ def by_layer(stacked: Any) -> np.ndarray:
 def compiled(
     kernel: Kernel,
     apply: Apply,
-    how: How,
+    how: AlphaLoop,
     on_ends: tuple[bool, bool],
     static: tuple[tuple[str, Any], ...],
 ) -> Any:
@@ -149,14 +149,14 @@ def compiled(
                 return fn(alpha, renorm.evaluate(graph, theta, x, correction))
 
             if known is None or not any(on_ends):
-                return over(at, points, how)
+                return map_over(at, points, how)
             first, last = ([end] * on for end, on in zip(known, on_ends, strict=True))
             between = slice(len(first), len(points[0]) - len(last))
-            rest = over(at, jax.tree.map(lambda leaf: leaf[between], points), how)
+            rest = map_over(at, jax.tree.map(lambda leaf: leaf[between], points), how)
             parts = [*map(_alone, first), rest, *map(_alone, last)]
             return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
-        grid = functools.partial(over, xs=points[0], how=how)
+        grid = functools.partial(map_over, xs=points[0], how=how)
         return kernel(Step(graph, *ends, x, y, weight, walk, grid), **dict(static))
 
     return run
@@ -209,7 +209,7 @@ def line(
     *,
     alphas: Sequence[float] = ALPHAS,
     outside: bool = False,
-    over: How | None = None,
+    over: AlphaLoop | None = None,
     renormalise: str = "none",
     train_batches: Batches | None = None,
     progress: Progress | None = None,
@@ -249,16 +249,16 @@ def line(
     return Line(apply, a, b, grid, how, classes, corrections, renormalise)
 
 
-def choose(over: How | None, apply: Apply, variables: Any, x: Any) -> How:
-    """How the loop over α runs: as asked for, or as the execution plan has it.
+def choose(over: AlphaLoop | None, apply: Apply, variables: Any, x: Any) -> AlphaLoop:
+    """AlphaLoop the loop over α runs: as asked for, or as the execution plan has it.
 
     Raises:
         ModeError: there is no such way.
     """
-    ways = get_args(How)
+    ways = get_args(AlphaLoop)
     if over is not None and over not in ways:
         raise ModeError(unknown("way to run over alphas", over, ways))
-    return over or plan(apply, abstract(variables), x).alphas
+    return over or choose_loops(apply, abstract(variables), x).alphas
 
 
 def check_logits(graph: Graph, x: Any, y: Any) -> int:

@@ -19,7 +19,7 @@ from llfc_jax.measures.lmc import loss_and_right
 from llfc_jax.measures.measure import Measure
 from llfc_jax.pair import check_pair, interpolate
 from llfc_jax.parallel import sharding
-from llfc_jax.parallel.loops import How, over
+from llfc_jax.parallel.loops import AlphaLoop, map_over
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 
@@ -63,7 +63,7 @@ def layerwise_lmc(
     groups: dict[str, Sequence[str]] | None = None,
     base: Literal["a", "b"] = "a",
     outside: bool = False,
-    over: How | None = None,
+    over: AlphaLoop | None = None,
     progress: Progress | None = None,
 ) -> LayerwiseLMC:
     """Walk the line in one layer (or group of layers) while the others stay.
@@ -140,7 +140,7 @@ def _within(path: str, group: Sequence[str]) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(apply: Apply, how: How, own: float) -> Any:
+def _compiled(apply: Apply, how: AlphaLoop, own: float) -> Any:
     @jax.jit
     def run(a: Any, b: Any, points: Any, x: Any, y: Any, weight: Any) -> Any:
         keep = a if own == 1.0 else b
@@ -156,7 +156,7 @@ def _compiled(apply: Apply, how: How, own: float) -> Any:
             logits = adapted(apply)(jax.tree.unflatten(structure, chosen), x)
             return loss_and_right(logits, y, weight)
 
-        loss, right = over(at, points, how)
+        loss, right = map_over(at, points, how)
         return loss, right, weight.sum()
 
     return run

@@ -7,7 +7,7 @@ from typing import Any
 from llfc_jax.graph import Apply
 from llfc_jax.measures.accumulate import Batches, Progress
 from llfc_jax.measures.evaluator import ALPHAS
-from llfc_jax.parallel.loops import How
+from llfc_jax.parallel.loops import AlphaLoop
 from llfc_jax.results import Result, Section
 
 
@@ -37,7 +37,7 @@ class Setup:
     alphas: Sequence[float] = ALPHAS
     outside: bool = False
     sites: str | Sequence[str] = ("linear", "relu")
-    over: How | None = None
+    over: AlphaLoop | None = None
     renormalise: str = "none"
     progress: Progress | None = None
 

@@ -10,11 +10,10 @@ import scipy.linalg
 
 from llfc_jax.errors import ModeError
 from llfc_jax.graph import Graph, Site, Values, trace
+from llfc_jax.graph.queries import linear_sites, operands, unit_axes
 from llfc_jax.measures.accumulate import Batches, Progress, Squares, padded
-from llfc_jax.measures.commutativity import linear_sites, operands
 from llfc_jax.measures.evaluator import Step, line
 from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.renormalise import unit_axes
 from llfc_jax.measures.similarity import scale_of, wide
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 

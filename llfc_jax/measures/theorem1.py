@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.graph import Site, Values, in_layout, rows, trace
+from llfc_jax.graph.queries import exchange_defect
 from llfc_jax.measures.accumulate import Batches, Squares, padded
-from llfc_jax.measures.commutativity import defect
 from llfc_jax.measures.evaluator import ALPHAS, Step, by_layer, line
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.similarity import scale_of, wide
@@ -101,7 +101,7 @@ def theorem1(
 def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
     chosen = [step.graph[name] for name in sites]
     crossed = {
-        s.name: in_layout(step.graph, s, defect(s, step.a, step.b))
+        s.name: in_layout(step.graph, s, exchange_defect(s, step.a, step.b))
         for s in chosen
         if s.kind == "linear"
     }
@@ -115,7 +115,7 @@ def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
         """The layer's own defect, a row per sample."""
         if site.kind == "linear":
             return -alpha * (1 - alpha) * wide(rows(step.graph, site.value, crossed[site.name]))
-        number = before(step.graph, site)
+        number = before(site)
         za, zb = (wide(rows(step.graph, number, v.all[number])) for v in (step.a, step.b))
         mixed = alpha * za + (1 - alpha) * zb
         rectified = alpha * jax.nn.relu(za) + (1 - alpha) * jax.nn.relu(zb)

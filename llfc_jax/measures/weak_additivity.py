@@ -13,7 +13,7 @@ from llfc_jax.measures.accumulate import Batches, Progress, moments, padded
 from llfc_jax.measures.evaluator import ALPHAS, Step, by_layer, line, stack
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.similarity import compare, from_sums, pool, pooled, scale_of, sums
-from llfc_jax.parallel.loops import How
+from llfc_jax.parallel.loops import AlphaLoop
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 
 Form = Literal["mixture", "sum"]
@@ -72,7 +72,7 @@ def weak_additivity(
     alphas: Sequence[float] = ALPHAS,
     form: Form = "mixture",
     outside: bool = False,
-    over: How | None = None,
+    over: AlphaLoop | None = None,
     progress: Progress | None = None,
 ) -> WeakAdditivity:
     """Measure weak additivity at every ReLU in one pass, wherever the ReLU was called.
@@ -133,16 +133,15 @@ def relus(graph: Graph) -> tuple[Site, ...]:
     Raises:
         GraphError: there is none.
     """
-    sites = tuple(s for s in graph.sites if s.kind == "relu" and s.sample_axis is not None)
+    sites = tuple(s for s in graph.sites if s.function == "relu" and s.sample_axis is not None)
     if not sites:
         raise GraphError("the network has no ReLU, so weak additivity cannot be measured")
     return sites
 
 
-def before(graph: Graph, site: Site) -> int:
+def before(site: Site) -> int:
     """Number of the value that goes into a ReLU."""
-    assert site.data is not None
-    return graph.program.equations[site.equation].inputs[site.data]
+    return site.inputs[0]
 
 
 def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:
@@ -152,7 +151,7 @@ def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:
 
 def _kernel(step: Step, sites: tuple[str, ...], form: Form) -> dict[str, Any]:
     w = step.weight
-    numbers = [before(step.graph, step.graph[name]) for name in sites]
+    numbers = [before(step.graph[name]) for name in sites]
     inputs = [
         tuple(rows(step.graph, i, values.all[i]) for values in (step.a, step.b)) for i in numbers
     ]

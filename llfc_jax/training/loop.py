@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from llfc_jax.data import Split
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training.feed import Data, feed
 from llfc_jax.training.state import ORDER, State
 from llfc_jax.training.step import Task, step
@@ -88,7 +88,7 @@ def _advance(task: Task, data: Data, orders: jax.Array, states: State) -> State:
     return _each(task, partial(step, task), (data,))(orders, states)
 
 
-def place(states: State, plan: Plan, mesh: Mesh | None = None) -> list[State]:
+def place(states: State, plan: LoopPlan, mesh: Mesh | None = None) -> list[State]:
     """Replicas from the host onto the devices, in the groups that advance together.
 
     One group for all where the plan says `vmap`, one for each where it says `loop`; on a mesh, the
@@ -128,7 +128,7 @@ def gather(groups: Sequence[State], count: int | None = None) -> State:
 
 
 def epoch(
-    task: Task, plan: Plan, data: Data | Split, groups: list[State], first: int, pace: "Pace"
+    task: Task, plan: LoopPlan, data: Data | Split, groups: list[State], first: int, pace: "Pace"
 ) -> Iterator[int]:
     """Train to the end of the present epoch, from its step `first` on; `groups` is updated.
 

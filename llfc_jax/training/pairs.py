@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from llfc_jax.data import Dataset
 from llfc_jax.errors import ConfigError
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training.history import History, history
 from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.trainer import Progress, Run, train
@@ -160,7 +160,7 @@ def train_trials(
     dataset: Dataset,
     trials: Sequence[Trial],
     *,
-    plan: Plan | None = None,
+    plan: LoopPlan | None = None,
     mesh: Mesh | None = None,
     workdir: Any = None,
     checkpoint_every: int = 1,

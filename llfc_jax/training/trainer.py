@@ -20,8 +20,7 @@ from jax.sharding import Mesh
 from llfc_jax.data import Dataset
 from llfc_jax.errors import ConfigError, HostsError
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.parallel.loops import plan as choose_plan
+from llfc_jax.parallel.loops import LoopPlan, choose_loops
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import source
 from llfc_jax.training.loop import Pace, epoch, gather, join, place
@@ -66,7 +65,7 @@ def train(
     recipe: Recipe,
     runs: Sequence[Run],
     *,
-    plan: Plan | None = None,
+    plan: LoopPlan | None = None,
     mesh: Mesh | None = None,
     workdir: str | Path | None = None,
     checkpoint_every: int = 1,
@@ -97,7 +96,7 @@ def train(
     crew = _Crew(make_task(module, recipe, dataset, mesh), tuple(runs), recipe.rates)
     like = crew.check(dataset)
     parts = sharding.size(mesh, sharding.BATCH)
-    plan = plan or choose_plan(module.apply, like.variables, _input(dataset), data=parts)
+    plan = plan or choose_loops(module.apply, like.variables, _input(dataset), data=parts)
     done, states = 0, None
     with contextlib.ExitStack() as context:
         signals, store = [], None
@@ -186,7 +185,7 @@ class _Crew:
         )
 
     def train(
-        self, plan: Plan, data: Any, states: State, done: int
+        self, plan: LoopPlan, data: Any, states: State, done: int
     ) -> Iterator[tuple[int, list[State]]]:
         """Train on from step `done`; yields steps done and states after every dispatch."""
         steps, mesh, pace = self.task.steps, self.task.mesh, Pace()

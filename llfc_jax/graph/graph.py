@@ -71,6 +71,32 @@ class Graph:
         """Numbers of the values that are the mixture of the ends' own between any two modes."""
         return affine(self.program, self.parametric)
 
+    @property
+    def activation_sites(self) -> tuple[Site, ...]:
+        """The sites that are elementwise activations of features."""
+        return tuple(s for s in self.sites if s.kind in ("relu", "activation"))
+
+    def activate(self, site: Site, z: Any) -> jax.Array:
+        """The activation of a site on other values, in the layout of what goes into it."""
+        return jnp.maximum(z, 0)
+
+    @functools.cached_property
+    def cut_sites(self) -> tuple[str, ...]:
+        """Names of the sites that every path from input to output passes."""
+        used: dict[int, int] = {self.program.output: len(self.program.equations)}
+        for i, eq in reversed([*enumerate(self.program.equations)]):
+            if any(number in used for number in eq.outputs):
+                for atom in eq.inputs:
+                    if not is_literal(atom):
+                        used.setdefault(atom, i)
+        of_data, cuts = {self.program.input}, set()
+        for i, eq in enumerate(self.program.equations):
+            if any(not is_literal(a) and a in of_data for a in eq.inputs):
+                of_data.update(n for n in eq.outputs if n in used)
+            alive = [n for n in of_data if used.get(n, -1) > i]
+            cuts.update(alive if len(alive) == 1 else ())
+        return tuple(s.name for s in self.sites if s.value in cuts and s.sample_axis is not None)
+
     def __getitem__(self, name: str) -> Site:
         """The site of this name.
 

@@ -16,7 +16,7 @@ import numpy as np
 from llfc_jax.graph import Apply, Graph, Site, trace
 from llfc_jax.graph.graph import Visit
 from llfc_jax.graph.queries import unit_axes
-from llfc_jax.measures.accumulate import Batches, Moments, Progress, fold
+from llfc_jax.measures.accumulate import Moments, accumulate
 from llfc_jax.measures.renormalise import (
     Correction,
     Normaliser,
@@ -26,6 +26,7 @@ from llfc_jax.measures.renormalise import (
 from llfc_jax.measures.similarity import wide
 from llfc_jax.pair import interpolate
 from llfc_jax.parallel.loops import AlphaLoop, map_over
+from llfc_jax.types import Batches, ProgressFn
 
 CONSTANT = 1e-7  # deviation below which a unit is only shifted: there is nothing to rescale
 
@@ -138,7 +139,7 @@ def calibrate(
     batches: Batches,
     kind: str,
     how: AlphaLoop,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> Correction:
     """Corrections for every point of the line, stacked along α.
 
@@ -158,7 +159,7 @@ def calibrate(
     """
     run = _kernel(apply, kind, how)
     points = np.asarray(alphas, jnp.result_type(float))
-    merged = fold(
+    merged = accumulate(
         lambda x, y, weight: run(a, b, points, x, weight), batches, progress, "renormalising"
     )
     found = jax.tree.map(

@@ -102,9 +102,8 @@ class Moments:
             return cross + np.outer(self.mean_a, self.mean_b)
         if kind == "centred":
             return cross
-        return cross * np.outer(
-            _inverse_root(self.square_a, count), _inverse_root(self.square_b, count)
-        )
+        scale_a, scale_b = (_inverse_root(s, count) for s in (self.square_a, self.square_b))
+        return cross * np.outer(scale_a, scale_b)
 
 
 def _inverse_root(square: Any, count: np.floating[Any]) -> np.ndarray:

@@ -10,8 +10,8 @@ matching the second. This method minimises the product itself,
     J(π) = Σ over layers  ||(W_A - π(W_B)) (H_A - π(H_B))||² / ||W_A H_A||²,
 
 over samples of the train split: a quadratic assignment problem in every pair of neighbouring
-groups. A good local optimum is sought by `FrankWolfe`, from the ends of other methods; the result's J is
-at most that of every start.
+groups. A good local optimum is sought by `FrankWolfe`, from the ends of other methods; the result's
+J is at most that of every start.
 """
 
 import dataclasses

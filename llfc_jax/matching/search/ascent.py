@@ -109,11 +109,9 @@ def _on_host(
                 key, products, start or host_identity(spec), tolerance,
                 options.max_sweeps, options.order,
             )  # fmt: skip
-            if best is None or begun + end.gained[-1] > reached:
-                best, reached = (
-                    dataclasses.replace(end, gained=begun + end.gained),
-                    begun + end.gained[-1],
-                )
+            history = begun + end.gained
+            if best is None or history[-1] > reached:
+                best, reached = dataclasses.replace(end, gained=history), history[-1]
     assert best is not None
     return Match(
         {name: jnp.asarray(index, jnp.int32) for name, index in best.permutation.items()},

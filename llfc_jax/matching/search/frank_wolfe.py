@@ -3,11 +3,11 @@
 The permutation of every group becomes a mixture of permutations (`mixtures`), on which the
 objective is smooth. In each step the slope's best permutation is one assignment per group, and the
 mixture moves towards it as far as that lowers the objective. The end is no permutation yet, and the
-nearest one is worse than it by some gap. So the search goes on with a penalty `μ Σ (1 - ||M||² / n)`
-over the groups' matrices, which is zero on permutations alone, and with μ doubled from round to
-round; the first penalty is a fraction of what would outweigh the gap. (Frank-Wolfe on the relaxed
-problem: Vogelstein et al. 2015, "Fast approximate quadratic programming"; the growing penalty:
-Zaslavskiy et al. 2009, "A path following algorithm".)
+nearest one is worse than it by some gap. So the search goes on with a penalty
+`μ Σ (1 - ||M||² / n)` over the groups' matrices, which is zero on permutations alone, and with μ
+doubled from round to round; the first penalty is a fraction of what would outweigh the gap.
+(Frank-Wolfe on the relaxed problem: Vogelstein et al. 2015, "Fast approximate quadratic
+programming"; the growing penalty: Zaslavskiy et al. 2009, "A path following algorithm".)
 
 The best of the start and of every round's nearest permutation is kept, so that no search ends above
 its start. Slopes and line searches are compiled; assignments are solved on the host.

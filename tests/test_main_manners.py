@@ -13,7 +13,7 @@ from llfc_jax.errors import ConfigError, DataError, WorkdirError
 from llfc_jax.experiments import rerun as record
 from llfc_jax.io import write_sealed
 from llfc_jax.measures import MEASURES
-from llfc_jax.networks import REGISTRY
+from llfc_jax.networks import NETWORKS
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.py"
@@ -35,7 +35,7 @@ def test_everything_there_is_to_choose_from_is_listed_with_a_line_each():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["measures"].keys() == MEASURES.keys()
-    assert found["networks"].keys() == REGISTRY.keys()
+    assert found["networks"].keys() == NETWORKS.keys()
     assert "configs/quickstart.py" in found["configs"]
     assert {"digits", "npz"} <= found["data sets"].keys()
     assert {"none", "weight", "activation"} <= found["alignments"].keys()

@@ -19,8 +19,8 @@ from llfc_jax.errors import ConfigError, unknown
 from llfc_jax.experiments.settings import UNALIGNED, Questions
 from llfc_jax.measures import MEASURES
 from llfc_jax.measures.evaluator import ALPHAS
-from llfc_jax.networks import REGISTRY
-from llfc_jax.training import Recipe, parse_pair
+from llfc_jax.networks import NETWORKS
+from llfc_jax.training import Recipe, parse_pair_name
 
 # Fields that say how the work is done, not what: results do not depend on them.
 MANNER = ("mesh", "together", "resident_mb")
@@ -224,12 +224,12 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
 
 def _check_names(config: Config) -> None:
     name = config.network.get("name")
-    if name not in tuple(REGISTRY):  # it may be anything, and not hashable
-        raise ConfigError(unknown("network", name, REGISTRY))
+    if name not in tuple(NETWORKS):  # it may be anything, and not hashable
+        raise ConfigError(unknown("network", name, NETWORKS))
     if not config.pairs:
         raise ConfigError("config.pairs is empty; name at least one")
     for pair in config.pairs:
-        parse_pair(pair, config.train.epochs)
+        parse_pair_name(pair, config.train.epochs)
     if len(set(config.pairs)) != len(config.pairs):
         raise ConfigError(f"config.pairs names a pair twice: {', '.join(config.pairs)}")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llfc_jax import fields
-from llfc_jax.data.inputs import as_splits, fingerprint
+from llfc_jax.data.inputs import as_splits, hash_arrays
 from llfc_jax.experiments.evaluate import Told, Two, ask, check
 from llfc_jax.experiments.settings import UNALIGNED, Questions
 from llfc_jax.experiments.study_result import Study, provenance
@@ -115,8 +115,8 @@ def study(
         return made(Nowhere())
     identity = {
         "name": name,
-        "modes": fingerprint([two.a, two.b]),
-        "data": {split: fingerprint(batches) for split, batches in splits.items()},
+        "modes": hash_arrays([two.a, two.b]),
+        "data": {split: hash_arrays(batches) for split, batches in splits.items()},
         **dataclasses.asdict(questions),
     }
     with claim(workdir, identity) as held:

@@ -16,7 +16,7 @@ from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_
 from llfc_jax.report import figures
 from llfc_jax.report.page import write_page
 from llfc_jax.results import Section
-from llfc_jax.training import parse_pair
+from llfc_jax.training import parse_pair_name
 
 CONFIDENCE = 0.95
 TOLD = ("pairs", "align")  # axes that every row tells by columns of its own
@@ -37,7 +37,7 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
         summary = read_sealed(workdir / "runs" / run.name / "summary.json")
         point = {field: _shown(value) for field, value in run.point.items() if field not in TOLD}
         for row in summary["summary"]:
-            fork = parse_pair(row["pair"], run.config.train.epochs)
+            fork = parse_pair_name(row["pair"], run.config.train.epochs).shared_epochs
             full = point | {"k": math.nan if fork is None else fork} | nan_for_none(row)
             # Runs that differ in their pairs may have one in common: it counts once.
             found.setdefault(repr([*point.values(), row["pair"], row["align"]]), full)

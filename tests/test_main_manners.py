@@ -13,7 +13,7 @@ from llfc_jax.errors import ConfigError, DataError, WorkdirError
 from llfc_jax.experiments import rerun
 from llfc_jax.io import write_sealed
 from llfc_jax.measures import REGISTRY as MEASURES
-from llfc_jax.networks import REGISTRY as NETWORKS
+from llfc_jax.networks import NETWORKS
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.py"

@@ -19,8 +19,8 @@ from llfc_jax.errors import ConfigError, ModeError, unknown
 from llfc_jax.experiments.settings import UNALIGNED, Settings
 from llfc_jax.measures import REGISTRY as MEASURES
 from llfc_jax.measures import EvalOptions
-from llfc_jax.networks import REGISTRY as NETWORKS
-from llfc_jax.training import Recipe, parse_pair
+from llfc_jax.networks import NETWORKS
+from llfc_jax.training import Recipe, parse_pair_name
 
 # Fields on which results do not depend.
 NO_RESULTS = ("mesh", "together", "resident_mb")
@@ -222,7 +222,7 @@ def _check_names(config: Config) -> None:
     if not config.pairs:
         raise ConfigError("config.pairs is empty; name at least one")
     for pair in config.pairs:
-        parse_pair(pair, config.train.epochs)
+        parse_pair_name(pair, config.train.epochs)
     if len(set(config.pairs)) != len(config.pairs):
         raise ConfigError(f"config.pairs names a pair twice: {', '.join(config.pairs)}")
 

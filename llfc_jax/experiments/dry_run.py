@@ -8,14 +8,14 @@ from typing import Any
 import jax
 
 from llfc_jax import data, networks
-from llfc_jax.data.stream import streamed
+from llfc_jax.data.stream import is_streamed
 from llfc_jax.experiments import sweep
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.run import build_network
 from llfc_jax.graph import trace
 from llfc_jax.measures import REGISTRY
 from llfc_jax.parallel import sharding
-from llfc_jax.training.pairs import lineage
+from llfc_jax.training import list_runs
 from llfc_jax.training.step import make_task
 
 # Arrays of the parameters' size that an optimizer keeps beside them.
@@ -41,7 +41,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     graph = trace(module.apply, variables, x)
     recipe = config.train
     steps = make_task(module, recipe, dataset).steps
-    runs = lineage(config.pairs, config.seed, recipe.epochs)
+    runs = list_runs(config.pairs, config.seed, recipe.epochs)
     together = max(
         sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}
     )
@@ -49,7 +49,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     features = sum(_size(aval) for aval in graph.program.avals.values())
     training = together * size * (2 + OPTIMIZER_COPIES.get(recipe.optimizer, 2))
     splits = {"train": dataset.train, "test": dataset.test}
-    streams = [name for name, split in splits.items() if streamed(split, dataset)]
+    streams = [name for name, split in splits.items() if is_streamed(split, dataset)]
     kept = [s.images.nbytes + s.labels.nbytes for n, s in splits.items() if n not in streams]
     return {
         "data": {

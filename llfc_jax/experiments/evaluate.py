@@ -163,10 +163,19 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
     batches = on_one_device(evaluation.train_batches)
     key = jax.random.fold_in(jax.random.key(settings.seed), MATCHING_STREAM)
     evaluation.reporter.say(f"aligning {pair.name} by {method} matching")
-    problem = matching.make_problem(network, pair.a, pair.b, batches)
-    progress = evaluation.reporter.task(f"{pair.name}, {method} matching")
-    match = settings.build_method(method)(key, problem, progress)
+    x, _ = next(iter(batches))
+    spec = symmetry.permutation_spec(network.apply, pair.a, x)
+    match = matching.align(
+        settings.build_method(method),
+        key,
+        network,
+        pair.a,
+        pair.b,
+        batches,
+        spec=spec,
+        progress=evaluation.reporter.task(f"{pair.name}, {method} matching"),
+    )
     if file:
-        problem.spec.save(file, match.permutation)
+        spec.save(file, match.permutation)
         multihost.barrier()
-    return Alignment(problem.spec, match.permutation, pair.b, network)
+    return Alignment(spec, match.permutation, pair.b, network)

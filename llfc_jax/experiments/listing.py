@@ -7,7 +7,7 @@ from pathlib import Path
 from llfc_jax.experiments.settings import UNALIGNED
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import REGISTRY as MEASURES
-from llfc_jax.networks import REGISTRY as NETWORKS
+from llfc_jax.networks import NETWORKS
 
 DATA = {
     "digits": "1,797 handwritten digits, 8x8, embedded in the package",

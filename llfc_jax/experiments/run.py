@@ -25,7 +25,7 @@ from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.progress import Reporter
 
-TrainedPairs = Mapping[str, training.Pair]
+TrainedPairs = Mapping[str, training.TrainedPair]
 
 
 def run(
@@ -80,7 +80,7 @@ def train(
     path: Path,
     reporter: Reporter,
     dataset: data.Dataset | None = None,
-) -> list[dict[str, training.Pair]]:
+) -> list[dict[str, training.TrainedPair]]:
     """Train the pairs of configs that differ in seed, pairs and rates alone, side by side.
 
     Args:
@@ -121,12 +121,6 @@ def describe_pairs(config: Config) -> str:
     """Returns what the experiment was, in two sentences."""
     made = []
     for pair in config.pairs:
-        fork = training.parse_pair(pair, config.train.epochs)
-        if fork is None:
-            made.append(f"`{pair}`: two networks trained from different random weights")
-        else:
-            made.append(
-                f"`{pair}`: two networks that share the first {fork} of "
-                f"{config.train.epochs} epochs and then see the data in different orders"
-            )
+        kind = training.parse_pair_name(pair, config.train.epochs)
+        made.append(f"`{pair}`: {kind.describe(config.train.epochs)}")
     return f"{QUESTION} Pairs measured here: {'; '.join(made)}."

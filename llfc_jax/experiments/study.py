@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llfc_jax import fields
-from llfc_jax.data.inputs import as_splits, fingerprint
+from llfc_jax.data.inputs import as_splits, hash_arrays
 from llfc_jax.errors import ConfigError, unknown
 from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
 from llfc_jax.experiments.provenance import provenance
@@ -99,8 +99,8 @@ def study(
         return evaluate(NullWorkdir())
     identity = {
         "name": name,
-        "modes": fingerprint([pair.a, pair.b]),
-        "data": {split: fingerprint(batches) for split, batches in splits.items()},
+        "modes": hash_arrays([pair.a, pair.b]),
+        "data": {split: hash_arrays(batches) for split, batches in splits.items()},
         **dataclasses.asdict(settings),
     }
     with claim(workdir, identity) as held:

@@ -242,7 +242,7 @@ def test_a_working_directory_takes_the_report_and_a_second_study_measures_nothin
     from llfc_jax.experiments import evaluate
 
     monkeypatch.setattr(evaluate, "PairEvaluator", None)
-    monkeypatch.setattr(evaluate.matching, "make_problem", None)
+    monkeypatch.setattr(evaluate.matching, "align", None)
     assert ask().summary == found.summary
     with pytest.raises(LlfcError, match=r"another experiment.*modes"):
         llfc_jax.study(plain, a, a, samples(), workdir=tmp_path)

@@ -16,7 +16,7 @@ from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_
 from llfc_jax.report import figures
 from llfc_jax.report.page import write_page
 from llfc_jax.results import Section
-from llfc_jax.training import parse_pair
+from llfc_jax.training import parse_pair_name
 
 CONFIDENCE = 0.95
 LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
@@ -40,7 +40,7 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
             field: _shown(value) for field, value in run.point.items() if field not in OWN_COLUMNS
         }
         for row in summary["summary"]:
-            fork = parse_pair(row["pair"], run.config.train.epochs)
+            fork = parse_pair_name(row["pair"], run.config.train.epochs).shared_epochs
             full = point | {"k": math.nan if fork is None else fork} | nan_for_none(row)
             # Runs that differ in their pairs may have one in common: it counts once.
             found.setdefault(repr([*point.values(), row["pair"], row["align"]]), full)

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
-import jax
 import numpy as np
 
 from llfc_jax.errors import DataError, unknown
@@ -48,6 +47,8 @@ def setting(default: Any = dataclasses.MISSING) -> Any:
 @dataclass_transform(frozen_default=True, field_specifiers=(axes, labels, setting))
 def result(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that is a pytree of its array fields."""
+    import jax  # here, so that the report reads `Chart` and `Section` without it
+
     made = dataclasses.dataclass(frozen=True, repr=False)(cls)
     names = {"data": [], "meta": []}
     for field in dataclasses.fields(made):  # pyright: ignore[reportArgumentType]
@@ -204,7 +205,11 @@ class Chart:
         where: rows that count: column -> value (drawn only where equal; floats to 1e-6).
         log: whether the vertical axis is logarithmic.
         log_x: whether the horizontal one is; its ticks are then the values themselves.
-        mark: "line" joins points; "dots" does not; "bars" for names along x.
+        mark: "line" joins points; "dots" does not; "bars" for names along x; "heat" is a map of
+            coloured cells: `x` across, `lines` down, the one column of `y` as colour.
+        spread: how `band` is drawn: an area around a line, or error bars.
+        dots: columns of single values drawn as faint dots behind a `y` column, which then repeats
+            its value in the rows of a group: y column -> column.
     """
 
     name: str
@@ -220,7 +225,9 @@ class Chart:
     where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     log: bool = False
     log_x: bool = False
-    mark: Literal["line", "dots", "bars"] = "line"
+    mark: Literal["line", "dots", "bars", "heat"] = "line"
+    spread: Literal["area", "bars"] = "area"
+    dots: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -186,12 +186,11 @@ class Study:
         return cls(summary, summary_columns(rows), rows, {}, details=content)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write tables, figures, `summary.json` and the page into a directory.
+        """Write tables, `summary.json` and the page into a directory.
 
         Returns:
             The page, `report.html`.
         """
-        from llfc_jax.report import figures
         from llfc_jax.report.page import write_page
 
         path = Path(path)
@@ -200,7 +199,7 @@ class Study:
             section = REGISTRY[name].section
             write_csv(path / f"{name}.csv", rows)
             write_json(path / f"{name}.json", rows)
-            sections.append((section, rows, figures.save_all(section, rows, path / "figures")))
+            sections.append((section, rows))
         write_sealed(path / "summary.json", self.to_dict())
         write_page(
             path / "report.html",

@@ -34,9 +34,7 @@ def draw(chart: Chart, rows: Rows, theme: style.Theme = style.SCREEN) -> Figure:
     return (altair.FacetChart if "facet" in spec else altair.LayerChart).from_dict(spec)
 
 
-def save(
-    figure: "Figure | Spec", path: str | os.PathLike[str], width: float | None = None
-) -> Path:
+def save(figure: "Figure | Spec", path: str | os.PathLike[str], width: float | None = None) -> Path:
     """Writes a chart as .svg, .png (300 dots per inch), .pdf or .json (its Vega-Lite spec).
 
     Args:

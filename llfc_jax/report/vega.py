@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from llfc_jax.report import style
 from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, parameter, read
-from llfc_jax.report.numbers import Rows, clean, format_number, format_value, is_number, plain
+from llfc_jax.report.numbers import Rows, clean, format_value, is_number, plain
 from llfc_jax.results import Chart
 
 Spec: TypeAlias = dict[str, Any]
@@ -318,7 +318,10 @@ def _x(chart: Chart, content: Content) -> Spec:
     if chart.mark in ("heat", "bars"):
         kind, scale, axis = "ordinal", {}, axis | {"labelAngle": 0}
     elif chart.log_x:
-        scale, axis = {"type": "log", "nice": False, "padding": 6}, axis | {"values": content.places}
+        scale, axis = (
+            {"type": "log", "nice": False, "padding": 6},
+            axis | {"values": content.places},
+        )
     else:
         axis |= {"values": content.places} if len(content.places) <= TICKS else {"tickCount": 5}
     return {"field": "x", "type": kind, "title": chart.x_label, "axis": axis, "scale": scale}

@@ -16,8 +16,7 @@ from jax.sharding import Mesh
 from llfc_jax.data import Dataset, Split
 from llfc_jax.errors import ConfigError, HostsError
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import LoopPlan
-from llfc_jax.parallel.loops import choose_loops
+from llfc_jax.parallel.loops import LoopPlan, choose_loops
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import Samples, place_train_split
 from llfc_jax.training.loop import Pace, gather_states, join_states, place_states, run_epoch

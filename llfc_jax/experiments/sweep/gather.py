@@ -13,7 +13,6 @@ from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.sweep.grid import axes, done, expand, word
 from llfc_jax.experiments.sweep.show import charts, columns, findings
 from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_sealed
-from llfc_jax.report import figures
 from llfc_jax.report.page import write_page
 from llfc_jax.results import Section
 from llfc_jax.training import parse_pair_name
@@ -151,6 +150,6 @@ def _report(
             *([f"{len(missing)} of {runs} runs are not done yet."] if missing else []),
             *findings(shown, fields),
         ],
-        sections=[(section, shown, figures.save_all(section, shown, workdir / "figures"))],
+        sections=[(section, shown)],
         details=details,
     )

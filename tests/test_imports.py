@@ -19,7 +19,7 @@ FLOORS = (
     {"main", "__init__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-HEAVY = ("tensorflow_datasets", "tensorflow", "orbax", "absl", "ml_collections", "grain", "altair",
+HEAVY = ("tensorflow_datasets", "tensorflow", "orbax", "ml_collections", "grain", "altair",
          "vl_convert", "matplotlib", "pandas", "flax", "rich")  # fmt: skip
 
 

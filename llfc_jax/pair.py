@@ -25,8 +25,10 @@ def interpolate(a: Any, b: Any, alpha: Any) -> Any:
         p, q = jnp.asarray(p), jnp.asarray(q)
         if not jnp.issubdtype(p.dtype, jnp.inexact):
             return p
-        weight = jnp.asarray(alpha, p.dtype)
-        return weight * p + (1 - weight) * q
+        wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
+        weight = jnp.asarray(alpha, wide)
+        mixed = weight * p.astype(wide) + (1 - weight) * q.astype(wide)
+        return mixed.astype(p.dtype)
 
     return jax.tree.map(one, a, b)
 

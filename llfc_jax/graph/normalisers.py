@@ -2,8 +2,8 @@
 
 A normaliser is a value v that becomes y = A v + B, unit by unit, where A and B are made of leaves:
 a variance enters through a root, A ∝ (variance + ε)^-½, and a mean is a leaf that is subtracted
-from v, ∂B/∂mean = -k A with k > 0 at every variance. A trainable scale or shift is neither. The equations
-are evaluated on single numbers, so the order of the algebra and the names of the leaves do not
+from v, ∂B/∂mean = -k A with k > 0 at every variance. A trainable scale or shift is neither. The
+equations are evaluated on single numbers, so the order of the algebra and the names of the leaves do not
 matter: (v - mean) * rsqrt(var + ε) * scale + bias, v * s + (bias - mean * s), statistics divided
 by a counter's correction, and others.
 """

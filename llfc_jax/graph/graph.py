@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from llfc_jax.errors import GraphError, unknown
 from llfc_jax.graph import queries
 from llfc_jax.graph.affine import affine
+from llfc_jax.graph.cache import trace_once
 from llfc_jax.graph.normalisers import Normaliser, find_normalisers
 from llfc_jax.graph.origins import depending
 from llfc_jax.graph.pointwise import bind_wide
@@ -318,6 +319,10 @@ def trace(apply: Apply, variables: Any, x: Any) -> Graph:
         >>> [site.name for site in trace(apply, w, jnp.ones((5, 3))).sites]
         ['first', 'first.relu', 'second']
     """
+    return trace_once(_trace, lambda graph: graph.program, apply, variables, x)
+
+
+def _trace(apply: Apply, variables: Any, x: Any) -> Graph:
     program = flatten(apply, variables, x)
     sample_axes = find_sample_axes(program, apply, variables, x)
     return Graph(program, find_sites(program, sample_axes), sample_axes)

@@ -3,9 +3,9 @@
 A normaliser is a value v that becomes y = A v + B, unit by unit, where A and B are made of leaves:
 a variance enters through a root, A ∝ (variance + ε)^-½, and a mean is a leaf that is subtracted
 from v, ∂B/∂mean = -k A with k > 0 at every variance. A trainable scale or shift is neither. The
-equations are evaluated on single numbers, so the order of the algebra and the names of the leaves do not
-matter: (v - mean) * rsqrt(var + ε) * scale + bias, v * s + (bias - mean * s), statistics divided
-by a counter's correction, and others.
+equations are evaluated on single numbers, so the order of the algebra and the names of the leaves
+do not matter: (v - mean) * rsqrt(var + ε) * scale + bias, v * s + (bias - mean * s), statistics
+divided by a counter's correction, and others.
 """
 
 import dataclasses
@@ -269,7 +269,7 @@ def _varying(numbers: _Numbers, number: int) -> set[int]:
     inputs = [a for a in eq.inputs if not is_literal(a)]
     if eq.name == "broadcast_in_dim" and inputs:
         before = _varying(numbers, inputs[0])
-        return {j for i, j in enumerate(eq.params["broadcast_dimensions"]) if i in before}
+        return {int(j) for i, j in enumerate(eq.params["broadcast_dimensions"]) if i in before}
     if all(program.avals[a].shape in (shape, ()) for a in inputs) and eq.name not in SHAPING[:2]:
         return set().union(*(_varying(numbers, a) for a in inputs)) if inputs else set()
     return {i for i, n in enumerate(shape) if n > 1}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from llfc_jax.graph.origins import downstream
 from llfc_jax.graph.pointwise import IDENTITIES, RULES
 from llfc_jax.graph.trace import Program, is_literal
 
@@ -56,7 +57,7 @@ def is_normalising(
     """
     source, value = function
     sums, queue, seen = set[int](), [value], {value}
-    after = frozenset[int]() if exponential else _after(program, value)
+    after = frozenset[int]() if exponential else downstream(program, value)
 
     def meets(other: int) -> bool:
         return other not in after and above.get(other) == above.get(source)
@@ -78,12 +79,3 @@ def is_normalising(
             queue += [n for n in eq.outputs if n not in seen]
             seen.update(eq.outputs)
     return False
-
-
-def _after(program: Program, value: int) -> frozenset[int]:
-    """A value and all that depend on it."""
-    found = {value}
-    for eq in program.equations:
-        if any(not is_literal(a) and a in found for a in eq.inputs):
-            found.update(eq.outputs)
-    return frozenset(found)

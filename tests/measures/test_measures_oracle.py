@@ -106,7 +106,7 @@ def test_weak_additivity(kinds: tuple[str, ...], form: Any):
             whole = compare(u.reshape(1, -1), v.reshape(1, -1))
             pooled = (found.pooled_distance, found.pooled_coefficient, found.pooled_relative)
             close([value[i, j] for value in pooled], [value[0] for value in whole])
-            assert found.left_out[i, j] == np.isnan(distance).sum()
+            assert found.num_undefined[i, j] == np.isnan(distance).sum()
 
 
 def relative(u: np.ndarray, v: np.ndarray) -> float:
@@ -229,7 +229,7 @@ def test_spectrum(kinds: tuple[str, ...]):
 @pytest.mark.parametrize("base", ["a", "b"])
 def test_layerwise(kinds: tuple[str, ...], base: Any):
     apply, a, b, (x, y), batches = pair(kinds)
-    found = measures.layerwise_lmc(apply, a, b, batches, alphas=ALPHAS, base=base)
+    found = measures.layerwise(apply, a, b, batches, alphas=ALPHAS, base=base)
     assert found.layers == ("0", "1", "2")
     keep = a if base == "a" else b
     for i in range(3):

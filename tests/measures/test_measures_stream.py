@@ -64,13 +64,11 @@ def test_neither_batch_size_nor_order_matters():
 
 def test_every_way_to_loop_over_alpha_gives_the_same():
     batches = oracle.split((X, Y), 23)
-    names = ("lmc", "weak_additivity", "theorem1", "layerwise")
-    one, *others = (
-        measure_all(batches, names, alpha_loop=how) for how in ("map", "vmap", "unroll")
-    )
-    for other in others:
-        for name in names:
-            same(one[name], other[name])
+    names = ("lmc", "weak_additivity", "layerwise")
+    one, other = (measure_all(batches, names, alpha_loop=how) for how in ("map", "vmap"))
+    for name in names:
+        same(one[name], other[name])
+    same(one["lmc"], measure("lmc", batches, alpha_loop="unroll"))
 
 
 def test_the_ends_are_known_without_running_them_again():

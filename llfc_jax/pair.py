@@ -1,5 +1,6 @@
 """A mode is one trained parameter tree; two of one network make a pair."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,6 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import ModeError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModePair:
+    """Two modes of one network under a name.
+
+    Attributes:
+        name: of the pair, in tables and figures.
+        a: the mode that α multiplies.
+        b: the other mode.
+        diverged: one line that says which mode diverged in training; None if neither did.
+    """
+
+    name: str
+    a: Any
+    b: Any
+    diverged: str | None = None
 
 
 def interpolate(a: Any, b: Any, alpha: Any) -> Any:

@@ -141,7 +141,7 @@ def measure_batch(
     network: TracedNetwork,
     parts: tuple[Part, ...],
     places: tuple[int, int],
-    alpha_loop: loops.How,
+    alpha_loop: loops.AlphaLoop,
     modes: tuple[Variables, Variables],
     points: Points,
     x: jax.Array,
@@ -166,7 +166,7 @@ def measure_batch(
         renorm.evaluate(graph, mode, x, points[place].corrections)
         for mode, place in ((b, places[0]), (a, places[1]))
     )
-    map_over = partial(loops.over, how=alpha_loop)
+    map_over = partial(loops.map_over, how=alpha_loop)
     batch = PairBatch(graph, modes, of_a, of_b, x, y, mask, points.alphas, places, map_over)
     readings = {}
     for measure, plan in parts:

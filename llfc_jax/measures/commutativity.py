@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from llfc_jax.errors import GraphError
 from llfc_jax.frameworks import Network
-from llfc_jax.graph import Equation, Graph, Site, Values, rows
+from llfc_jax.graph import Graph, Site, Values, rows
+from llfc_jax.graph.queries import linear_sites, operands
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
@@ -132,26 +132,6 @@ class Commutativity(Measure):
         """Returns the median over the layers of dist com over the least of dist W and dist H."""
         ratio = np.asarray(result.ratio)
         return {"com_ratio": float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else np.nan}
-
-
-def linear_sites(graph: Graph) -> tuple[Site, ...]:
-    """Returns the linear sites that act on features.
-
-    Raises:
-        GraphError: there is none.
-    """
-    sites = tuple(s for s in graph.sites if s.kind == "linear" and s.sample_axis is not None)
-    if not sites:
-        raise GraphError("the network has no linear layer whose weight is a parameter")
-    return sites
-
-
-def operands(graph: Graph, site: Site) -> tuple[Equation, int, int]:
-    """Returns a linear site's equation, and the numbers of its feature and of its weight."""
-    assert site.data is not None
-    assert site.weight is not None
-    eq = graph.program.equations[site.equation]
-    return eq, eq.inputs[site.data], eq.inputs[site.weight]
 
 
 def defect(site: Site, a: Values, b: Values) -> jax.Array:

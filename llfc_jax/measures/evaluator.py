@@ -220,9 +220,9 @@ class PairEvaluator:
         return jax.tree.map(lambda leaf: leaf[rows], stacked)
 
 
-def _choose_loop(apply: Apply, variables: Variables, x: Any) -> loops.How:
+def _choose_loop(apply: Apply, variables: Variables, x: Any) -> loops.AlphaLoop:
     """Returns how the loop over α runs for this network on this backend."""
-    return loops.plan(apply, abstract(variables), x).alphas
+    return loops.choose_loops(apply, abstract(variables), x).alphas
 
 
 def measure_pair(

@@ -55,6 +55,7 @@ class Measure(abc.ABC):
     Attributes:
         name: its name in the config, and of its files; set by the registry.
         section: the report's words and charts.
+        result_type: what `finish` returns; set by the registry.
         columns: what the summary calls the numbers of `summary_metrics`: column -> heading.
         splits: the splits that it is measured on unless the options say otherwise.
         always: α that are measured whatever the grid, since numbers of the summary stand there.
@@ -64,6 +65,7 @@ class Measure(abc.ABC):
 
     name: ClassVar[str] = ""
     section: ClassVar[Section]
+    result_type: ClassVar[type[Result]]
     columns: ClassVar[Mapping[str, str]]
     splits: ClassVar[tuple[str, ...]] = ("test",)
     always: ClassVar[tuple[float, ...]] = ()

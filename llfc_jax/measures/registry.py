@@ -1,6 +1,7 @@
 """Measures by name: the one place where they are listed, built and checked against options."""
 
 import dataclasses
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ def measure(name: str) -> Callable[[M], M]:
 
     def register(cls: M) -> M:
         cls.name = name
+        cls.result_type = typing.get_type_hints(cls.finish)["return"]
+        cls.result_type.charts = cls.section.charts
         REGISTRY[name] = cls
         return cls
 

@@ -12,15 +12,14 @@ import scipy.linalg
 from llfc_jax.errors import ConfigError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values
+from llfc_jax.graph.queries import linear_sites, operands, unit_axes
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.commutativity import linear_sites, operands
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
-from llfc_jax.measures.renormalise import unit_axes
 from llfc_jax.measures.similarity import scale_of
 from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.symmetry.axes import Axis, Fixed, Sum, Units, factors
@@ -23,7 +22,7 @@ class Block:
     Attributes:
         groups: the group along each axis but the first. A nested group stands for itself and its
             parent.
-        extract: array -> [fixed, size of each group...].
+        extract: array -> [fixed, size of each group...]; NumPy arrays stay NumPy's.
     """
 
     groups: tuple[str, ...]
@@ -56,10 +55,10 @@ def _select(
     contiguous = len(places) and places[-1] - places[0] + 1 == len(places)
 
     def select(array: jax.Array) -> jax.Array:
-        array = jnp.reshape(array, shape)
+        array = array.reshape(shape)
         if contiguous:
-            return jax.lax.slice_in_dim(array, int(places[0]), int(places[-1]) + 1, axis=axis)
-        return jnp.take(array, places, axis=axis)
+            return array[(slice(None),) * axis + (slice(int(places[0]), int(places[-1]) + 1),)]
+        return array.take(places, axis=axis)
 
     return select
 
@@ -81,7 +80,7 @@ def _block(flat: tuple[Axis, ...], parents: Mapping[str, str]) -> Block:
         sizes.append(int(np.prod([shape[j] for j in along])))
 
     def extract(array: jax.Array) -> jax.Array:
-        array = jnp.transpose(jnp.reshape(array, shape), (*fixed, *order))
-        return array.reshape(-1, *sizes)
+        array = array.reshape(shape).transpose((*fixed, *order))
+        return array.reshape(int(np.prod([shape[i] for i in fixed])), *sizes)
 
     return Block(tuple(groups), extract)

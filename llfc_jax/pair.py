@@ -1,5 +1,6 @@
 """A mode is one trained parameter tree; two of one network make a pair."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,6 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import ModeError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModePair:
+    """Two modes of one network under a name.
+
+    Attributes:
+        name: of the pair, in tables and figures.
+        a: the mode that α multiplies.
+        b: the other mode.
+        diverged: one line that says which mode diverged in training; None if neither did.
+    """
+
+    name: str
+    a: Any
+    b: Any
+    diverged: str | None = None
 
 
 def interpolate(a: Any, b: Any, alpha: Any) -> Any:
@@ -25,8 +43,10 @@ def interpolate(a: Any, b: Any, alpha: Any) -> Any:
         p, q = jnp.asarray(p), jnp.asarray(q)
         if not jnp.issubdtype(p.dtype, jnp.inexact):
             return p
-        weight = jnp.asarray(alpha, p.dtype)
-        return weight * p + (1 - weight) * q
+        wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
+        weight = jnp.asarray(alpha, wide)
+        mixed = weight * p.astype(wide) + (1 - weight) * q.astype(wide)
+        return mixed.astype(p.dtype)
 
     return jax.tree.map(one, a, b)
 

@@ -15,17 +15,18 @@ import numpy as np
 
 from llfc_jax.graph import Apply, Graph, Site, trace
 from llfc_jax.graph.graph import Visit
-from llfc_jax.measures.accumulate import Batches, Moments, Progress, fold
+from llfc_jax.graph.queries import unit_axes
+from llfc_jax.measures.accumulate import Moments, accumulate
 from llfc_jax.measures.renormalise import (
     Correction,
     Normaliser,
     running_statistics,
-    unit_axes,
     variance_path,
 )
 from llfc_jax.measures.similarity import wide
 from llfc_jax.pair import interpolate
-from llfc_jax.parallel.loops import How, over
+from llfc_jax.parallel.loops import AlphaLoop, map_over
+from llfc_jax.types import Batches, ProgressFn
 
 CONSTANT = 1e-7  # deviation below which a unit is only shifted: there is nothing to rescale
 
@@ -93,7 +94,7 @@ def _bring(
 
 
 @functools.lru_cache(maxsize=16)
-def _kernel(apply: Apply, kind: str, how: How) -> Any:
+def _kernel(apply: Apply, kind: str, how: AlphaLoop) -> Any:
     """Jitted: moments of one batch at every place that is renormalised, of the ends and along α."""
 
     @jax.jit
@@ -120,7 +121,7 @@ def _kernel(apply: Apply, kind: str, how: How) -> Any:
             return measure(interpolate(a, b, alpha), _mixed(alpha, *ends) if ends else None)
 
         n = weight.sum()
-        found = {"line": over(at, alphas, how), "ends": ends}
+        found = {"line": map_over(at, alphas, how), "ends": ends}
         return jax.tree.map(
             lambda s: Moments(n + 0 * s[0], s[0], s[1] ** 2 * n),
             found,
@@ -137,8 +138,8 @@ def calibrate(
     alphas: tuple[float, ...],
     batches: Batches,
     kind: str,
-    how: How,
-    progress: Progress | None = None,
+    how: AlphaLoop,
+    progress: ProgressFn | None = None,
 ) -> Correction:
     """Corrections for every point of the line, stacked along α.
 
@@ -158,7 +159,7 @@ def calibrate(
     """
     run = _kernel(apply, kind, how)
     points = np.asarray(alphas, jnp.result_type(float))
-    merged = fold(
+    merged = accumulate(
         lambda x, y, weight: run(a, b, points, x, weight), batches, progress, "renormalising"
     )
     found = jax.tree.map(

@@ -8,12 +8,12 @@ import numpy as np
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.parallel.loops import AlphaLoop
 
 ALPHAS = tuple(i / 10 for i in range(11))
 SPLITS = ("train", "test")
 RENORMALISATIONS = ("none", "reset", "repair")
 
-AlphaLoop = Literal["vmap", "map", "unroll"]
 Precision = Literal["highest", "high", "default"]
 
 
@@ -24,8 +24,8 @@ class EvalOptions:
     Attributes:
         alphas: points on the line; α multiplies a. In rising order, each once.
         extrapolate: allows α outside [0, 1].
-        sites: kinds ("linear", "relu", "activation", "module", "all") or name patterns of the
-            layers whose features are read.
+        sites: kinds ("linear", "activation", "module", "all"), activation functions ("relu",
+            ...) or name patterns of the layers whose features are read.
         alpha_loop: how the loop over α runs: "vmap", "map" or "unroll"; chosen by network and
             backend if None.
         renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
@@ -42,7 +42,7 @@ class EvalOptions:
 
     alphas: tuple[float, ...] = ALPHAS
     extrapolate: bool = False
-    sites: tuple[str, ...] = ("linear", "relu")
+    sites: tuple[str, ...] = ("linear", "activation")
     alpha_loop: AlphaLoop | None = None
     renormalise: str = "none"
     splits: tuple[str, ...] | None = None

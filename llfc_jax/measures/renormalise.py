@@ -16,8 +16,9 @@ from typing import Any
 import jax
 
 from llfc_jax.errors import ModeError, unknown
-from llfc_jax.graph import Graph, Site, Values
+from llfc_jax.graph import Graph, Values
 from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.queries import unit_axes
 from llfc_jax.graph.trace import is_literal
 from llfc_jax.measures.similarity import wide
 
@@ -65,22 +66,6 @@ def _rescale(number: int, axes: tuple[int, ...], scale: Any, shift: Any) -> Visi
         return {number: new.astype(value.dtype)}
 
     return visit
-
-
-def unit_axes(graph: Graph, site: Site) -> tuple[int, tuple[int, ...]]:
-    """Number of a linear site's product (before the bias), and the axes of its units."""
-    eq = graph.program.equations[site.equation]
-    product = eq.outputs[0]
-    rank = len(graph.program.avals[product].shape)
-    if eq.name == "conv_general_dilated":
-        return product, (eq.params["dimension_numbers"].out_spec[1],)
-    (contract, batch) = eq.params["dimension_numbers"]
-    assert site.weight is not None
-    shape = graph.program.avals[eq.inputs[site.weight]].shape  # pyright: ignore[reportArgumentType]
-    free = len(shape) - len(contract[site.weight]) - len(batch[site.weight])
-    # A product's axes are: batch, free axes of the left operand, free axes of the right.
-    start = rank - free if site.weight == 1 else len(batch[0])
-    return product, (*range(len(batch[0])), *range(start, start + free))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llfc_jax.report import grammar
+from llfc_jax.report import numbers as numbers_
 
 
 def render(
@@ -58,7 +58,7 @@ def _print(
 ) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column, heading in columns.items():
-        numbers = grammar.numeric(rows, column)
+        numbers = numbers_.is_numeric(rows, column)
         table.add_column(Text(_line(heading)), justify="right" if numbers else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
@@ -69,7 +69,7 @@ def _print(
 
 def _cell(value: Any) -> Text:
     warning = isinstance(value, (list, tuple)) and len(value) > 0
-    return Text(_line(grammar.show(value)), style="yellow" if warning else "")
+    return Text(_line(numbers_.format_value(value)), style="yellow" if warning else "")
 
 
 def _line(text: str) -> str:

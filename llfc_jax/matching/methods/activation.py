@@ -137,7 +137,7 @@ def readings(graph: Graph, spec: PermutationSpec) -> tuple[Reading, ...]:
                 if len(block.groups) > 1:
                     meeting[group].append(reading)
                 else:
-                    (rectified if site.kind == "relu" else alone)[group].append(reading)
+                    (rectified if site.kind == "activation" else alone)[group].append(reading)
     chosen = {name: rectified[name] or alone[name] or meeting[name] for name in alone}
     for name in set(chosen) - set(spec.parents.values()):
         if not chosen[name]:

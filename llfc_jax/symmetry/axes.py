@@ -215,6 +215,10 @@ def permute(
         return xp.concatenate(pieces, along)
     flat = flatten(axes)
     moved = xp.reshape(array, [factor.size for _, factor in flat])
+    for i, (_, factor) in enumerate(flat):
+        if isinstance(factor, Sum) and _reaches_out(factor, parents):
+            moved = _permute_parts(moved, flat, i, permutation, parents)
+            return xp.reshape(moved, np.shape(array))
     above = pairs(flat, parents)
     for i, (_, factor) in enumerate(flat):
         if i not in above and any(True for _ in units(factor)):
@@ -223,6 +227,38 @@ def permute(
         within = _within(permutation[_group(flat[i][1])], i, j, len(flat))
         moved = _take_along(xp, moved, within, i)
     return xp.reshape(moved, np.shape(array))
+
+
+def _reaches_out(axis: Sum, parents: Mapping[str, str]) -> bool:
+    """Whether a part holds a nested group without its parent, which is then on another axis."""
+    for part in axis.parts:
+        held = {u.group for u in units(part)}
+        if any(parents.get(name, name) not in held for name in held):
+            return True
+    return False
+
+
+def _permute_parts(
+    array: Any,
+    flat: Sequence[tuple[int, Axis]],
+    i: int,
+    permutation: Permutation,
+    parents: Mapping[str, str],
+) -> Any:
+    """Permutes each part of a sum by itself: `array` has an axis per factor, i is the sum's."""
+    xp, axis = library(array, *permutation.values()), flat[i][1]
+    assert isinstance(axis, Sum)
+    places = [axis.places(p) for p in range(len(axis.parts))]
+    moved = []
+    for part, taken in zip(axis.parts, places, strict=True):
+        piece = array[(slice(None),) * i + (taken,)]
+        beside = [*flat[:i], (flat[i][0], part), *flat[i + 1 :]]
+        last = max(k for k, _ in beside)
+        joined = tuple(Product(tuple(f for k, f in beside if k == n)) for n in range(last + 1))
+        whole = xp.reshape(piece, [a.size for a in joined])
+        moved.append(xp.reshape(permute(whole, joined, permutation, parents), piece.shape))
+    order = np.argsort(np.concatenate(places))
+    return xp.concatenate(moved, i)[(slice(None),) * i + (order,)]
 
 
 def library(*arrays: Any) -> Any:

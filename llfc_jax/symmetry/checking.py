@@ -13,13 +13,22 @@ from llfc_jax.symmetry.spec import PermutationSpec
 MOST_SAMPLES = 2
 
 
+def identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
+    """Returns the permutation that moves nothing, in NumPy."""
+    shapes = {name: spec.shape(name) for name in spec.group}
+    return {
+        name: np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
+        for name, shape in shapes.items()
+    }
+
+
 def derangement(spec: PermutationSpec, name: str) -> dict[str, np.ndarray]:
     """Returns the permutation that moves every unit of one group, and no other group.
 
     Units go round by one place; inside a parent by another number of places in each of its own,
     so that an order shared by all places would not do.
     """
-    moved = {g: np.asarray(index) for g, index in spec.identity().items()}
+    moved = identity(spec)
     shape = spec.shape(name)
     n = shape[-1]
     if len(shape) == 1:
@@ -54,7 +63,7 @@ def check(
     """
     x = jax.tree.map(lambda leaf: leaf[:MOST_SAMPLES], x)
     worst = 0.0
-    with _double():
+    with double_precision():
         variables, x = (jax.tree.map(_widen, tree) for tree in (variables, x))
         run = jax.jit(apply)
         before = np.asarray(run(variables, x))
@@ -79,8 +88,8 @@ def check(
     return worst
 
 
-def _double() -> Any:
-    """A context in which JAX computes in float64."""
+def double_precision() -> Any:
+    """Returns a context in which JAX computes in float64."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
     from jax.experimental import enable_x64  # JAX below 0.8

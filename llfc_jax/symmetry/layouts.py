@@ -20,7 +20,9 @@ from llfc_jax.symmetry.terms import (
     Term,
     Wild,
     at_place,
+    collapse_where,
     concatenated,
+    each,
     find,
     is_fixed,
     is_wild,
@@ -91,10 +93,44 @@ def _concatenate(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
     inputs = [value for value in inputs if find(value.axes[along]).size] or inputs[:1]
     if len(inputs) == 1:
         return inputs
+    if len(inputs) > 1 and all(find(value.axes[along]).size == 1 for value in inputs):
+        squeezed = [_moved(v, (*v.axes[:along], *v.axes[along + 1 :])) for v in inputs]
+        return _stack(dataclasses.replace(call, params={"axis": along}), squeezed, reader)
     rest = meet([without(value.axes, [along], call.why) for value in inputs], call.why)
     joined = concatenated([value.axes[along] for value in inputs])
     distinct = all(value.distinct for value in inputs)
     return [Value((*rest[:along], joined, *rest[along:]), distinct=distinct)]
+
+
+@rule("stack", stacked=True)
+def _stack(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Keeps all axes, each operand's own in its place of the new one."""
+    along, n = call.params["axis"] % (len(inputs[0].axes) + 1), len(inputs)
+    settled = [tuple(collapse_where(t, None, call.why) for t in v.axes) for v in inputs]
+    if n == 1:
+        rest, over = list(settled[0]), Wild(1)
+    else:
+        over = Pinned(n, "values side by side", apart=True)
+        rest = [each(over, column) for column in zip(*settled, strict=True)]
+    distinct = all(value.distinct for value in inputs)
+    return [Value((*rest[:along], over, *rest[along:]), distinct=distinct)]
+
+
+@rule("unstack", stacked=True)
+def _unstack(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Keeps the axes of each place of the one that is taken apart."""
+    (value,), along = inputs, call.params["axis"] % len(inputs[0].axes)
+    found = []
+    for i in range(len(call.shapes)):
+        axes = keep_places(value.axes, along, np.array([i]), call.why)
+        found.append(_moved(value, (*axes[:along], *axes[along + 1 :])))
+    return found
+
+
+@rule("empty", "empty2")
+def _empty(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """The same everywhere."""
+    return [Value(tuple(map(Wild, shape))) for shape in call.shapes]
 
 
 def keep_places(axes: Axes, along: int, chosen: np.ndarray, why: str) -> Axes:
@@ -251,7 +287,7 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
 
 
 @rule("scatter", "scatter-add", "scatter_add", "scatter-mul", "scatter_mul", "scatter-min",
-      "scatter_min", "scatter-max", "scatter_max")  # fmt: skip
+      "scatter_min", "scatter-max", "scatter_max", "scatter-sub", "scatter_sub")  # fmt: skip
 def _scatter(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Ties whole windows and batch axes; pins axes that are written by index."""
     operand, index, updates = (value.axes for value in inputs)

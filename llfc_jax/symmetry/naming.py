@@ -7,7 +7,7 @@ second one by one. Then the first may be permuted differently in each place of t
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -62,16 +62,20 @@ class Names:
 
     def axes(self, axes: Axes) -> tuple[Axis, ...]:
         """Returns the axes of a value as what its terms turned out to be."""
-        return tuple(self._axis(term, axes) for term in axes)
+        return describe(axes, self._name)
 
-    def _axis(self, term: Term, axes: Axes) -> Axis:
+
+def describe(axes: Axes, names: Mapping[Term, str]) -> tuple[Axis, ...]:
+    """Returns the axes of a value as expressions, with the unknowns that have names as groups."""
+
+    def one(term: Term) -> Axis:
         term = find(term)
         if isinstance(term, Unknown):
-            name = self._name.get(term)
+            name = names.get(term)
             return Units(name, term.size) if name else Fixed(term.size, "no parameter has it")
         if not isinstance(term, (Product, Sum, Each)):
             return Fixed(term.size, term.reason if isinstance(term, Pinned) else "")
-        parts = tuple(self._axis(part, axes) for part in term.parts)
+        parts = tuple(map(one, term.parts))
         reasons = [part.reason for part in parts if isinstance(part, Fixed)]
         if len(reasons) == len(parts):
             return Fixed(term.size, next(filter(None, reasons), ""))
@@ -84,6 +88,8 @@ class Names:
         cuts = np.flatnonzero(np.diff(term.labels)) + 1
         runs = tuple((int(run[0]), len(run)) for run in np.split(term.labels, cuts))
         return layout.Sum(parts, runs)
+
+    return tuple(map(one, axes))
 
 
 def _stems(graph: Graph, reading: Reading) -> dict[Term, str]:

@@ -155,9 +155,10 @@ class Reading:
         if output.points is not None:
             pin(output.points, "the output")
         pin_all((values[n] for n in program.leaves if n not in used), "never used")
-        self._settle_all()
+        self.settle_all()
 
-    def _settle_all(self) -> None:
+    def settle_all(self) -> None:
+        """Ties what differs in each place of an axis that a value does not have."""
         for value in self.values.values():
             settle(value.axes, "")
         for axes in self.seen:

@@ -176,9 +176,9 @@ def meet(values: Sequence[Axes], why: str) -> Axes:
 
 
 def place_of(axes: Axes, over: Term) -> int | None:
-    """Returns the number of the axis that has `over` as a factor; None unless it is just one."""
+    """Returns the number of the axis that is `over`; None unless just one is, and no factor."""
     held = [i for i, t in enumerate(axes) for f in factors(t) if f is find(over)]
-    return held[0] if len(held) == 1 else None
+    return held[0] if len(held) == 1 and find(axes[held[0]]) is find(over) else None
 
 
 def settle(axes: Axes, why: str) -> Axes:

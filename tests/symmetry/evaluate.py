@@ -70,7 +70,9 @@ def _equation(eqn: Any, inputs: list[Any]) -> list[Any]:
     if name in LAYOUT:
         return [LAYOUT[name](params, *inputs)]
     found = eqn.primitive.bind(*map(jax.numpy.asarray, inputs), **params)
-    return list(map(np.asarray, found if eqn.primitive.multiple_results else [found]))
+    outputs = found if eqn.primitive.multiple_results else [found]
+    keys = jax.dtypes.prng_key
+    return [x if jax.numpy.issubdtype(x.dtype, keys) else np.asarray(x) for x in outputs]
 
 
 def _dot(params: Any, lhs: Any, rhs: Any) -> Any:

@@ -48,7 +48,7 @@ GROUPS = {
     "grouped": {
         "Conv_0": (2, ""),
         "Conv_0.inner": (3, "Conv_0"),
-        "Conv_2": (4, ""),
+        "Conv_2.inner": (4, "Conv_0"),
         "Conv_3": (5, ""),
         "Conv_4": (7, ""),
     },

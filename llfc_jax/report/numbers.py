@@ -9,6 +9,15 @@ from typing import Any
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
+KEYS = {
+    "run": "run",
+    "pair": "pair",
+    "align": "aligned by",
+    "split": "split",
+    "renormalise": "renormalised",
+}
+"""Columns that say what a row is of -> the words that head them."""
+
 # What neither HTML nor an SVG file may hold, and characters that a terminal would obey.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -16,6 +25,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\u
 def clean(text: object) -> str:
     """Returns the text with control characters and lone surrogates replaced by a mark."""
     return _CONTROL.sub("�", str(text))
+
+
+def name_of(column: str | None) -> str:
+    """Returns the words for a column, where its name alone would not do."""
+    return (KEYS | {"alpha": "α"}).get(column or "", column or "")
 
 
 def is_number(value: object) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 T = TypeVar("T")
+HTML_ROWS = 20  # of a result, in a notebook
 
 
 def axes(*names: str) -> Any:
@@ -141,10 +142,10 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Returns the first rows as a table, for notebooks."""
-        from llfc_jax.report.html import rows_table
+        from llfc_jax.report.html import summary
 
-        rows = self.records()
-        return rows_table(rows, {name: name for name in rows[0]} if rows else {})
+        rows = self.records()[:HTML_ROWS]
+        return summary([], rows, {name: name for name in rows[0]} if rows else {})
 
 
 def axis_columns(result_type: type[Result]) -> dict[str, str]:

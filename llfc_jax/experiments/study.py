@@ -7,7 +7,7 @@ from typing import Any
 
 from llfc_jax import fields
 from llfc_jax.data.inputs import as_splits, hash_arrays
-from llfc_jax.errors import ConfigError, unknown
+from llfc_jax.errors import ConfigError, LlfcError, unknown
 from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.settings import UNALIGNED, Settings
@@ -127,11 +127,15 @@ def build_settings(
         if change not in known:
             raise ConfigError(unknown("argument of study", change, known))
     plain = {name: _plain_values(value) for name, value in changes.items()}
+    try:
+        changed = dataclasses.replace(options or EvalOptions(), **plain)
+    except LlfcError as error:
+        raise ConfigError(f"study: {error}") from error
     given = {
         "measures": _plain_values(measures),
         "align": _plain_values(align),
         "match": match,
-        "eval": dataclasses.replace(options or EvalOptions(), **plain),
+        "eval": changed,
         "seed": _plain_values(seed),
     }
     for several in ("measures", "align"):

@@ -149,12 +149,13 @@ class LMC(Measure):
         return LMCResult(totals.alphas, loss, right, 1 - right, totals.samples, totals.renormalise)
 
     def summary_metrics(self, result: LMCResult) -> dict[str, float]:
-        """Returns the error of both ends and the barriers (`max`) of error and loss."""
+        """Returns the error of both ends, the barriers (`max`), and the error barrier at ½."""
         error = np.asarray(result.error)
         return {
             "error_a": float(error[result.alphas.index(1.0)]),
             "error_b": float(error[result.alphas.index(0.0)]),
             "error_barrier": result.barriers("error")["max"],
+            "midpoint_barrier": result.barriers("error")["midpoint"],
             "loss_barrier": result.barriers("loss")["max"],
         }
 

@@ -54,9 +54,6 @@ def test_every_measure_leaves_its_tables_and_figures(done):
             (pair, align) for pair in ("spawn_k1", "independent") for align in ("none", "weight")
         }
         assert len(json.loads((path / f"{name}.json").read_text())) == len(table)
-        for chart in measure.section.charts:
-            assert (path / "figures" / f"{chart.name}.png").stat().st_size > 1000
-            assert (path / "figures" / f"{chart.name}.svg").exists()
     page = (path / "report.html").read_text()
     assert all(measure.section.title in page for measure in MEASURES.values())
 
@@ -162,7 +159,7 @@ def test_mistakes_that_need_the_data_or_the_network_show_before_training(tmp_pat
     log = io.StringIO()
     for config in (
         small(eval={"sites": ("Dens_0",)}),
-        small(eval={"renormalise": "reset"}),
+        small(eval={"renormalise": "reset"}, measures=("lmc",)),
         small(network={"name": "lenet5"}),
         small(network={"name": "mlp", "width": (3,)}),
         small(data={"name": "digit"}),

@@ -238,7 +238,6 @@ def test_a_working_directory_takes_the_report_and_a_second_study_measures_nothin
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["study"]["measures"] == ["lmc", "llfc"]
     assert summary["environment"]["jax"] == jax.__version__
-    assert (tmp_path / "figures" / "llfc_layers.png").exists()
     from llfc_jax.experiments import evaluate
 
     monkeypatch.setattr(evaluate, "PairEvaluator", None)
@@ -321,8 +320,9 @@ X, Y = samples()
         ({"match": {"weight": {"restart": 2}}}, ConfigError, "did you mean 'restarts'"),
         ({"alphas": [2.0]}, ConfigError, "alphas"),
         ({"sites": "Dense_0"}, GraphError, "site"),
-        ({"renormalise": "reset"}, LlfcError, "BatchNorm"),
-        ({"batch_size": 0}, DataError, "batch_size"),
+        ({"renormalise": "reset"}, ConfigError, "layerwise has no `renormalise`"),
+        ({"renormalise": "reset", "measures": "lmc"}, LlfcError, "BatchNorm"),
+        ({"batch_size": 0}, ConfigError, "batch_size"),
         ({"batch_size": "x"}, ConfigError, "batch_size must be int, not 'x'"),
         ({"batch_size": 2.5}, ConfigError, "batch_size must be int, not 2.5"),
         ({"sites": 3}, ConfigError, "sites must be"),

@@ -44,13 +44,13 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all (`aside`)."""
+    """Writes a file whole or not at all (`aside`)."""
     with aside(path) as place:
         place.write_text(text, encoding="utf-8", newline="")
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV: columns in order of first appearance, floats to full precision."""
+    """Writes rows as CSV: columns in order of first appearance, floats to full precision."""
     rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     out = io.StringIO()
@@ -61,12 +61,12 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write what `to_json` makes of a value."""
+    """Writes what `to_json` makes of a value."""
     write_text(path, to_json(value) + "\n")
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON that says its own SHA-256, so that `read_sealed` finds any damage."""
+    """Writes JSON that says its own SHA-256, so that `read_sealed` finds any damage."""
     content = json.loads(to_json(value))
     write_json(path, {**content, "sha256": _seal(content)})
 

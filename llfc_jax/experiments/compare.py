@@ -25,7 +25,7 @@ COMPARED = (
 
 
 def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str]) -> list[Row]:
-    """Write one page that shows several runs side by side.
+    """Writes one page that shows several runs side by side.
 
     Args:
         paths: directories of runs, in the order in which they are shown.

@@ -44,7 +44,7 @@ class Settings:
         return matching.build_method(name, self.match.get(name, {}))
 
     def check(self, prefix: str = "") -> None:
-        """Check every name and option before anything is computed.
+        """Checks every name and option before anything is computed.
 
         Args:
             prefix: stands before the names of fields in errors, as in "config.".
@@ -85,7 +85,7 @@ def _check_names(what: str, names: Any, known: Any) -> None:
 
 
 def _prefixed(where: str, build: Any) -> None:
-    """Build something; an error says where in the settings it stands."""
+    """Builds something; an error says where in the settings it stands."""
     try:
         build()
     except LlfcError as error:

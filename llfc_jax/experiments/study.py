@@ -37,7 +37,7 @@ def study(
     progress: ProgressFn | None = None,
     **changes: Any,
 ) -> Study:
-    """Measure two modes of any network, aligned in any way, and report it.
+    """Measures two modes of any network, aligned in any way, and report it.
 
     θ_α = α a + (1 - α) b: α multiplies `a`.
 

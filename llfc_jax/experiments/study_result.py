@@ -186,7 +186,7 @@ class Study:
         return cls(summary, summary_columns(rows), rows, {}, details=content)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write tables, `summary.json` and the page into a directory.
+        """Writes tables, `summary.json` and the page into a directory.
 
         Returns:
             The page, `report.html`.

@@ -91,7 +91,6 @@ class PairEvaluator:
         self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
         self.classes = check_logits(self.graph, len(y))
         check_used_leaves(self.graph, a, b)
-        check_used_leaves(self.graph, a, b)
         _, low, high = inspect_batch(x, y)
         check_labels(int(low), int(high), self.classes)
         self.alpha_loop = options.alpha_loop or _choose_loop(self.network.apply, a, x)

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llfc_jax.report import style
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, parameter, read
 from llfc_jax.report.numbers import Rows, clean, format_value, is_number, name_of, plain
-from llfc_jax.results import Chart
 
 Spec: TypeAlias = dict[str, Any]
 MARKED = 15  # lines with more points than that have no markers

@@ -16,7 +16,7 @@ from typing import Any
 from llfc_jax.graph import Apply, Graph, trace
 from llfc_jax.symmetry.axes import Axis, units
 from llfc_jax.symmetry.naming import Names
-from llfc_jax.symmetry.reading import Key, Reading, read
+from llfc_jax.symmetry.reading import Key, read
 from llfc_jax.symmetry.spec import PermutationSpec
 
 MOST_READINGS = 6
@@ -54,9 +54,7 @@ def derive(graph: Graph) -> Derived:
 def _freedom(names: Names) -> float:
     """Logarithm of the number of permutations."""
     copies = {group.name: group.size for group in names.groups}
-    return sum(
-        copies.get(group.parent, 1) * math.lgamma(group.size + 1) for group in names.groups
-    )
+    return sum(copies.get(group.parent, 1) * math.lgamma(group.size + 1) for group in names.groups)
 
 
 def _derived(graph: Graph, names: Names) -> Derived:

@@ -1,6 +1,7 @@
 """Rules of the primitives that lay arrays out anew: what stands where; nothing is computed."""
 
 import dataclasses
+
 import numpy as np
 
 from llfc_jax.symmetry.rules import (
@@ -329,4 +330,3 @@ def _random(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         for axis in value.axes:
             pin(axis, "random numbers")
     return [Value(fresh_pinned(shape, "random numbers")) for shape in call.shapes]
-

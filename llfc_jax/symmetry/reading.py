@@ -246,5 +246,3 @@ def _given_up(term: Term) -> Iterator[Pinned]:
         yield term
     for part in parts_of(term):
         yield from _given_up(part)
-
-

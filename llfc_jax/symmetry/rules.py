@@ -99,7 +99,9 @@ class Call:
 
 Rule = Callable[[Call, list[Value], Reader], list[Value]]
 RULES: dict[str, Rule] = {}
-STACKED: set[str] = set()  # primitives whose rules know of axes that differ in each place of another
+STACKED: set[str] = (
+    set()
+)  # primitives whose rules know of axes that differ in each place of another
 NUMBERED: set[str] = set()  # primitives whose rules know of numbers that name places
 
 # fmt: off
@@ -435,4 +437,3 @@ def _window(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     for i in along:
         pin(met[i], "positions of a pooling")
     return [Value(mixed(met, along, shape, "positions of a pooling"))] * len(call.shapes)
-

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llfc_jax.io import Row
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.numbers import format_value
-from llfc_jax.results import Chart
 
 POWERS = 8  # from this ratio of largest to least on, a swept field is drawn by its powers
 SENTENCES = 8  # more lines than that are read in the figures

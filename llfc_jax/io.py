@@ -21,7 +21,7 @@ LEFT = re.compile(r"\..+\.\d+\.\w+")
 
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A place to write a file that is then renamed: readers see the old file or the new.
+    """Yields a place to write a file that is then renamed: readers see the old file or the new.
 
     A process that is killed may leave the place (`LEFT` matches its name), never half a file.
 
@@ -72,7 +72,7 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote, as JSON gives it back.
+    """Returns what `write_sealed` wrote, as JSON gives it back.
 
     Raises:
         WorkdirError: it cannot be read, or a number or word in it is not what was written.
@@ -108,5 +108,5 @@ def to_json(value: Any) -> str:
 
 
 def nan_for_none(row: Mapping[str, Any]) -> Row:
-    """A row as it was before JSON, which has no NaN, made it null."""
+    """Returns a row as it was before JSON, which has no NaN, made it null."""
     return {k: float("nan") if v is None else v for k, v in row.items()}

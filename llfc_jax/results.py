@@ -1,4 +1,4 @@
-"""What a measure returns: arrays with named axes, their rows, and how to draw them.
+"""Results of measures: arrays with named axes, their rows, tables and figures.
 
 A result is a frozen dataclass, registered as a pytree, whose array fields say which axes they
 have. From that alone come its flat rows (`Result.records`) and its files (`Result.save`); with
@@ -29,7 +29,7 @@ HTML_ROWS = 20  # of a result, in a notebook
 
 
 def axes(*names: str) -> Any:
-    """A field that holds an array with these axes, in order.
+    """Declares a field that holds an array with these axes, in order.
 
     Each axis name is also the name of the `labels` field that says what stands along it.
     """
@@ -37,12 +37,12 @@ def axes(*names: str) -> Any:
 
 
 def labels(column: str) -> Any:
-    """A field that holds the labels of an axis, a tuple; `column` names it in the rows."""
+    """Declares a field that holds the labels of an axis; `column` names it in the rows."""
     return dataclasses.field(metadata={"labels": column})
 
 
 def setting(default: Any = dataclasses.MISSING) -> Any:
-    """A field that says how the result was measured: the same value in every row."""
+    """Declares a field that says how the result was measured: one value for all rows."""
     return dataclasses.field(metadata={"setting": True}, default=default)
 
 

@@ -54,7 +54,7 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
 
 
 def _fields(config: Config) -> list[str]:
-    """The axes that are columns of the means."""
+    """Returns the swept fields that are columns of the means."""
     return [field for field, _ in axes(config.sweep) if field not in (SEED, *OWN_COLUMNS)]
 
 

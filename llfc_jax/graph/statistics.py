@@ -74,6 +74,12 @@ def is_normalising(
                     return True
                 if eq.name not in SHAPING:
                     continue
+            elif (
+                exponential
+                and eq.name == "div"
+                and any(not is_literal(a) and a in made_of for a in eq.inputs[1:])
+            ):
+                return True
             elif eq.name not in SHAPING:
                 continue
             queue += [n for n in eq.outputs if n not in seen]

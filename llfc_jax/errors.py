@@ -40,6 +40,10 @@ class WorkdirError(LlfcError, RuntimeError):
     """A working directory or checkpoint that cannot be used."""
 
 
+class ReportError(LlfcError, RuntimeError):
+    """A figure or a page that cannot be made."""
+
+
 class HostsError(LlfcError, RuntimeError):
     """Another process of a job that runs as several is gone."""
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from llfc_jax.errors import WorkdirError
@@ -99,7 +98,7 @@ def to_json(value: Any) -> str:
             return {str(k): clean(v) for k, v in x.items()}
         if isinstance(x, (list, tuple)):
             return [clean(v) for v in x]
-        if isinstance(x, (np.ndarray, np.generic, jax.Array)):
+        if hasattr(x, "__array__"):  # of NumPy or JAX, which is not imported for this
             return clean(np.asarray(x).tolist())
         if isinstance(x, float) and not np.isfinite(x):
             return None

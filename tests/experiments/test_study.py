@@ -14,7 +14,7 @@ from flax import linen, nnx
 import llfc_jax
 from llfc_jax import data, networks, training
 from llfc_jax.errors import ConfigError, DataError, GraphError, LlfcError, ModeError
-from llfc_jax.measures import MEASURES
+from llfc_jax.measures import REGISTRY
 from llfc_jax.pair import interpolate
 
 SIZES = (6, 16, 16, 3)
@@ -136,7 +136,7 @@ def numbers(study):
 @pytest.mark.parametrize("framework", ["nnx", "equinox", "plain"])
 def test_the_same_weights_in_another_framework_give_the_same_numbers(framework):
     expected, found = numbers(studied("linen")[2]), numbers(studied(framework)[2])
-    assert expected.keys() == found.keys() == MEASURES.keys()
+    assert expected.keys() == found.keys() == REGISTRY.keys()
     for name in expected:
         assert len(expected[name]) == len(found[name])
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=2e-4, err_msg=name)
@@ -238,11 +238,10 @@ def test_a_working_directory_takes_the_report_and_a_second_study_measures_nothin
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["study"]["measures"] == ["lmc", "llfc"]
     assert summary["environment"]["jax"] == jax.__version__
-    assert (tmp_path / "figures" / "llfc_layers.png").exists()
-    from llfc_jax.experiments import evaluate as asking
+    from llfc_jax.experiments import evaluate
 
-    monkeypatch.setattr(asking, "Setup", None)
-    monkeypatch.setattr(asking.matching, "align", None)
+    monkeypatch.setattr(evaluate, "PairEvaluator", None)
+    monkeypatch.setattr(evaluate.matching, "align", None)
     assert ask().summary == found.summary
     with pytest.raises(LlfcError, match=r"another experiment.*modes"):
         llfc_jax.study(plain, a, a, samples(), workdir=tmp_path)
@@ -321,8 +320,9 @@ X, Y = samples()
         ({"match": {"weight": {"restart": 2}}}, ConfigError, "did you mean 'restarts'"),
         ({"alphas": [2.0]}, ConfigError, "alphas"),
         ({"sites": "Dense_0"}, GraphError, "site"),
-        ({"renormalise": "reset"}, LlfcError, "BatchNorm"),
-        ({"batch_size": 0}, DataError, "batch_size"),
+        ({"renormalise": "reset"}, ConfigError, "layerwise has no `renormalise`"),
+        ({"renormalise": "reset", "measures": "lmc"}, LlfcError, "BatchNorm"),
+        ({"batch_size": 0}, ConfigError, "batch_size"),
         ({"batch_size": "x"}, ConfigError, "batch_size must be int, not 'x'"),
         ({"batch_size": 2.5}, ConfigError, "batch_size must be int, not 2.5"),
         ({"sites": 3}, ConfigError, "sites must be"),

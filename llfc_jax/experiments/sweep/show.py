@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llfc_jax.io import Row
-from llfc_jax.report.grammar import show
+from llfc_jax.report.numbers import format_value
 from llfc_jax.results import Chart
 
 POWERS = 8  # from this ratio of largest to least on, a swept field is drawn by its powers
@@ -103,7 +103,7 @@ def _sentence(who: str, x: str, first: Row, last: Row) -> str:
         )
     if first is last or not parts:
         return ""
-    begin = f"from {x} = {show(first[x])} to {show(last[x])} {'; '.join(parts)}."
+    begin = f"from {x} = {format_value(first[x])} to {format_value(last[x])} {'; '.join(parts)}."
     return f"{who}: {begin}" if who else begin[0].upper() + begin[1:]
 
 

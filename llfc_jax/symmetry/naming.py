@@ -27,6 +27,7 @@ from llfc_jax.symmetry.terms import (
     atoms,
     find,
     pieces,
+    total,
 )
 
 
@@ -73,6 +74,8 @@ def describe(axes: Axes, names: Mapping[Term, str]) -> tuple[Axis, ...]:
         if isinstance(term, Unknown):
             name = names.get(term)
             return Units(name, term.size) if name else Fixed(term.size, "no parameter has it")
+        if isinstance(term, Sum):
+            term = total(term.parts, term.labels)  # parts that turned out to be sums join it
         if not isinstance(term, (Product, Sum, Each)):
             return Fixed(term.size, term.reason if isinstance(term, Pinned) else "")
         parts = tuple(map(one, term.parts))
@@ -85,9 +88,10 @@ def describe(axes: Axes, names: Mapping[Term, str]) -> tuple[Axis, ...]:
             along = place_of(axes, term.over)
             assert along is not None
             return layout.Each(along, parts)
+        order = list(dict.fromkeys(term.labels.tolist()))
         cuts = np.flatnonzero(np.diff(term.labels)) + 1
-        runs = tuple((int(run[0]), len(run)) for run in np.split(term.labels, cuts))
-        return layout.Sum(parts, runs)
+        runs = [(order.index(run[0]), len(run)) for run in np.split(term.labels, cuts)]
+        return layout.Sum(tuple(parts[p] for p in order), tuple(runs))
 
     return tuple(map(one, axes))
 

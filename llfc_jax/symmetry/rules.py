@@ -371,7 +371,7 @@ def _top_k(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     (value,) = inputs
     _no_numbers(call, inputs)
     along = call.params.get("axis", -1) % len(value.axes)
-    ranked = mixed(value.axes, [along], call.shapes[0], "ranks")
+    ranked = mixed(value.axes, [along], call.shapes[0], "ranks of top_k")
     points = _named(value, along, "top_k where numbers may be equal")
     return [Value(ranked, distinct=value.distinct), Value(ranked, points)]
 
@@ -387,7 +387,7 @@ def _sort(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     _no_numbers(call, inputs[:keys])
     if is_wild(axes[along]) and len(inputs) == 1:
         return [Value(axes)]
-    ranked = mixed(axes, [along], [find(t).size for t in axes], "ranks")
+    ranked = mixed(axes, [along], [find(t).size for t in axes], "ranks of sort")
     return [Value(ranked, v.points, v.wrapped, v.distinct) for v in inputs]
 
 

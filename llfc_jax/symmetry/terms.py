@@ -177,7 +177,9 @@ def product(parts: Iterable[Term]) -> Term:
     if len(flat) <= 1:
         return flat[0] if flat else Wild(1)
     for k, factor in enumerate(flat):
-        if any(isinstance(f, Each) and find(f.over) is factor for f in flat):
+        if isinstance(factor, Pinned) and (
+            factor.apart or any(isinstance(f, Each) and find(f.over) is factor for f in flat)
+        ):
             return _laid_out(flat, k)
     return Product(math.prod(f.size for f in flat), parts=tuple(flat))
 
@@ -226,7 +228,7 @@ def _split_sum(term: Sum, left: int, right: int, why: str) -> list[Term] | None:
     grid = term.labels.reshape(left, right)
     rows, columns = (grid == grid[:, :1]).all(), (grid == grid[:1]).all()
     if rows and all(find(part).size == right for part in term.parts):
-        over = Pinned(left, "parts side by side")
+        over = Pinned(left, "parts side by side", apart=True)
         return [over, each(over, [term.parts[p] for p in grid[:, 0]])]
     if not rows and not columns:
         return None
@@ -428,7 +430,9 @@ def _pick_product(term: Term, labels: np.ndarray, sizes: list[int], why: str) ->
         cut = _inner_cut(parts, grid, part)
         if cut is not None and split(part, *cut, why) is not None:
             return pick(product(parts), labels, why)
-    pin(term, f"{why}: {ACROSS}", given_up=True)
+    for part in parts[:-1]:  # read again, the axis may be a sum over their places
+        pin(part, f"{why}: {ACROSS}", given_up=True, apart=True)
+    pin(parts[-1], f"{why}: {ACROSS}", given_up=True)
     return [pinned(n, f"{why}: {ACROSS}") for n in sizes]
 
 

@@ -28,7 +28,7 @@ class Settings:
         seed: of whatever matching draws at random.
     """
 
-    measures: tuple[str, ...] = tuple(measures.REGISTRY)
+    measures: tuple[str, ...] = tuple(measures.MEASURES)
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
@@ -53,11 +53,11 @@ class Settings:
             ConfigError: one line that names the field, what is wrong, and the nearest right name.
         """
         aligned = (UNALIGNED, *matching.METHODS)
-        _check_names("measure", self.measures, measures.REGISTRY)
+        _check_names("measure", self.measures, measures.MEASURES)
         _check_names("alignment", self.align, aligned)
         _check_names(f"alignment in {prefix}match", self.match, matching.METHODS)
         own = self.eval.measure_options
-        _check_names(f"measure in {prefix}eval.measure_options", own, measures.REGISTRY)
+        _check_names(f"measure in {prefix}eval.measure_options", own, measures.MEASURES)
         for field in ("measures", "align"):
             if not getattr(self, field):
                 raise ConfigError(f"{prefix}{field} is empty; name at least one")

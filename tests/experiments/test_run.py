@@ -13,7 +13,7 @@ from llfc_jax.experiments import evaluate
 from llfc_jax.experiments import run as experiment
 from llfc_jax.experiments.config import base, check
 from llfc_jax.experiments.workdir import claim
-from llfc_jax.measures import REGISTRY as MEASURES
+from llfc_jax.measures import MEASURES
 from llfc_jax.progress import Reporter
 
 

@@ -14,7 +14,7 @@ from flax import linen, nnx
 import llfc_jax
 from llfc_jax import data, networks, training
 from llfc_jax.errors import ConfigError, DataError, GraphError, LlfcError, ModeError
-from llfc_jax.measures import REGISTRY
+from llfc_jax.measures import MEASURES
 from llfc_jax.pair import interpolate
 
 SIZES = (6, 16, 16, 3)
@@ -136,7 +136,7 @@ def numbers(study):
 @pytest.mark.parametrize("framework", ["nnx", "equinox", "plain"])
 def test_the_same_weights_in_another_framework_give_the_same_numbers(framework):
     expected, found = numbers(studied("linen")[2]), numbers(studied(framework)[2])
-    assert expected.keys() == found.keys() == REGISTRY.keys()
+    assert expected.keys() == found.keys() == MEASURES.keys()
     for name in expected:
         assert len(expected[name]) == len(found[name])
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=2e-4, err_msg=name)

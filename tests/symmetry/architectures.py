@@ -43,8 +43,9 @@ class Architecture:
         """Random weights in which no two units are alike."""
         rng = np.random.default_rng(seed)
         return {
-            name: (rng.normal(size=shape) / max(1, np.prod(shape[:-1])) ** 0.5
-                   + (len(shape) == 1)).astype(np.float32)  # fmt: skip
+            name: (
+                rng.normal(size=shape) / max(1, np.prod(shape[:-1])) ** 0.5 + (len(shape) == 1)
+            ).astype(np.float32)  # fmt: skip
             for name, shape in self.shapes.items()
         }
 
@@ -131,9 +132,12 @@ def densenet(w: Any, x: Any) -> Any:
         z = conv(jax.nn.relu(batch_norm(h, w, norm)), w[name])
         h = jnp.concatenate([h, z], -1)
     h = conv(jax.nn.relu(batch_norm(h, w, "c")), w["trans"])
-    return jax.nn.relu(lax.reduce_window(h, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "SAME")).mean(
-        (1, 2)
-    ) @ w["out"]
+    return (
+        jax.nn.relu(lax.reduce_window(h, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "SAME")).mean(
+            (1, 2)
+        )
+        @ w["out"]
+    )
 
 
 def squeeze_excite(h: Any, w: Any, gate: Any = jax.nn.hard_sigmoid) -> Any:

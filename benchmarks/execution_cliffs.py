@@ -19,8 +19,8 @@ from llfc_jax import networks
 from llfc_jax.data import Dataset, Split
 from llfc_jax.graph.convolutions import adapted
 from llfc_jax.parallel.loops import LoopPlan, choose_loops, map_over
-from llfc_jax.training import Recipe, create
-from llfc_jax.training.loop import Pace, epoch, place
+from llfc_jax.training import Recipe, create_state
+from llfc_jax.training.loop import Pace, place_states, run_epoch
 from llfc_jax.training.state import stack
 from llfc_jax.training.step import make_task
 
@@ -62,10 +62,11 @@ def training(name: str, values: dict[str, Any], batch: int) -> dict[str, float]:
 
     def run(steps: Any, replicas: Any, count: int) -> Callable[[], Any]:
         keys = jax.random.split(jax.random.key(0), count)
-        states = stack([create(module, recipe, key, dataset.shape, task.steps) for key in keys])
+        shape = dataset.shape
+        states = stack([create_state(module, recipe, key, shape, task.steps) for key in keys])
         how = LoopPlan(steps=steps, replicas=replicas)
-        groups = place(states, how)
-        return lambda: [list(epoch(task, how, data, groups, 0, Pace(STEPS))), groups][1]
+        groups = place_states(states, how)
+        return lambda: [list(run_epoch(task, how, data, groups, 0, Pace(STEPS))), groups][1]
 
     runs = {
         "scan": (run("scan", "loop", 1), 1),

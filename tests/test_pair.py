@@ -10,7 +10,8 @@ import pytest
 from llfc_jax import measures
 from llfc_jax.errors import ModeError
 from llfc_jax.graph import trace
-from llfc_jax.pair import check_pair, check_used_leaves, interpolate
+from llfc_jax.graph.queries import check_used_leaves
+from llfc_jax.pair import check_pair, interpolate
 
 
 def tree(seed: int) -> Any:

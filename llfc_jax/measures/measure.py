@@ -12,7 +12,8 @@ from llfc_jax import fields
 from llfc_jax.graph import Graph
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.options import EvalOptions
-from llfc_jax.results import Result, Section
+from llfc_jax.report.charts import Section
+from llfc_jax.results import Result
 
 MIDDLE = 0.5  # the α at which verdicts and summary numbers stand
 
@@ -55,6 +56,7 @@ class Measure(abc.ABC):
     Attributes:
         name: its name in the config, and of its files; set by the registry.
         section: the report's words and charts.
+        result_type: what `finish` returns; set by the registry.
         columns: what the summary calls the numbers of `summary_metrics`: column -> heading.
         splits: the splits that it is measured on unless the options say otherwise.
         always: α that are measured whatever the grid, since numbers of the summary stand there.
@@ -64,6 +66,7 @@ class Measure(abc.ABC):
 
     name: ClassVar[str] = ""
     section: ClassVar[Section]
+    result_type: ClassVar[type[Result]]
     columns: ClassVar[Mapping[str, str]]
     splits: ClassVar[tuple[str, ...]] = ("test",)
     always: ClassVar[tuple[float, ...]] = ()

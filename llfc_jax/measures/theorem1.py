@@ -10,17 +10,18 @@ import numpy as np
 
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, in_layout, rows
-from llfc_jax.graph.queries import exchange_defect
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.commutativity import defect
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
-from llfc_jax.measures.weak_additivity import activate, activation_input
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.measures.weak_additivity import activate, activation_inputs, mix
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 
@@ -183,14 +184,14 @@ def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array
     """Returns α -> the site's own defect, a row per sample."""
     graph = batch.graph
     if site.kind == "linear":
-        crossed = wide(in_layout(graph, site, exchange_defect(site, batch.a, batch.b)))
+        crossed = wide(in_layout(graph, site, defect(site, batch.a, batch.b)))
         exchanged = rows(graph, site.value, crossed)
         return lambda alpha: -alpha * (1 - alpha) * exchanged
-    za, zb = (activation_input(run, site) for run in (batch.a, batch.b))
+    za, zb = (activation_inputs(run, site) for run in (batch.a, batch.b))
     ha, hb = (activate(graph, site, z) for z in (za, zb))
 
     def of_activation(alpha: jax.Array) -> jax.Array:
-        activated = activate(graph, site, alpha * za + (1 - alpha) * zb)
+        activated = activate(graph, site, mix(alpha, za, 1 - alpha, zb))
         return rows(graph, site.value, activated - (alpha * ha + (1 - alpha) * hb))
 
     return of_activation

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.errors import GraphError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, rows
+from llfc_jax.graph.queries import activation_sites
 from llfc_jax.measures.accumulate import moments
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
@@ -27,7 +27,8 @@ from llfc_jax.measures.similarity import (
     stack,
     sums,
 )
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 
@@ -151,14 +152,14 @@ class WeakAdditivity(Measure):
 
     def plan(self, graph: Graph, options: EvalOptions) -> tuple[str, ...]:
         """Returns the names of the activation sites."""
-        return tuple(site.name for site in activations(graph))
+        return tuple(site.name for site in activation_sites(graph))
 
     def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
         """Returns moments of the comparisons of both sides, along the grid and of the ends."""
         graph, mask = batch.graph, batch.mask[None]
         sites = [graph[name] for name in plan]
-        inputs = [tuple(activation_input(run, s) for run in (batch.a, batch.b)) for s in sites]
-        as_rows = [[rows(graph, input_of(graph, s), z) for z in pair]
+        inputs = [[activation_inputs(run, s) for run in (batch.a, batch.b)] for s in sites]
+        as_rows = [[_input_rows(graph, s, z) for z in pair]
                    for s, pair in zip(sites, inputs, strict=True)]  # fmt: skip
         scales = [scale_of(*pair) for pair in as_rows]
 
@@ -215,44 +216,47 @@ class WeakAdditivity(Measure):
         return {"weak_median": float(np.nanmedian(relative)) if some else np.nan}
 
 
-def activations(graph: Graph) -> tuple[Site, ...]:
-    """Returns the activation sites that act on features.
+def activation_inputs(run: Values, site: Site) -> tuple[jax.Array, ...]:
+    """Returns what goes into an activation in a run, in the network's layout.
 
-    Raises:
-        GraphError: there is none.
+    That is one value, but for a maxout of several.
     """
-    sites = tuple(site for site in graph.activation_sites if site.sample_axis is not None)
-    if not sites:
-        raise GraphError("the network has no ReLU or other elementwise activation to measure")
-    return sites
+    return tuple(wide(run.all[number]) for number in site.inputs)
 
 
-def input_of(site: Site) -> int:
-    """Returns the number of the value that goes into an activation."""
-    (number,) = site.inputs
-    return number
-
-
-def activation_input(run: Values, site: Site) -> jax.Array:
-    """Returns what goes into an activation in a run, in the network's layout."""
-    return wide(run.all[input_of(site)])
-
-
-def activate(graph: Graph, site: Site, z: jax.Array) -> jax.Array:
+def activate(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
     """Returns σ(z), in the network's layout."""
-    return wide(graph.activate(site, z))
+    return wide(graph.activate(site, *z))
 
 
-def _activated(graph: Graph, site: Site, z: jax.Array) -> jax.Array:
+def mix(
+    of_a: Any, za: tuple[jax.Array, ...], of_b: Any, zb: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
+    """Returns the mixture of two pre-activations, with these shares of a and b."""
+    return tuple(of_a * p + of_b * q for p, q in zip(za, zb, strict=True))
+
+
+def _input_rows(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
+    """Returns a pre-activation as a row per sample."""
+    parts = [rows(graph, n, value) for n, value in zip(site.inputs, z, strict=True)]
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+
+
+def _activated(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
     return rows(graph, site.value, activate(graph, site, z))
 
 
 def _sides(
-    graph: Graph, site: Site, za: jax.Array, zb: jax.Array, of_a: Any, of_b: Any
+    graph: Graph,
+    site: Site,
+    za: tuple[jax.Array, ...],
+    zb: tuple[jax.Array, ...],
+    of_a: Any,
+    of_b: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the mixture of the activated and the activated mixture, a row per sample."""
     mixture = of_a * _activated(graph, site, za) + of_b * _activated(graph, site, zb)
-    return mixture, _activated(graph, site, of_a * za + of_b * zb)
+    return mixture, _activated(graph, site, mix(of_a, za, of_b, zb))
 
 
 def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:

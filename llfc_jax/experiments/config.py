@@ -17,8 +17,7 @@ from ml_collections.config_dict import placeholder
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, ModeError, unknown
 from llfc_jax.experiments.settings import UNALIGNED, Settings
-from llfc_jax.measures import REGISTRY as MEASURES
-from llfc_jax.measures import EvalOptions
+from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.networks import NETWORKS
 from llfc_jax.training import Recipe, parse_pair_name
 

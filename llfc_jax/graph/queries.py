@@ -3,12 +3,14 @@
 Each measure and each matching method that reads a network's equations asks here.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
 
 from llfc_jax.errors import GraphError
 from llfc_jax.graph.origins import origins, product_unit_axes
+from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.sites import Site
 from llfc_jax.graph.trace import Equation, Program, is_literal
 
@@ -39,12 +41,22 @@ def operands(graph: "Graph", site: Site) -> tuple[Equation, int, int]:
 def exchange_defect(site: Site, a: "Values", b: "Values") -> jax.Array:
     """Returns (W_a - W_b)(H_a - H_b) at a linear site, in the layout of its product.
 
-    It is W_a H_a + W_b H_b - W_a H_b - W_b H_a: what commutativity lacks.
+    It is W_a H_a + W_b H_b - W_a H_b - W_b H_a, what commutativity lacks, in float32 or wider.
     """
-    eq, feature, weight = operands(a.graph, site)
+    _, feature, weight = operands(a.graph, site)
+    h, w = (widen(a.all[number]) - widen(b.all[number]) for number in (feature, weight))
+    return multiply(a.graph, site, h, w)
+
+
+def multiply(graph: "Graph", site: Site, feature: jax.Array, weight: jax.Array) -> jax.Array:
+    """Evaluates a linear site's one equation on other operands, in their own type."""
+    eq, _, _ = operands(graph, site)
     pair: list[Any] = [None, None]
-    pair[site.data or 0] = a.all[feature] - b.all[feature]
-    pair[site.weight or 0] = a.all[weight] - b.all[weight]
+    pair[site.data or 0], pair[site.weight or 0] = feature, weight
+    preferred = eq.params.get("preferred_element_type")
+    if preferred is not None and preferred != feature.dtype:
+        params = {**eq.params, "preferred_element_type": feature.dtype}
+        eq = dataclasses.replace(eq, params=params)
     return eq.bind(*pair)[0]
 
 

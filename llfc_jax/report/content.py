@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llfc_jax.report.numbers import Rows, distinct, finite, format_number, is_number, plain
-from llfc_jax.results import Chart
+from llfc_jax.report.charts import Chart
+from llfc_jax.report.numbers import Rows, distinct, finite, format_number, is_number, name_of, plain
 
 DECADES = 8  # the most that a logarithmic axis shows: float32 has no more to say
 TOLERANCE = 1e-6  # within which two numbers are the same choice, as in `Chart.where`
@@ -79,10 +79,15 @@ def read(chart: Chart, rows: Rows) -> Content:
     values = {column: _values(rows, column) for column in chart.panels}
     panels = tuple(column for column, several in values.items() if len(several) > 1)
     keys = distinct(tuple(plain(row.get(c)) for c in panels) for row in rows)
-    if len(panels) > 1:  # the first runs across, the others down
+    across = len(keys)
+    if len(panels) > 1:  # the one with more values runs across, where they fit
         order = {c: {value: i for i, value in enumerate([*values[c], None])} for c in panels}
-        keys.sort(key=lambda key: [order[c][k] for c, k in zip(panels, key, strict=True)][::-1])
-    across = len(values[panels[0]]) if len(panels) > 1 else len(keys)
+        first = 3 <= len(values[panels[0]]) <= PANELS or len(values[panels[0]]) >= len(
+            values[panels[1]]
+        )
+        down = panels[::-1] if first else panels
+        across = len(values[down[-1]])
+        keys.sort(key=lambda key: [order[c][key[panels.index(c)]] for c in down])
     numbers = all(is_number(row[chart.x]) for row in rows)
     lines = _values(rows, chart.lines) if chart.lines else []
     least, floor, ceiling = _extent(chart, rows)
@@ -95,7 +100,9 @@ def read(chart: Chart, rows: Rows) -> Content:
         names=None if numbers else distinct(str(plain(row[chart.x])) for row in rows),
         places=sorted({float(row[chart.x]) for row in rows}) if numbers else [],
         lines=lines,
-        once=[y for y in chart.y if len(lines) > 1 and not _varies(chart, rows, y, lines[0])],
+        once=[]
+        if chart.mark == "heat" or len(lines) < 2
+        else [y for y in chart.y if not _varies(chart, rows, y, lines[0])],
         y=[y for y in chart.y if any(not math.isnan(finite(row.get(y))) for row in rows)],
         floor=floor if chart.log else None,
         ceiling=ceiling if chart.log else None,
@@ -124,7 +131,7 @@ def _values(rows: Rows, column: str) -> list[Any]:
 def _label(column: str, value: Any) -> str:
     """Returns a panel's name as the spec's expression makes it."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return f"{column} = {text}" if is_number(value) else text
+    return f"{name_of(column)} = {text}" if is_number(value) else text
 
 
 def _extent(chart: Chart, rows: Rows) -> tuple[float, float, float]:

@@ -8,13 +8,14 @@ choices: there is a parameter for every column in `Chart.panels` and `Chart.wher
 import json
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llfc_jax.report import style
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, parameter, read
-from llfc_jax.report.numbers import Rows, clean, format_value, is_number, plain
-from llfc_jax.results import Chart
+from llfc_jax.report.numbers import Rows, clean, format_value, is_number, name_of, plain
 
 Spec: TypeAlias = dict[str, Any]
 MARKED = 15  # lines with more points than that have no markers
@@ -44,8 +45,8 @@ def build_spec(chart: Chart, rows: Rows, theme: style.Theme, data: str | None = 
         data: name of a data set that the page provides; by default the rows are in the spec.
     """
     content = read(chart, rows)
-    width = panel_width(content, theme)
-    panel: Spec = {"width": round(width), **_panel(chart, content, theme, width)}
+    columns, width = _grid(content, theme)
+    panel: Spec = _panel(chart, content, theme, width)
     spec: Spec = {
         "data": {"name": data} if data else {"values": records(rows, columns_of(chart))},
         "transform": _transforms(chart, content),
@@ -58,12 +59,21 @@ def build_spec(chart: Chart, rows: Rows, theme: style.Theme, data: str | None = 
         **({} if theme.css else {"config": theme.config()}),  # the page has one for all charts
     }
     if len(content.labels) < 2:
-        return spec | panel
+        return _clean(spec | panel)
     header: Spec = {"title": None, "labelLimit": round(1.1 * width)}
     if max(map(len, content.labels)) * 0.6 * theme.size > 1.1 * width:
         header["labelExpr"] = f"split(datum.label, '{BETWEEN}')"  # on several lines
     facet = {"field": "panel", "type": "nominal", "sort": content.labels, "header": header}
-    return spec | {"facet": facet, "columns": content.across, "spec": panel}
+    return _clean(spec | {"facet": facet, "columns": columns, "spec": panel})
+
+
+def _clean(spec: Any) -> Any:
+    """Returns a spec whose every text is one that a page and an SVG file can hold."""
+    if isinstance(spec, dict):
+        return {key: _clean(value) for key, value in spec.items()}
+    if isinstance(spec, list):
+        return [_clean(value) for value in spec]
+    return clean(spec) if isinstance(spec, str) else spec
 
 
 def columns_of(chart: Chart) -> list[str]:
@@ -75,30 +85,38 @@ def columns_of(chart: Chart) -> list[str]:
 
 def records(rows: Rows, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the wanted columns of the rows as JSON holds them."""
-    return [{c: plain(row[c]) for c in columns if c in row} for row in rows]
+    names = {column: clean(column) for column in columns}
+    return [{names[c]: plain(row[c]) for c in columns if c in row} for row in rows]
 
 
-def panel_width(content: Content, theme: style.Theme) -> float:
-    """Returns the width of a panel, of which `content.across` stand side by side."""
-    columns = max(1, min(content.across, len(content.labels)))
-    return max(60.0, (theme.width - 5 * theme.size) / columns - 1.6 * theme.size)
+def _grid(content: Content, theme: style.Theme) -> tuple[int, float]:
+    """Returns how many panels stand side by side, and the width of each."""
+    room = theme.width - 5 * theme.size  # without the vertical axis
+    between = 1.6 * theme.size
+    columns = min(content.across, len(content.labels), int(room / (75 + between)))
+    return max(1, columns), max(75.0, room / max(1, columns) - between)
 
 
 # --- The rows ---------------------------------------------------------------------------------
 
 
+def _quote(value: Any) -> str:
+    """Returns a value as it stands in an expression."""
+    return json.dumps(clean(value) if isinstance(value, str) else value)
+
+
 def _datum(column: str) -> str:
-    return f"datum[{json.dumps(column)}]"
+    return f"datum[{_quote(column)}]"
 
 
 def _field(column: str) -> str:
     """Returns a column's name as Vega-Lite reads it: dots and brackets are part of it."""
-    return re.sub(r"([\\.\[\]'\"])", r"\\\1", column)
+    return re.sub(r"([\\.\[\]'\"])", r"\\\1", clean(column))
 
 
 def _case(table: Mapping[str, str], otherwise: str = "null") -> str:
     """Returns an expression that looks the folded column up."""
-    tests = (f"datum.y === {json.dumps(y)} ? {then} : " for y, then in table.items())
+    tests = (f"datum.y === {_quote(y)} ? {then} : " for y, then in table.items())
     return "".join(tests) + otherwise
 
 
@@ -118,12 +136,14 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
     steps: list[Spec] = [{"filter": _is_chosen(chart, column)} for column in content.choices]
     steps.append({"fold": [_field(y) for y in content.y], "as": ["y", "raw"]})
     if content.once:
-        first = f"{line} === {json.dumps(content.lines[0])}"
+        first = f"{line} === {_quote(content.lines[0])}"
         steps.append({"filter": _case(dict.fromkeys(content.once, first), "true")})
-        line = _case(dict.fromkeys(content.once, json.dumps(every(chart))), line)
+        if _line_names(content) != content.lines:
+            line = f"{_quote(_line_names(content))}[indexof({_quote(content.lines)}, {line})]"
+        line = _case(dict.fromkeys(content.once, _quote(every(chart))), line)
     floor = "" if content.floor is None else f"{content.floor}, "
     panel = [
-        f"{json.dumps(f'{column} = ')} + {_datum(column)}"
+        f"{_quote(f'{name_of(column)} = ')} + {_datum(column)}"
         if is_number(content.choices[column][0])
         else _datum(column)
         for column in content.panels
@@ -133,8 +153,13 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
         "panel": f"join([{', '.join(panel)}], '{BETWEEN}')",
         "line": line,
         "value": f"isNumber(datum.raw) && isFinite(datum.raw) ? max({floor}datum.raw) : null",
-        "column": _case({y: json.dumps(clean(words)) for y, words in chart.y.items()}),
+        "column": _case({y: _quote(words) for y, words in chart.y.items()}),
     }
+    if chart.mark == "line" and len(content.lines) > 1:
+        made["dash"] = f"indexof({_quote([*_line_names(content), every(chart)])}, datum.line)"
+    elif chart.mark == "line":
+        words = [clean(chart.y[y]) for y in content.y]
+        made["dash"] = f"indexof({_quote(words)}, datum.column)"
     if chart.band:
         known = "isNumber(datum.raw) && isNumber(datum.spread) ?"
         made["spread"] = _case({y: _datum(column) for y, column in chart.band.items()})
@@ -147,9 +172,15 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
     return steps + [{"filter": {"param": f"only_{name}"}} for name in picked]
 
 
+def _line_names(content: Content) -> list[Any]:
+    """Returns the lines as the spec has them: numbers as texts where another line has a name."""
+    numbers = bool(content.lines) and all(map(is_number, content.lines))
+    return [f"{x:g}" for x in content.lines] if numbers and content.once else content.lines
+
+
 def every(chart: Chart) -> str:
     """Returns the name of the line of a column that is the same for all lines."""
-    return f"every {chart.lines}"
+    return f"every {name_of(chart.lines)}"
 
 
 def _choices(chart: Chart, content: Content) -> list[Spec]:
@@ -158,7 +189,12 @@ def _choices(chart: Chart, content: Content) -> list[Spec]:
     for column, values in content.choices.items():
         options = values if column in chart.where else [None, *values]
         labels = ["all" if value is None else format_value(value) for value in options]
-        menu = {"input": "select", "options": options, "labels": labels, "name": f"{column} "}
+        menu = {
+            "input": "select",
+            "options": options,
+            "labels": labels,
+            "name": f"{name_of(column)} ",
+        }
         value = plain(chart.where.get(column))
         made.append({"name": parameter(column), "value": value, "bind": menu})
     return made
@@ -168,18 +204,18 @@ def _title(chart: Chart, content: Content, theme: style.Theme) -> Spec:
     """Returns the chart's title and below it what all of its points share."""
     parts = []
     for column, value in content.shared.items():
-        parts.append(json.dumps(f"{column} = {format_value(value)}"))
+        parts.append(_quote(f"{name_of(column)} = {format_value(value)}"))
     for column, value in chart.where.items():
         name = parameter(column)
         shown = f"format({name}, '{FORMAT}')" if is_number(value) else name
-        parts.append(f"{json.dumps(column + ' = ')} + {shown}")
+        parts.append(f"{_quote(name_of(column) + ' = ')} + {shown}")
     if content.clipped:
-        parts.append(json.dumps(content.floor_words))
+        parts.append(_quote(content.floor_words))
     if not content.labels:
-        parts = [json.dumps("no finite values to draw")]
+        parts = [_quote("no finite values to draw")]
     note = ' + "  ·  " + '.join(parts)
     if theme.heading:
-        lines = [json.dumps(clean(chart.title)), *([note] if parts else [])]
+        lines = [_quote(chart.title), *([note] if parts else [])]
         return {"title": {"text": {"expr": f"[{', '.join(lines)}]"}}}
     if not parts or not (theme.css or not content.labels):
         return {}
@@ -192,12 +228,19 @@ def _title(chart: Chart, content: Content, theme: style.Theme) -> Spec:
 
 def _panel(chart: Chart, content: Content, theme: style.Theme, width: float) -> Spec:
     """Returns one panel: areas below, then lines, then the points that the pointer reads."""
+    height = min(230.0, max(75.0, 0.66 * width))
     if chart.mark == "heat":
         height = max(8.0, 1.3 * theme.size) * max(3, len(content.lines))
-        return {"height": round(height), "layer": [_heat(chart, content)]}
-    height = min(230.0, max(75.0, 0.66 * width))
-    make = _bars if chart.mark == "bars" else _lines
-    return {"height": round(height), "layer": make(chart, content, theme)}
+        layers = [_heat(chart, content)]
+    else:
+        layers = (_bars if chart.mark == "bars" else _lines)(chart, content, theme)
+    for layer in layers:
+        for axis, room in (("x", width), ("y", height)):  # titles no longer than their axes
+            channel = layer["encoding"][axis]
+            lines = textwrap.wrap(channel["title"], max(12, int(room / (0.5 * theme.size))))
+            if len(lines) > 1:
+                layer["encoding"][axis] = channel | {"title": lines}
+    return {"width": round(width), "height": round(height), "layer": layers}
 
 
 def _heat(chart: Chart, content: Content) -> Spec:
@@ -210,7 +253,7 @@ def _heat(chart: Chart, content: Content) -> Spec:
         "encoding": {
             "x": _x(chart, content),
             "y": {"field": "line", "type": "ordinal", "sort": content.lines, "axis": down,
-                  "title": chart.lines},
+                  "title": name_of(chart.lines)},
             "color": {"field": "value", "type": "quantitative", "legend": legend,
                       "scale": {"scheme": "viridis"}, **log},
             "tooltip": _tooltip(chart, content),
@@ -221,7 +264,10 @@ def _heat(chart: Chart, content: Content) -> Spec:
 def _lines(chart: Chart, content: Content, theme: style.Theme) -> list[Spec]:
     """Returns the layers of a chart of lines or dots."""
     x, y = _x(chart, content), _y(chart, content, "value")
-    looks = _looks(chart, content, theme)
+    marked = chart.mark == "dots" or (
+        len(content.names or content.places) <= MARKED and not content.crowded
+    )
+    looks = _looks(chart, content, theme, marked)
     colour = {"color": looks["color"]}
     apart = [{"field": "line"}, {"field": "column"}]
     layers: list[Spec] = []
@@ -238,8 +284,6 @@ def _lines(chart: Chart, content: Content, theme: style.Theme) -> list[Spec]:
         mark = {"type": "line", "clip": True, "strokeWidth": theme.line}
         dashed = {k: v for k, v in looks.items() if k != "shape"}
         layers.append({"mark": mark, "encoding": {"x": x, "y": y, "detail": apart, **dashed}})
-    few = len(content.names or content.places) <= MARKED and not content.crowded
-    visible = 1 if few or chart.mark == "dots" else 0
     small = 2.6 * theme.size
     points = {
         "name": READ,
@@ -247,7 +291,7 @@ def _lines(chart: Chart, content: Content, theme: style.Theme) -> list[Spec]:
         "encoding": {
             "x": x, "y": y, "tooltip": _tooltip(chart, content),
             **{k: v for k, v in looks.items() if k != "strokeDash"},
-            "opacity": _if_hovered(1, visible),
+            "opacity": _if_hovered(1, int(marked)),
             "size": _if_hovered(3.5 * small, small),
         },
     }  # fmt: skip
@@ -257,7 +301,7 @@ def _lines(chart: Chart, content: Content, theme: style.Theme) -> list[Spec]:
 def _bars(chart: Chart, content: Content, theme: style.Theme) -> list[Spec]:
     """Returns the layers of a chart of bars, side by side where there are several at a name."""
     x, y = _x(chart, content), _y(chart, content, "value")
-    looks = _looks(chart, content, theme)
+    looks = _looks(chart, content, theme, marked=True)
     by = "line" if len(content.lines) > 1 else "column"
     beside = len(content.lines) > 1 or len(content.y) > 1
     offset = {"xOffset": {"field": by, "type": "nominal"}} if beside else {}
@@ -348,14 +392,16 @@ def _ticks(content: Content) -> list[float]:
 def _tooltip(chart: Chart, content: Content) -> list[Spec]:
     """Returns what the pointer reads: where it is, and the value as it was measured."""
     number: Spec = {"type": "quantitative", "format": FORMAT}
-    along = number if content.names is None else {"type": "nominal"}
-    several = len(content.y) > 1
-    shown = [{"field": _field(c), "type": "nominal", "title": c} for c in content.panels]
-    shown.append({"field": "x", "title": chart.x_label, **along})
+    shown = [_name(_field(column), name_of(column)) for column in content.panels]
+    names = content.names is not None
+    shown.append(
+        _name("x", chart.x_label) if names else {"field": "x", "title": chart.x_label, **number}
+    )
     if len(content.lines) > 1:
-        shown.append({"field": "line", "type": "nominal", "title": chart.lines})
+        shown.append(_name("line", name_of(chart.lines)))
+    several = len(content.y) > 1
     if several:
-        shown.append({"field": "column", "type": "nominal", "title": "shown"})
+        shown.append(_name("column", "shown"))
     words = chart.y_label if several else next(iter(chart.y.values()))
     shown.append({"field": "raw", "title": words, **number})
     if chart.band:
@@ -363,48 +409,73 @@ def _tooltip(chart: Chart, content: Content) -> list[Spec]:
     return shown
 
 
+def _name(field: str, title: str) -> Spec:
+    """Returns a name in a tooltip.
+
+    Under the pointer is a cell around a point, whose `datum` is the point. Vega-Lite 6.4 knows this
+    only of what it formats, so that names, too, have a format.
+    """
+    return {
+        "field": field,
+        "type": "nominal",
+        "title": title,
+        "formatType": "toString",
+        "format": "",
+    }
+
+
 # --- Colours, dashes, markers, and the legend that explains them ----------------------------------
 
 
-def _looks(chart: Chart, content: Content, theme: style.Theme) -> Spec:
-    """Returns the encodings that set lines apart: by colour, dash, and shape of the markers."""
+def _looks(chart: Chart, content: Content, theme: style.Theme, marked: bool) -> Spec:
+    """Returns the encodings that set lines apart: by colour, by dash, and by marker if marked."""
     words = [clean(chart.y[y]) for y in content.y]
+    kinds = ("color", "strokeDash", "shape") if marked else ("color", "strokeDash")
     if len(content.lines) < 2:
         if len(words) < 2:
             return {"color": {"value": theme.colour("c0")}}
-        legend = _legend(None, words, theme)
-        return _channels("column", words, theme.hues(len(words)), legend)
-    lines, colours = list(content.lines), theme.hues(len(content.lines))
+        legend = _legend(None, words, theme, marked)
+        return _channels(kinds, "column", words, theme.hues(len(words)), legend)
+    lines, colours = _line_names(content), theme.hues(len(content.lines))
     if content.ordered:
         colours = theme.along(len(lines))
     listed = lines[:: -(-len(lines) // LEGEND) if len(lines) > LEGEND + 2 else 1]
     if content.once:
         lines, listed = [*lines, every(chart)], [*listed, every(chart)]
         colours.append(theme.colour("ink"))
-    looks = _channels("line", lines, colours, _legend(chart.lines, listed, theme))
-    if content.ordered:
-        looks = {"color": looks["color"]}
+    legend = _legend(
+        name_of(chart.lines), listed, theme, marked or content.ordered or len(words) > 1
+    )
+    looks = _channels(("color",) if content.ordered else kinds, "line", lines, colours, legend)
     if len(words) > 1:
-        dashes = _channels("column", words, [], _legend(None, words, theme))
-        looks["strokeDash"] = dashes["strokeDash"]
+        dashed = _legend(None, words, theme, False)
+        looks |= _channels(("strokeDash",), "column", words, [], dashed)
     return looks
 
 
-def _channels(field: str, names: list[Any], colours: list[str], legend: Spec) -> Spec:
+def _channels(
+    kinds: Sequence[str], field: str, names: list[Any], colours: list[str], legend: Spec
+) -> Spec:
+    """Returns the encodings of a field; the dash is in the legend where no marker is."""
     ranges = {
         "color": colours,
         "strokeDash": [style.DASHES[i % len(style.DASHES)] for i in range(len(names))],
         "shape": [style.SHAPES[i % len(style.SHAPES)] for i in range(len(names))],
     }
-    return {
-        name: {"field": field, "type": "nominal", "legend": legend,
-               "scale": {"domain": names, "range": values}}
-        for name, values in ranges.items()
+    made: Spec = {
+        kind: {"field": field, "type": "nominal", "legend": legend,
+               "scale": {"domain": names, "range": ranges[kind]}}
+        for kind in kinds
     }  # fmt: skip
+    if "shape" in made:  # with a domain of its own, or the legend's markers would be dashed
+        domain = list(range(len(names)))
+        scale = {"domain": domain, "range": ranges["strokeDash"]}
+        made["strokeDash"] = {"field": "dash", "type": "nominal", "legend": None, "scale": scale}
+    return made
 
 
-def _legend(title: str | None, names: Sequence[Any], theme: style.Theme) -> Spec:
-    """Returns a legend below the panels, in as many columns as fit."""
+def _legend(title: str | None, names: Sequence[Any], theme: style.Theme, marked: bool) -> Spec:
+    """Returns a legend below the panels, in as many columns as fit: of markers, or of strokes."""
     longest = max(len(format_value(name)) for name in names)
     entry = round((0.52 * longest + 4.5) * theme.size)
     room = f"(room - {round((0.6 * len(title or '') + 2) * theme.size)})"
@@ -415,5 +486,5 @@ def _legend(title: str | None, names: Sequence[Any], theme: style.Theme) -> Spec
         "labelLimit": {"expr": "room - 50"},
         "labelExpr": f"isNumber(datum.value) ? format(datum.value, '{FORMAT}') : datum.label",
         "symbolOpacity": 1,
-        "symbolStrokeWidth": theme.line,
+        **({} if marked else {"symbolType": "stroke", "symbolSize": 40 * theme.size}),
     }

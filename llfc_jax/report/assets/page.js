@@ -36,6 +36,7 @@ async function draw(figure) {
   const chart = DATA.charts[figure.dataset.chart];
   const spec = structuredClone(chart.specs[Number(figure.dataset.other ?? 0)]);
   const plot = figure.querySelector(".plot");
+  if (!plot.clientWidth) return; // hidden on narrow screens
   const room = Math.max(260, plot.clientWidth - 4);
   const panel = spec.spec ?? spec;
   const most = Math.max(1, Math.floor(room / chart.least));

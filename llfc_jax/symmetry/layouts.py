@@ -264,6 +264,10 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         and along[0] in gone
         and find(index.points).size == find(operand.axes[along[0]]).size
     )
+    held = list(enumerate(operand.axes))
+    reader.lost(
+        [t for i, t in held if i not in along or i in batched], [t for i, t in held if i in along]
+    )
     if named and index.points is not None:
         unify(operand.axes[along[0]], index.points, call.why)
     elif index.points is not None:

@@ -2,8 +2,9 @@
 
 Groups inside groups. Where an axis and another stand side by side in every value that has the
 first (the width of a head beside the heads; the channels within a group of a grouped convolution
-beside the groups), and stay so where it is summed over, every equation treats the places of the
-second one by one. Then the first may be permuted differently in each place of the second.
+beside the groups), stay so where the first is summed over, and the second is never summed over
+while the first stays, every equation treats the places of the second one by one. Then the first
+may be permuted differently in each place of the second.
 """
 
 from collections import Counter
@@ -129,6 +130,12 @@ def _nesting(terms: Sequence[Unknown], reading: Reading) -> dict[Term, Term]:
             held = {a for axis in piece for a in axis}
             for term in held:
                 restrict(term, held | shared)
+    for kept, gone in reading.mixed:
+        lost = {a for t in gone for a in atoms(t)}
+        for axis in kept if lost else ():
+            for (piece,) in _pieces([axis]):
+                for term in piece:  # the other may come back with the other operand: not the same
+                    restrict(term, beside.get(term, set()) - (lost - set(piece)))
     # The one inside which most others may be stands outside.
     outer = Counter(other for allowed in beside.values() for other in allowed)
     parent: dict[Term, Term] = {}

@@ -57,6 +57,7 @@ class Reading:
         program: the network.
         values: each value of the flat program, by number.
         seen: the axes of every value, those inside loops and derivative rules included.
+        mixed: (axes that stay, axes whose places are mixed) of an operand.
         sums: for each product: (axes summed over, axes that stand beside them in both operands).
     """
 
@@ -65,6 +66,7 @@ class Reading:
         self.values: dict[int, Value] = {}
         self.seen: list[Axes] = []
         self.sums: list[tuple[Sequence[Term], Sequence[Term]]] = []
+        self.mixed: list[tuple[Sequence[Term], Sequence[Term]]] = []
         self.position: Key = ()
         self._split_at = split_at
         self._cut: list[tuple[Key, Axes]] = []
@@ -74,6 +76,11 @@ class Reading:
     def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
         """Remembers what a product sums over."""
         self.sums.append((terms, beside))
+
+    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
+        """Remembers which axes stay of an operand some of whose axes are mixed."""
+        if kept and gone:
+            self.mixed.append((kept, gone))
 
     def reshaped(self, axes: Axes) -> None:
         """Remembers the axes that this equation's reshape gives."""

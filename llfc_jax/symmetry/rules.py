@@ -62,6 +62,10 @@ class Reader(Protocol):
         """`terms` are summed over in pairs of operands, with `beside` the same in both."""
         ...
 
+    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
+        """Places along `gone` are mixed, while the same operand's axes `kept` stay."""
+        ...
+
     def inside(self, jaxpr: Any, inputs: Sequence[Value], scope: str, step: Any) -> list[Value]:
         """Values of the outputs of a nested jaxpr."""
         ...
@@ -284,6 +288,9 @@ def _dot(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     tied = [met[n] for n in range(len(batch[0]))]
     reader.contracted([met[n] for n in range(len(batch[0]), len(pairs))], tied)
     free = [t for k in (0, 1) for i, t in enumerate(sides[k]) if i not in number[k]]
+    for k, side in enumerate(sides):
+        gone = [t for i, t in enumerate(side) if i in contract[k]]
+        reader.lost([t for i, t in enumerate(side) if i not in contract[k]], gone)
     return [Value((*tied, *free), distinct=True)]
 
 
@@ -314,6 +321,8 @@ def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
     for axes, places in ((lhs, space), (rhs, window)):
         pin_all([tuple(axes[i] for i in places)], reason)
     given, made = lhs[feature], rhs[out]
+    reader.lost([lhs[sample]], [given])
+    reader.lost([made], [rhs[in_]])
     if groups == 1:
         reader.contracted([unify(given, rhs[in_], call.why)], [])
     else:
@@ -333,7 +342,9 @@ def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
       "reduce_xor", stacked=True)  # fmt: skip
 def _reduce(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps the axes that are not reduced; the order along those that are does not matter."""
-    (value,) = inputs
+    (value,), gone = inputs, call.params["axes"]
+    held = list(enumerate(value.axes))
+    reader.lost([t for i, t in held if i not in gone], [t for i, t in held if i in gone])
     return [Value(without(value.axes, call.params["axes"], call.why), distinct=value.distinct)]
 
 

@@ -43,8 +43,9 @@ class Architecture:
         """Random weights in which no two units are alike."""
         rng = np.random.default_rng(seed)
         return {
-            name: (rng.normal(size=shape) / max(1, np.prod(shape[:-1])) ** 0.5
-                   + (len(shape) == 1)).astype(np.float32)  # fmt: skip
+            name: (
+                rng.normal(size=shape) / max(1, np.prod(shape[:-1])) ** 0.5 + (len(shape) == 1)
+            ).astype(np.float32)  # fmt: skip
             for name, shape in self.shapes.items()
         }
 
@@ -131,9 +132,12 @@ def densenet(w: Any, x: Any) -> Any:
         z = conv(jax.nn.relu(batch_norm(h, w, norm)), w[name])
         h = jnp.concatenate([h, z], -1)
     h = conv(jax.nn.relu(batch_norm(h, w, "c")), w["trans"])
-    return jax.nn.relu(lax.reduce_window(h, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "SAME")).mean(
-        (1, 2)
-    ) @ w["out"]
+    return (
+        jax.nn.relu(lax.reduce_window(h, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "SAME")).mean(
+            (1, 2)
+        )
+        @ w["out"]
+    )
 
 
 def squeeze_excite(h: Any, w: Any, gate: Any = jax.nn.hard_sigmoid) -> Any:
@@ -537,13 +541,18 @@ def brought_back(architecture: Architecture, spec: Any, seed: int, noise: float)
 
     a = architecture.variables(seed)
     rng = np.random.default_rng(seed)
-    planted = spec.random(jax.random.key(seed))
+    planted = {
+        group.name: rng.permuted(
+            np.zeros(spec.shape(group.name), int) + np.arange(group.size), axis=-1
+        )
+        for group in spec.groups
+    }
     b = {name: np.asarray(v) + noise * np.std(v) * rng.normal(size=np.shape(v)).astype("f4")
          for name, v in spec.apply(planted, a).items()}  # fmt: skip
     found = weight_matching(jax.random.key(seed), spec, a, b).permutation
 
     def left(permutation: Any) -> float:
-        back = spec.apply(permutation, b)
+        back = spec.apply({name: np.asarray(p) for name, p in permutation.items()}, b)
         return sum(float(np.sum((np.asarray(back[name]) - a[name]) ** 2)) for name in a)
 
     return left(found) <= left(spec.invert(planted)) * (1 + 1e-4) + 1e-9

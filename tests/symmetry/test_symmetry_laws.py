@@ -190,12 +190,16 @@ def test_axes_that_differ_from_place_to_place_are_those_of_slices() -> None:
     moved = spec.apply(permutation, b)
     assert isinstance(moved["leaf00"], np.ndarray)
     first, second = ((G, pair), (Fixed(3), Product((H, Fixed(2)))))
-    slices = [by_address(b["leaf00"][i], axes, permutation) for i, axes in enumerate((first, second))]
+    slices = [
+        by_address(b["leaf00"][i], axes, permutation) for i, axes in enumerate((first, second))
+    ]
     np.testing.assert_array_equal(moved["leaf00"], np.stack(slices))
     rows = by_address(np.arange(4), (pair,), permutation)
     expected = b["leaf01"][np.ix_(rows, permutation["g"], rows)]
     np.testing.assert_array_equal(moved["leaf01"], expected)
-    np.testing.assert_array_equal(spec.apply(permutation, jax.tree.map(jnp.asarray, b))["leaf01"], expected)
+    np.testing.assert_array_equal(
+        spec.apply(permutation, jax.tree.map(jnp.asarray, b))["leaf01"], expected
+    )
     for name, axes in spec.leaves:
         value = overlap(spec, axes, a[name], b[name], permutation)
         np.testing.assert_allclose(value, np.vdot(a[name].astype(float), moved[name]), atol=1e-5)

@@ -82,7 +82,10 @@ CASES: dict[str, Case] = {
     "there and back": (lambda p, q: p.reshape(2, 12).reshape(6, 4) * q, [(6, 4), (6, 4)]),
     "two ways to split": (lambda p: p.reshape(2, 6).sum() + p.reshape(6, 2), [(12,)]),
     "concatenation": (lambda p, q: jnp.concatenate([p, q], 1), [(2, 3), (2, 4)]),
-    "constants joined": (lambda p: p + jnp.concatenate([jnp.ones(2), jnp.zeros(2)])[None], [(3, 4)]),
+    "constants joined": (
+        lambda p: p + jnp.concatenate([jnp.ones(2), jnp.zeros(2)])[None],
+        [(3, 4)],
+    ),
     "stack": (lambda p, q: jnp.stack([p, q], 1), [(2, 3), (2, 3)]),
     "stack, flattened": (lambda p, q: jnp.stack([p, q], 2).reshape(2, 6), [(2, 3), (2, 3)]),
     "stack, weighed": (
@@ -113,9 +116,7 @@ CASES: dict[str, Case] = {
         [(2, 3), (3, 3, 3)],
     ),
     "recurrence": (
-        lambda x, w: lax.scan(
-            lambda c, x: (jnp.tanh(c @ w + x), c), jnp.zeros(3), x, reverse=True
-        ),
+        lambda x, w: lax.scan(lambda c, x: (jnp.tanh(c @ w + x), c), jnp.zeros(3), x, reverse=True),
         [(4, 3), (3, 3)],
     ),
     "while": (

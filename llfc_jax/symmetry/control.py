@@ -89,7 +89,9 @@ def _scan(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     for count, i in enumerate(steps):
         if count == MOST_STEPS:
             xs = [_plain(x, reason) for x in xs]
-            tied = _fixpoint(call, jaxpr, consts, carry, [_step(x, i, call.why) for x in xs], reader)
+            tied = _fixpoint(
+                call, jaxpr, consts, carry, [_step(x, i, call.why) for x in xs], reader
+            )
             if tied is None:
                 return unknown(call, inputs, reader)
             carry, rest = tied
@@ -112,7 +114,9 @@ def _stacked(length: int, ys: list[list[Value]], call: Call) -> list[Value]:
         return [Value(tuple(map(Wild, shape))) for shape in shapes]
     over = pinned(length, "steps of a scan")
     return [
-        Value((over, *(each(over, column) for column in zip(*(y.axes for y in values), strict=True))))
+        Value(
+            (over, *(each(over, column) for column in zip(*(y.axes for y in values), strict=True)))
+        )
         for values in zip(*ys, strict=True)
     ]
 

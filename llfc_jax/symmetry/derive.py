@@ -54,9 +54,7 @@ def derive(graph: Graph) -> Derived:
 def _freedom(names: Names) -> float:
     """Logarithm of the number of permutations."""
     copies = {group.name: group.size for group in names.groups}
-    return sum(
-        copies.get(group.parent, 1) * math.lgamma(group.size + 1) for group in names.groups
-    )
+    return sum(copies.get(group.parent, 1) * math.lgamma(group.size + 1) for group in names.groups)
 
 
 def _derived(graph: Graph, names: Names) -> Derived:

@@ -205,7 +205,7 @@ def _dynamic_slice(call: Call, inputs: list[Value], reader: Reader) -> list[Valu
             begin = int(np.clip(start, 0, size - n))
             axes = keep_places(axes, i, np.arange(begin, begin + n), call.why)
         else:
-            pin(axes[i], "sliced at a computed place", given_up=True)
+            pin(axes[i], f"{call.why}: sliced at a computed place", given_up=True)
             axes = axes if is_wild(axes[i]) else _cut(axes, i, n)
     for start in starts:
         if start.points is not None:
@@ -237,7 +237,7 @@ def _dynamic_update(call: Call, inputs: list[Value], reader: Reader) -> list[Val
             rest = pick(whole[i], labels, call.why)[0]
             result[i] = total([rest, piece[i]], labels)
         else:
-            reason = "written at a computed place"
+            reason = f"{call.why}: written at a computed place"
             pin(whole[i], reason, given_up=True)
             pin(piece[i], reason, given_up=True)
             result[i] = pinned(size, reason)
@@ -280,12 +280,14 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
             continue
         axis = operand.axes[offsets[i]]
         if n != find(axis).size:
-            pin(axis, "looked up by index", given_up=True)
+            pin(axis, f"{call.why}: looked up by index", given_up=True)
             axis = axis if is_wild(axis) else pinned(n, "looked up by index")
         result.append(Wild(n) if is_wild(axis) else axis)
     for i in along:
         if i in gone and not named:
-            pin(operand.axes[i], "looked up by index")
+            reason = f"{call.why}: looked up by constant numbers; slices would leave more free"
+            pin(operand.axes[i], reason if index.known else "looked up by index",
+                given_up=index.known)  # fmt: skip
     pin(index.axes[-1], "looked up by index")
     return [Value(tuple(result), operand.points, operand.wrapped)]
 
@@ -333,4 +335,3 @@ def _random(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         for axis in value.axes:
             pin(axis, "random numbers")
     return [Value(fresh_pinned(shape, "random numbers")) for shape in call.shapes]
-

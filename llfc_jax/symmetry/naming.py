@@ -180,8 +180,7 @@ def _neighbours(axes: Axes) -> dict[Unknown, set[Term]]:
             allowed = {
                 other
                 for other in total
-                if total[term] == total[other] == 1
-                or all(c[term] == c[other] <= 1 for c in counts)
+                if total[term] == total[other] == 1 or all(c[term] == c[other] <= 1 for c in counts)
             }
             found[term] = found.get(term, allowed) & allowed
     return found

@@ -119,7 +119,8 @@ class Reading:
         shapes = tuple(tuple(getattr(aval, "shape", ())) for aval in avals)
         call = Call(eq.primitive.name, eq.params, shapes, scope)
         found = RULES.get(call.name, unknown)(call, _prepared(call, inputs), self)
-        found = [dataclasses.replace(v, axes=settle(v.axes, call.why)) for v in found]
+        known = all(value.known for value in inputs)
+        found = [dataclasses.replace(v, axes=settle(v.axes, call.why), known=known) for v in found]
         for value, shape in zip(found, shapes, strict=True):
             assert tuple(find(t).size for t in value.axes) == shape, (call.why, value, shape)
             self.seen.append(value.axes)
@@ -231,12 +232,12 @@ def constant(value: Any) -> Value:
         return Value(fresh_pinned(np.shape(value), "a random key"))
     array = np.asarray(value)
     if not array.ndim:
-        return Value((), number=array.item() if array.dtype.kind in "biuf" else None)
+        return Value((), number=array.item() if array.dtype.kind in "biuf" else None, known=True)
     axes = []
     for i, n in enumerate(array.shape):
         varies = array.size and n > 1 and bool((array != np.take(array, [0], i)).any())
         axes.append(pinned(n, "a constant") if varies else Wild(n))
-    return Value(tuple(axes))
+    return Value(tuple(axes), known=True)
 
 
 def stands_apart(axis: Term) -> bool:
@@ -253,5 +254,3 @@ def _given_up(term: Term) -> Iterator[Pinned]:
         yield term
     for part in parts_of(term):
         yield from _given_up(part)
-
-

@@ -44,6 +44,7 @@ class Value:
         wrapped: `points` are counted from the axis' end.
         distinct: no two of its numbers along an axis are equal by construction, as after a ReLU.
         number: the number that it is, for a literal.
+        known: it is made of constants alone.
     """
 
     axes: Axes
@@ -51,6 +52,7 @@ class Value:
     wrapped: bool = False
     distinct: bool = False
     number: float | int | None = None
+    known: bool = False
 
 
 class Reader(Protocol):
@@ -103,7 +105,9 @@ class Call:
 
 Rule = Callable[[Call, list[Value], Reader], list[Value]]
 RULES: dict[str, Rule] = {}
-STACKED: set[str] = set()  # primitives whose rules know of axes that differ in each place of another
+STACKED: set[str] = (
+    set()
+)  # primitives whose rules know of axes that differ in each place of another
 NUMBERED: set[str] = set()  # primitives whose rules know of numbers that name places
 
 # fmt: off
@@ -446,4 +450,3 @@ def _window(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     for i in along:
         pin(met[i], "positions of a pooling")
     return [Value(mixed(met, along, shape, "positions of a pooling"))] * len(call.shapes)
-

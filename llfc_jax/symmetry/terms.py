@@ -642,7 +642,11 @@ def pieces(axes: Sequence[Term], most: int = 2000) -> Iterator[list[list[Unknown
                     over = find(factor.over)
                     for place in range(len(factor.parts)):
                         chosen = [
-                            [f for t in terms for f in factors(at_place(t, over, np.array([place]), over))]
+                            [
+                                f
+                                for t in terms
+                                for f in factors(at_place(t, over, np.array([place]), over))
+                            ]
                             for terms in axes
                         ]
                         yield from expand(chosen)

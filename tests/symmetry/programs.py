@@ -25,7 +25,7 @@ from llfc_jax.errors import LlfcError
 from llfc_jax.graph.graph import Graph
 from llfc_jax.graph.trace import flatten
 from llfc_jax.symmetry import PermutationSpec, derive
-from llfc_jax.symmetry.checking import double_precision, identity
+from llfc_jax.symmetry.checking import derange, double_precision
 
 SIZES = (2, 3, 4, 6, 8)
 BATCH = 2
@@ -552,16 +552,6 @@ def build(seed: Any) -> tuple[Callable[[Any, Any], Any], list[tuple[int, ...]], 
     return apply, recorder.shapes, shape
 
 
-def derangement(spec: PermutationSpec, name: str, rng: np.random.Generator) -> dict[str, Any]:
-    """Every unit of one group moved at random, in each place of its parent by itself."""
-    moved = {g: np.array(index) for g, index in identity(spec).items()}
-    rows = moved[name].reshape(-1, spec.shape(name)[-1])
-    for row in rows:
-        while len(row) > 1 and (row == np.arange(len(row))).any():
-            rng.shuffle(row)
-    return moved
-
-
 @dataclasses.dataclass
 class Outcome:
     """What became of one program."""
@@ -616,7 +606,7 @@ def largest_changes(
             return None
         changes = {}
         for group in spec.groups:
-            moved = spec.apply(derangement(spec, group.name, rng), variables)
+            moved = spec.apply(derange(spec, [group.name], rng), variables)
             after = evaluate(jaxpr, [*jax.tree.leaves(moved), x])[0]
             changes[group.name] = float(np.abs(after - before).max() / largest)
     return changes

@@ -253,7 +253,7 @@ def _equinox_variables(mode: Any) -> Variables:
             "this Equinox network has state (BatchNorm's statistics): a mode of it is "
             "(model, state), as eqx.nn.make_with_state returns it"
         )
-    arrays = eqx.filter(eqx.nn.inference_mode(model), eqx.is_array)
+    arrays = eqx.filter(model, eqx.is_array)
     return (arrays, eqx.filter(state[0], eqx.is_array)) if state else arrays
 
 

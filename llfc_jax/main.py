@@ -69,7 +69,7 @@ DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run what the flags describe."""
+    """Runs what the flags describe."""
     console = Console(stderr=True)
     logging.set_verbosity(logging.WARNING)  # Orbax logs every step of every checkpoint
     try:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _dispatch(console: Console, paths: Sequence[str]) -> None:
-    """Do the one thing that the flags ask for. JAX is imported only where it is needed."""
+    """Does the one thing that the flags ask for. JAX is imported only where it is needed."""
     if LIST.value:
         _list()
         return
@@ -146,7 +146,7 @@ def _config_name() -> str:
 
 
 def _run(config: Any, record: Any, console: Console) -> None:
-    """Run a checked config, and compare the results with a record's if one is given."""
+    """Runs a checked config, and compare the results with a record's if one is given."""
     from llfc_jax.io import to_json
     from llfc_jax.parallel import multihost
     from llfc_jax.progress import Reporter
@@ -169,7 +169,7 @@ def _run(config: Any, record: Any, console: Console) -> None:
 
 
 def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
-    """Run a sweep, print its means, and return them."""
+    """Runs a sweep, print its means, and return them."""
     from llfc_jax.experiments import sweep
     from llfc_jax.report import table
 
@@ -182,7 +182,7 @@ def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[
 
 
 def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
-    """Run one experiment, print its summary and verdicts, and return them."""
+    """Runs one experiment, print its summary and verdicts, and return them."""
     from llfc_jax.experiments import run
     from llfc_jax.experiments.workdir import claim
     from llfc_jax.report import table
@@ -197,7 +197,7 @@ def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> 
 
 
 def _compare_with_record(record: Any, workdir: Path) -> None:
-    """Say whether a rerun gave the record's numbers; exit with status 1 if not."""
+    """Says whether a rerun gave the record's numbers; exit with status 1 if not."""
     differ = record.differences(workdir)
     changes = "; ".join(record.changes()) or "the same versions and device"
     where = record.file.parent
@@ -228,7 +228,7 @@ def _plan(config: Any) -> None:
 
 
 def _print(content: Any, text: str) -> None:
-    """Print content as JSON where --json asks for it, else its text."""
+    """Prints content as JSON where --json asks for it, else its text."""
     from llfc_jax.io import to_json
 
     print(to_json(content) if JSON.value else text)
@@ -239,7 +239,7 @@ def _is_single_process() -> bool:
 
 
 def _stop(line: str, code: int) -> NoReturn:
-    """Print one line and exit; of several processes, without waiting for the others."""
+    """Prints one line and exit; of several processes, without waiting for the others."""
     print(" ".join(line.split()), file=sys.stderr)
     if not _is_single_process():
         from llfc_jax.parallel import multihost
@@ -269,7 +269,7 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def cli() -> None:
-    """Run the command line: the console script `llfc-jax`."""
+    """Runs the command line: the console script `llfc-jax`."""
     app.run(main, flags_parser=parse)
 
 

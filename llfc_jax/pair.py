@@ -1,7 +1,7 @@
 """A mode is one trained parameter tree; two of one network make a pair."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,6 @@ from jaxtyping import ArrayLike
 
 from llfc_jax.errors import ModeError
 from llfc_jax.types import Variables
-
-if TYPE_CHECKING:
-    from llfc_jax.graph import Graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,31 +77,6 @@ def check_pair(a: Variables, b: Variables) -> None:
         _check_leaves(jax.tree_util.keystr(path, simple=True, separator="/"), p, q)
 
 
-def check_used_leaves(graph: "Graph", a: Variables, b: Variables) -> None:
-    """Checks that what a network uses of a pair can be interpolated.
-
-    Between two quantised weights, index tables or masks there is nothing: where the network uses
-    them, they must be alike in both modes. Leaves that it does not use, and random keys, pass.
-
-    Args:
-        graph: the network's trace.
-        a: one mode.
-        b: the other.
-
-    Raises:
-        ModeError: a leaf of integers or booleans that is used, and differs.
-    """
-    from llfc_jax.graph.queries import used_leaves
-
-    used = set(used_leaves(graph))
-    for name, p, q in zip(graph.program.paths, jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if name in used and _is_fixed(p) and not _equal(p, q):
-            raise ModeError(
-                f"a and b differ at {name}, which is {jnp.result_type(p)} and cannot be "
-                "interpolated; make it a float (dequantise it), or the same in both"
-            )
-
-
 def _check_leaves(name: str, p: Any, q: Any) -> None:
     """Checks one leaf of both modes."""
     if np.shape(p) != np.shape(q):
@@ -116,11 +88,11 @@ def _check_leaves(name: str, p: Any, q: Any) -> None:
                 "numbers; pass the network's variables alone"
             )
         inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-        if inexact and not _is_finite(leaf) and not (_equal(p, q) and not _has_nan(leaf)):
+        if inexact and not _is_finite(leaf) and not (equal_leaves(p, q) and not _has_nan(leaf)):
             raise ModeError(f"mode {which} holds NaN or infinity at {name}: did it diverge?")
 
 
-def _is_fixed(leaf: Any) -> bool:
+def is_discrete(leaf: Any) -> bool:
     """Whether a leaf is of integers or booleans; random keys are not."""
     dtype = jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
@@ -145,7 +117,7 @@ def _has_nan(leaf: Any) -> bool:
     return bool(_library(leaf).isnan(leaf).any())
 
 
-def _equal(p: Any, q: Any) -> bool:
+def equal_leaves(p: Any, q: Any) -> bool:
     return bool((_library(p) if _library(p) is _library(q) else jnp).array_equal(p, q))
 
 

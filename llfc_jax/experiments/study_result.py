@@ -12,7 +12,7 @@ from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_csv, write_json, write_sealed
-from llfc_jax.measures import REGISTRY
+from llfc_jax.measures import MEASURES
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
 from llfc_jax.types import Variables
@@ -138,7 +138,7 @@ class Study:
         Raises:
             DataError: the measure was not taken, or xarray is not installed.
         """
-        labels = axis_columns(REGISTRY[measure].result_type).values()
+        labels = axis_columns(MEASURES[measure].result_type).values()
         return rows_to_xarray(self._rows_of(measure), ("pair", "align", "split", *labels))
 
     def _rows_of(self, measure: str) -> list[Row]:
@@ -154,7 +154,7 @@ class Study:
         """
         from llfc_jax.report.figures import draw
 
-        charts = {c.name: (c, m) for m in self.rows for c in REGISTRY[m].section.charts}
+        charts = {c.name: (c, m) for m in self.rows for c in MEASURES[m].section.charts}
         if name not in charts:
             raise DataError(unknown("figure", name, charts))
         chart, measure = charts[name]
@@ -177,7 +177,7 @@ class Study:
             summary = [nan_for_none(row) for row in content.pop("summary")]
             rows = {
                 name: [nan_for_none(row) for row in json.loads(file.read_text("utf-8"))]
-                for name in REGISTRY
+                for name in MEASURES
                 if (file := path / f"{name}.json").is_file()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -186,7 +186,7 @@ class Study:
         return cls(summary, summary_columns(rows), rows, {}, details=content)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write tables, `summary.json` and the page into a directory.
+        """Writes tables, `summary.json` and the page into a directory.
 
         Returns:
             The page, `report.html`.
@@ -196,7 +196,7 @@ class Study:
         path = Path(path)
         sections = []
         for name, rows in self.rows.items():
-            section = REGISTRY[name].section
+            section = MEASURES[name].section
             write_csv(path / f"{name}.csv", rows)
             write_json(path / f"{name}.json", rows)
             sections.append((section, rows))
@@ -223,5 +223,5 @@ def summary_columns(measures: Iterable[str]) -> dict[str, str]:
     """Returns the columns of a summary of these measures: column -> heading."""
     found = {"pair": "pair", "align": "aligned"}
     for name in measures:
-        found |= REGISTRY[name].columns
+        found |= MEASURES[name].columns
     return {**found, "verdict": "verdict"}

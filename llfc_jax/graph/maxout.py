@@ -14,6 +14,7 @@ Found = tuple[int, tuple[int, ...], tuple[int, ...]]
 class _Points(Protocol):
     data: frozenset[int]
     users: Mapping[int, Sequence[int]]
+    root: Mapping[int, int]
 
 
 def find_maxouts(program: Program, points: _Points, weights: Mapping[int, int]) -> Iterator[Found]:
@@ -21,7 +22,7 @@ def find_maxouts(program: Program, points: _Points, weights: Mapping[int, int]) 
 
     Args:
         program: the flat trace.
-        points: which values depend on x, and who uses them.
+        points: which values depend on x, who uses them, and what they are functions of.
         weights: which input is the weight, for each linear equation.
     """
     units: dict[int, frozenset[int]] = {}
@@ -39,7 +40,7 @@ def find_maxouts(program: Program, points: _Points, weights: Mapping[int, int]) 
         if eq.name == "reduce_max":
             if _compares_units(program, eq, held[0], units) and len(points.users[held[0]]) == 1:
                 found[out] = (out, (held[0],), (i,))
-        elif eq.name == "max" and len(held) == 2 and held[0] != held[1]:
+        elif eq.name == "max" and len({points.root[a] for a in held}) == 2:
             if units.get(held[1]) == units[held[0]]:
                 parts = [found.pop(a, (a, (a,), ())) for a in held]
                 found[out] = (out, parts[0][1] + parts[1][1], (*parts[0][2], *parts[1][2], i))
@@ -76,9 +77,12 @@ def _follow(
     if eq.name in ("slice", "split"):
         whole = all(n == m or i in axes for i, (n, m) in enumerate(zip(before, after, strict=True)))
         return axes if whole else None
+    alike = len({units.get(a) for a in held}) == 1 and len(held) == len(eq.inputs)
     if eq.name == "concatenate":
-        alike = len({units.get(a) for a in held}) == 1 and len(held) == len(eq.inputs)
         return axes if alike and eq.params["dimension"] in axes else None
+    if eq.name == "stack":
+        new = eq.params["axis"]
+        return frozenset({new, *(i + (i >= new) for i in axes)}) if alike else None
     return None
 
 
@@ -88,7 +92,7 @@ def _through_reshape(
     """The axes of units after a reshape that merges or splits none together with others."""
     if 0 in before:
         return None
-    found: set[int] = set()
+    found = {j for j, n in enumerate(after) if n == 1}
     i = j = 0
     while i < len(before) or j < len(after):
         first, second = [i], [j]
@@ -106,7 +110,5 @@ def _through_reshape(
         if any(a in axes for a in real):
             if not all(a in axes for a in real):
                 return None
-            found.update(b for b in second if b < len(after))
-        elif not real:
             found.update(b for b in second if b < len(after))
     return frozenset(found)

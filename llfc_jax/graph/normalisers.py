@@ -40,7 +40,7 @@ class Normaliser:
         var: path of the leaf that holds the running variance.
         value: number of the value that is normalised.
         axes: its axes of units; the others are averaged over.
-        variance: number of the value under the root: variance + ε.
+        variances: numbers of the values under the roots: variance + ε.
         body: indices of the affine equations between the value and what they make of it.
         end: number of what they make of it.
     """
@@ -50,7 +50,7 @@ class Normaliser:
     var: str
     value: int
     axes: tuple[int, ...]
-    variance: int
+    variances: tuple[int, ...]
     body: tuple[int, ...]
     end: int
 
@@ -107,18 +107,18 @@ def find_normalisers(program: Program) -> tuple[Normaliser, ...]:
     found: list[Normaliser] = []
     if not roots:
         return ()
-    under: dict[int, set[int]] = {}  # value made of leaves -> roots' inputs it depends on
+    under: dict[int, set[int]] = {}  # value made of leaves -> variances that it depends on
     for i, eq in enumerate(program.equations):
         inputs = [a for a in eq.inputs if not is_literal(a)]
         of_leaves = [a for a in inputs if a not in numbers.origins.data]
         depends = set().union(*(under.get(a, set()) for a in of_leaves))
         if len(of_leaves) == len(inputs):
-            depends |= {inputs[0]} if i in roots else set()
+            depends |= {roots[i]} if i in roots else set()
             under |= dict.fromkeys(eq.outputs, depends)
         elif eq.name in FACTORS and len(depends) == 1 and len(inputs) == 2:
-            (variance,) = depends
+            (var,) = depends
             held = inputs[1] if inputs[0] in of_leaves else inputs[0]
-            one = _recognise(numbers, i, held, variance, roots)
+            one = _recognise(numbers, i, held, var, roots)
             if one is not None and all(one.value != other.value for other in found):
                 again = sum(other.mean == one.mean for other in found)
                 name = f"{one.mean}#{again + 1}" if again else one.mean
@@ -150,19 +150,19 @@ def _is_half(eq: Equation) -> bool:
 
 
 def _recognise(
-    numbers: _Numbers, factor: int, held: int, variance: int, roots: Mapping[int, int]
+    numbers: _Numbers, factor: int, held: int, var: int, roots: Mapping[int, int]
 ) -> Normaliser | None:
     """The normaliser around a factor that a variance enters."""
     program = numbers.program
     paths = dict(zip(program.leaves, program.paths, strict=True))
-    var = next(leaf for i, leaf in roots.items() if program.equations[i].inputs[0] == variance)
+    under = tuple(program.equations[i].inputs[0] for i, leaf in roots.items() if leaf == var)
     for value, end in _places(numbers, factor, held):
-        mean = _mean(numbers, value, end, variance, var)
+        mean = _mean(numbers, value, end, under, var)
         if mean is None:
             continue
         axes = _axes(numbers, factor, held)
         body = _between(program, value, end)
-        return Normaliser("", paths[mean], paths[var], value, axes, variance, body, end)
+        return Normaliser("", paths[mean], paths[var], value, axes, under, body, end)
     return None
 
 
@@ -199,11 +199,14 @@ def _carried(numbers: _Numbers, eq: Equation) -> int | None:
     return held[0] if alike else None
 
 
-def _mean(numbers: _Numbers, value: int, end: int, variance: int, var: int) -> int | None:
+def _mean(
+    numbers: _Numbers, value: int, end: int, variances: tuple[int, ...], var: int
+) -> int | None:
     """The leaf that enters as -k A at two variances; None where there is none."""
-    program, given = numbers.program, {}
-    under = numbers.evaluate(variance, given)
-    lines = [numbers.line(value, end, {variance: under * f}) for f in (1, 4)]
+    program = numbers.program
+    under = {number: numbers.evaluate(number, {}) for number in variances}
+    scaled = [{number: v * f for number, v in under.items()} for f in (1, 4)]
+    lines = [numbers.line(value, end, given) for given in scaled]
     if lines[0] is None or lines[1] is None:
         return None
     if not np.isclose(lines[0][0], 2 * lines[1][0], 1e-3):
@@ -212,8 +215,8 @@ def _mean(numbers: _Numbers, value: int, end: int, variance: int, var: int) -> i
         if leaf == var or not jnp.issubdtype(program.avals[leaf].dtype, jnp.floating):
             continue
         ratios = []
-        for line, f in zip(lines, (1, 4), strict=True):
-            moved = {variance: under * f, leaf: numbers.leaves[leaf] + 0.25}
+        for line, given in zip(lines, scaled, strict=True):
+            moved = {**given, leaf: numbers.leaves[leaf] + 0.25}
             other = numbers.line(value, end, moved)
             if other is None or not np.isclose(other[0], line[0], 1e-9):
                 break
@@ -313,16 +316,16 @@ def read_normalisers(graph: "Graph", variables: Any, zero: Any) -> dict[str, Hel
     values, still = (_run_constants(program, v) for v in (values, still))
     found = {}
     for norm in graph.normalisers:
-        under = values[norm.variance]
         (a, b), (c, d) = (
-            _line_at(program, norm, {**values, norm.variance: under * f}, zero) for f in (1, 4)
+            _line_at(program, norm, values | {n: values[n] * f for n in norm.variances}, zero)
+            for f in (1, 4)
         )
         moves = jnp.abs(a - c) > 0
         mean = jnp.where(moves, (d - b) / jnp.where(moves, a - c, 1), 0)
         shape = [program.avals[norm.value].shape[axis] for axis in norm.axes]
         size = (int(np.prod(shape)),)
         variance, epsilon = (
-            jnp.broadcast_to(v[norm.variance].reshape(-1), size) for v in (values, still)
+            jnp.broadcast_to(v[norm.variances[0]].reshape(-1), size) for v in (values, still)
         )
         found[norm.name] = Held(a, b, mean, variance, epsilon)
     return found
@@ -349,7 +352,7 @@ def _line_at(
 ) -> tuple[jax.Array, jax.Array]:
     """(A, B) of a normaliser per unit, with another value under its root."""
     aval = program.avals[norm.value]
-    again = _depends_on(program, norm.variance)
+    again = _depends_on(program, norm.variances)
 
     def run(start: Any) -> jax.Array:
         known = dict(values) | {norm.value: jnp.zeros(aval.shape, aval.dtype) + start}
@@ -366,9 +369,9 @@ def _line_at(
     return run((zero + 1).astype(aval.dtype)) - b, b
 
 
-def _depends_on(program: Program, number: int) -> list[int]:
-    """Indices of the equations without x that a value enters."""
-    reached, found = {number}, []
+def _depends_on(program: Program, numbers: tuple[int, ...]) -> list[int]:
+    """Indices of the equations without x that some values enter."""
+    reached, found = set(numbers), []
     data = origins(program).data
     for i, eq in enumerate(program.equations):
         enters = any(not is_literal(a) and a in reached for a in eq.inputs)

@@ -7,12 +7,15 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
-from llfc_jax.errors import GraphError
+from llfc_jax.errors import GraphError, ModeError
 from llfc_jax.graph.origins import origins, product_unit_axes
 from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.sites import Site
 from llfc_jax.graph.trace import Equation, Program, is_literal
+from llfc_jax.pair import equal_leaves, is_discrete
+from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     from llfc_jax.graph.graph import Graph, Values
@@ -86,6 +89,29 @@ def used_leaves(graph: "Graph") -> tuple[str, ...]:
             needed.update(a for a in eq.inputs if not is_literal(a))
     pairs = zip(program.paths, program.leaves, strict=True)
     return tuple(path for path, number in pairs if number in needed)
+
+
+def check_used_leaves(graph: "Graph", a: Variables, b: Variables) -> None:
+    """Checks that what a network uses of a pair can be interpolated.
+
+    Between two quantised weights, index tables or masks there is nothing: where the network uses
+    them, they must be alike in both modes. Leaves that it does not use, and random keys, pass.
+
+    Args:
+        graph: the network's trace.
+        a: one mode.
+        b: the other.
+
+    Raises:
+        ModeError: a leaf of integers or booleans that is used, and differs.
+    """
+    used = set(used_leaves(graph))
+    for name, p, q in zip(graph.program.paths, jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if name in used and is_discrete(p) and not equal_leaves(p, q):
+            raise ModeError(
+                f"a and b differ at {name}, which is {jnp.result_type(p)} and cannot be "
+                "interpolated; make it a float (dequantise it), or the same in both"
+            )
 
 
 def find_cuts(program: Program) -> frozenset[int]:

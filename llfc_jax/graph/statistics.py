@@ -17,7 +17,7 @@ def statistics(program: Program, data: frozenset[int]) -> frozenset[int]:
         held = [a for a in eq.inputs if not is_literal(a) and a in data]
         itself = eq.name == "dot_general" and len(held) == 2 and held[0] == held[1]
         passes = eq.name in SHAPING or eq.name in RULES
-        if eq.name in REDUCTIONS or itself or (held and passes and found.issuperset(held)):
+        if held and (eq.name in REDUCTIONS or itself or (passes and found.issuperset(held))):
             found.update(eq.outputs)
     return frozenset(found)
 
@@ -74,6 +74,12 @@ def is_normalising(
                     return True
                 if eq.name not in SHAPING:
                     continue
+            elif (
+                exponential
+                and eq.name == "div"
+                and any(not is_literal(a) and a in made_of for a in eq.inputs[1:])
+            ):
+                return True
             elif eq.name not in SHAPING:
                 continue
             queue += [n for n in eq.outputs if n not in seen]

@@ -9,6 +9,7 @@ import numpy as np
 from llfc_jax.errors import ModeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph
+from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.accumulate import accumulate, inspect_batch, pad_batches
@@ -19,7 +20,7 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.measures.registry import check_options, configure
-from llfc_jax.pair import check_pair, check_used_leaves
+from llfc_jax.pair import check_pair
 from llfc_jax.parallel import loops, sharding
 from llfc_jax.results import Result
 from llfc_jax.types import Apply, Batches, ProgressFn, Variables
@@ -90,7 +91,6 @@ class PairEvaluator:
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
         self.classes = check_logits(self.graph, len(y))
-        check_used_leaves(self.graph, a, b)
         check_used_leaves(self.graph, a, b)
         _, low, high = inspect_batch(x, y)
         check_labels(int(low), int(high), self.classes)

@@ -97,8 +97,8 @@ def format_spread(value: float, spread: float) -> str:
     lead = f"{spread:e}"
     place = int(lead.partition("e")[2]) - (lead[0] == "1")  # power of ten of the last digit
     exponent = math.floor(math.log10(abs(value))) if value else 0
-    if max(exponent, place) < -4:  # small: one common power of ten
-        power = max(exponent, place)
+    if not -4 <= max(exponent, place) < 7:  # one common power of ten
+        power = max(exponent, place, -300)
         scaled = format_spread(value / 10.0**power, spread / 10.0**power)
         return f"({scaled})e{power}"
     texts = (f"{round(x, -place):.{max(0, -place)}f}" for x in (value, spread))

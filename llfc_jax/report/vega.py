@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from llfc_jax.report import style
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, parameter, read
 from llfc_jax.report.numbers import Rows, clean, format_value, is_number, name_of, plain
-from llfc_jax.results import Chart
 
 Spec: TypeAlias = dict[str, Any]
 MARKED = 15  # lines with more points than that have no markers
@@ -392,19 +392,36 @@ def _ticks(content: Content) -> list[float]:
 def _tooltip(chart: Chart, content: Content) -> list[Spec]:
     """Returns what the pointer reads: where it is, and the value as it was measured."""
     number: Spec = {"type": "quantitative", "format": FORMAT}
-    along = number if content.names is None else {"type": "nominal"}
-    several = len(content.y) > 1
-    shown = [{"field": _field(c), "type": "nominal", "title": name_of(c)} for c in content.panels]
-    shown.append({"field": "x", "title": chart.x_label, **along})
+    shown = [_name(_field(column), name_of(column)) for column in content.panels]
+    names = content.names is not None
+    shown.append(
+        _name("x", chart.x_label) if names else {"field": "x", "title": chart.x_label, **number}
+    )
     if len(content.lines) > 1:
-        shown.append({"field": "line", "type": "nominal", "title": name_of(chart.lines)})
+        shown.append(_name("line", name_of(chart.lines)))
+    several = len(content.y) > 1
     if several:
-        shown.append({"field": "column", "type": "nominal", "title": "shown"})
+        shown.append(_name("column", "shown"))
     words = chart.y_label if several else next(iter(chart.y.values()))
     shown.append({"field": "raw", "title": words, **number})
     if chart.band:
         shown.append({"field": "spread", "title": "±", **number, "format": ".2~g"})
     return shown
+
+
+def _name(field: str, title: str) -> Spec:
+    """Returns a name in a tooltip.
+
+    Under the pointer is a cell around a point, whose `datum` is the point. Vega-Lite 6.4 knows this
+    only of what it formats, so that names, too, have a format.
+    """
+    return {
+        "field": field,
+        "type": "nominal",
+        "title": title,
+        "formatType": "toString",
+        "format": "",
+    }
 
 
 # --- Colours, dashes, markers, and the legend that explains them ----------------------------------

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
@@ -89,7 +90,8 @@ def check(
     x = jax.tree.map(lambda leaf: leaf[:MOST_SAMPLES], x)
     try:
         with double_precision():
-            return _check(spec, apply, *(jax.tree.map(_widen, t) for t in (variables, x)), tolerance)
+            wide = [jax.tree.map(_widen, tree) for tree in (variables, x)]
+            return _check(spec, apply, *wide, tolerance)
     except (TypeError, ValueError) as error:
         if isinstance(error, MatchingError):
             raise
@@ -161,9 +163,7 @@ def double_precision() -> Any:
     """Returns a context in which JAX computes in float64."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # JAX below 0.8
-
-    return enable_x64(True)
+    return jax.experimental.enable_x64(True)  # JAX below 0.8
 
 
 def _as_numpy(leaf: Any) -> Any:

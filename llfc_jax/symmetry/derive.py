@@ -16,7 +16,7 @@ from typing import Any
 from llfc_jax.graph import Apply, Graph, trace
 from llfc_jax.symmetry.axes import Axis, units
 from llfc_jax.symmetry.naming import Names
-from llfc_jax.symmetry.reading import Key, Reading, read
+from llfc_jax.symmetry.reading import Key, read
 from llfc_jax.symmetry.spec import PermutationSpec
 
 MOST_READINGS = 6

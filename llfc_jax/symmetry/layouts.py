@@ -1,6 +1,8 @@
 """Rules of the primitives that lay arrays out anew: what stands where; nothing is computed."""
 
 import dataclasses
+import itertools
+
 import numpy as np
 
 from llfc_jax.symmetry.rules import (
@@ -155,7 +157,7 @@ def _split(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps the other axes, and each piece of the one that is cut."""
     (value,), along = inputs, call.params["axis"]
     ends = np.cumsum([0, *call.params["sizes"]])
-    ranges = [np.arange(i, j) for i, j in zip(ends[:-1], ends[1:], strict=True)]
+    ranges = [np.arange(i, j) for i, j in itertools.pairwise(ends)]
     return [_moved(value, keep_places(value.axes, along, r, call.why)) for r in ranges]
 
 
@@ -210,7 +212,9 @@ def _dynamic_slice(call: Call, inputs: list[Value], reader: Reader) -> list[Valu
     for start in starts:
         if start.points is not None:
             pin(start.points, "sliced at a computed place")
-    return [_moved(value, tuple(Wild(n) if is_wild(t) else t for t, n in zip(axes, shape)))]
+    return [
+        _moved(value, tuple(Wild(n) if is_wild(t) else t for t, n in zip(axes, shape, strict=True)))
+    ]
 
 
 def _cut(axes: Axes, along: int, size: int) -> Axes:
@@ -248,7 +252,7 @@ def _dynamic_update(call: Call, inputs: list[Value], reader: Reader) -> list[Val
 def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps whole slices, ties batch axes; pins what is looked up by numbers that name no place."""
     (shape,), (operand, index) = call.shapes, inputs
-    numbers, sizes = call.params["dimension_numbers"], call.params["slice_sizes"]
+    numbers = call.params["dimension_numbers"]
     along = list(numbers.start_index_map)
     batched = list(getattr(numbers, "operand_batching_dims", ()))
     by = list(getattr(numbers, "start_indices_batching_dims", ()))

@@ -8,7 +8,7 @@ may be permuted differently in each place of the second.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -105,7 +105,8 @@ def _stems(graph: Graph, reading: Reading) -> dict[Term, str]:
             for term in (a for t in reading.values[site.value].axes for a in atoms(t)):
                 stems.setdefault(term, site.name)
     program = graph.program
-    leaves = [(p, reading.values[n].axes) for p, n in zip(program.paths, program.leaves)]
+    axes = (reading.values[number].axes for number in program.leaves)
+    leaves = list(zip(program.paths, axes, strict=True))
     for path, terms in [*((p, t[-1:]) for p, t in leaves), *leaves]:
         parts = path.split("/")
         name = "/".join(parts[1:-1] if parts[0] == "params" and len(parts) > 2 else parts)
@@ -116,9 +117,9 @@ def _stems(graph: Graph, reading: Reading) -> dict[Term, str]:
 
 def _nesting(terms: Sequence[Unknown], reading: Reading) -> dict[Term, Term]:
     """For each free term, the term in whose places it may be permuted independently."""
-    beside: dict[Term, set[Term]] = {}
+    beside: dict[Term, Set[Term]] = {}
 
-    def restrict(term: Term, allowed: set[Term]) -> None:
+    def restrict(term: Term, allowed: Set[Term]) -> None:
         beside[term] = beside.get(term, allowed) & allowed - {term}
 
     for axes in _distinct(reading.seen):
@@ -177,7 +178,7 @@ def _neighbours(axes: Axes) -> dict[Unknown, set[Term]]:
         counts = [Counter(axis) for axis in piece]
         total = Counter(a for axis in piece for a in axis)
         for term in total:
-            allowed = {
+            allowed: set[Term] = {
                 other
                 for other in total
                 if total[term] == total[other] == 1 or all(c[term] == c[other] <= 1 for c in counts)

@@ -260,10 +260,9 @@ def _numbers(call: Call, inputs: list[Value]) -> tuple[Term | None, bool]:
             return terms[0], True
         if call.name == "max" and others == [0]:
             return terms[0], False
-    if call.name == "select_n" and len(held) == 2 and len(inputs) == 3 and len(sizes) == 1:
-        # jax.numpy counts negative indices from the end; there are none.
-        if terms[0] is terms[1] and not held[0].wrapped:
-            return terms[0], False
+    cases = call.name == "select_n" and len(held) == 2 and len(inputs) == 3
+    if cases and terms[0] is terms[1] and not held[0].wrapped:
+        return terms[0], False  # jax.numpy counts negative indices from the end; there are none
     for term in terms:
         pin(term, f"{call.why} computes with the numbers of places")
     return None, False

@@ -13,7 +13,7 @@ from llfc_jax.experiments import evaluate
 from llfc_jax.experiments import run as experiment
 from llfc_jax.experiments.config import base, check
 from llfc_jax.experiments.workdir import claim
-from llfc_jax.measures import REGISTRY as MEASURES
+from llfc_jax.measures import MEASURES
 from llfc_jax.progress import Reporter
 
 
@@ -117,7 +117,7 @@ def test_a_second_run_measures_nothing_anew_and_gives_the_same_bytes(done, monke
         raise AssertionError("measured again")
 
     monkeypatch.setattr(evaluate.matching, "align", forbidden)
-    monkeypatch.setattr(evaluate, "PairEvaluator", forbidden)
+    monkeypatch.setattr(evaluate.PairEvaluator, "measure", forbidden)
     run(config, path)
     assert before == {p.name: p.read_bytes() for p in path.glob("*.csv")}
 

@@ -25,7 +25,7 @@ def measured(kinds: tuple[str, ...], weights: Any) -> dict[str, Any]:
         measure_options={"spectrum": {"top": 2, "ranks": 6}, "stitching": {"sites": "all"}},
     )
     evaluator = measures.PairEvaluator(oracle.network(kinds), a, b, batches, options)
-    found = dict(evaluator.measure(measures.build_all(measures.REGISTRY, options)))
+    found = dict(evaluator.measure(measures.build_all(measures.MEASURES, options)))
     others = [measures.WeakAdditivity(form="sum"), measures.Layerwise(base="b")]
     return found | {f"{name} 2": one for name, one in evaluator.measure(others).items()}
 

@@ -19,7 +19,7 @@ APPLY = oracle.network(oracle.MLP)
 A, B = (oracle.weights(oracle.MLP, seed) for seed in (0, 1))
 X, Y = oracle.data(oracle.MLP)  # 23 samples
 
-NAMES = tuple(measures.REGISTRY)
+NAMES = tuple(measures.MEASURES)
 ALONG_ALPHA = ("llfc", "lmc", "ensemble", "weak_additivity", "theorem1", "layerwise")
 TOP = {"spectrum": {"top": 2}}
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from llfc_jax.errors import ReportError
 from llfc_jax.report import figures, style, vega
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import read
-from llfc_jax.results import Chart
 
 from . import made
 
@@ -101,12 +101,14 @@ def test_where_compares_numbers_to_rounding_and_can_be_turned():
     assert by_alpha["bind"]["options"] == pytest.approx(made.ALPHAS, abs=1e-6)
     by_alpha["value"] = 0.9
     text = vl_convert.vegalite_to_svg(spec)
-    assert "α = 0.9" in words(text)
+    assert "aligned by = none  ·  α = 0.9" in words(text)
     row = next(r for r in rows if abs(r["alpha"] - 0.9) < 1e-6 and r["pair"] == "independent")
-    (point,) = (
-        p for p in labels(text)
-        if (p["pair"], p["layer, in depth order"]) == ("independent", "Dense_0") and "alpha" in p["shown"]
-    )  # fmt: skip
+    point = next(
+        p
+        for p in labels(text)
+        if p["pair"] == "independent" and p["layer, in depth order"] == "Dense_0"
+    )
+    assert point["shown"] == "1 - cosine_alpha"
     assert float(point["1 - cosine"]) == pytest.approx(row["distance"], rel=1e-3)
 
 
@@ -215,7 +217,7 @@ def test_hostile_columns_and_names():
     assert "<script" not in text
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.floats(), st.floats()), max_size=6), st.booleans(), st.booleans())
 def test_any_numbers_draw(points, log, log_x):
     rows = [{"x": abs(x) or 1.0 if log_x else x, "y": y} for x, y in points]
@@ -240,9 +242,7 @@ def test_a_papers_figures_have_its_width(tmp_path):
         box = re.search(rb"MediaBox \[0 0 ([\d.]+)", path.read_bytes())
         assert box is not None
         assert float(box[1]) == pytest.approx(theme.width, abs=1.5)
-    assert figures.caption(LAYERS, made.llfc_rows()).endswith(
-        "(α = 0.5, values below 1e-8 are drawn at 1e-8)"
-    )
+    assert figures.caption(LAYERS, made.llfc_rows()).endswith("dashed baseline. (α = 0.5)")
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):

@@ -45,7 +45,7 @@ class Architecture:
         return {
             name: (
                 rng.normal(size=shape) / max(1, np.prod(shape[:-1])) ** 0.5 + (len(shape) == 1)
-            ).astype(np.float32)  # fmt: skip
+            ).astype(np.float32)
             for name, shape in self.shapes.items()
         }
 

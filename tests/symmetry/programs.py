@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from evaluate import evaluate
 from jax import lax
 
-from evaluate import evaluate
 from llfc_jax.errors import LlfcError
 from llfc_jax.graph.graph import Graph
 from llfc_jax.graph.trace import flatten

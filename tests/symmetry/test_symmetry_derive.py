@@ -151,7 +151,7 @@ def test_a_wrong_spec_is_found_out():
     wrong = permutation_spec_from_axes(
         v, {"g": [("params/Dense_0/kernel", 1), ("params/Dense_1/kernel", 0)]}
     )
-    with pytest.raises(MatchingError, match="the spec is wrong.*group 'g'"):
+    with pytest.raises(MatchingError, match=r"the spec is wrong.*group 'g'"):
         check(wrong, ZOO["dense"].apply, v, batch())
 
 

@@ -215,7 +215,7 @@ def test_freedom_is_found(name: str) -> None:
                 h[:, :6].reshape(-1, 2, 3).swapaxes(1, 2).reshape(-1, 2, 3).sum(1), ((0, 0), (0, 5))
             ),
             "reshape cuts across",
-        ),  # fmt: skip
+        ),
         (lambda h: h * lax.dynamic_slice_in_dim(h, jnp.int32(h.sum()), 3, 1).sum(), "computed"),
         (lambda h: h[:, np.array([3, 1, 0, 2, 4, 5, 6, 7])], "looked up by constant"),
     ],

@@ -1,0 +1,30 @@
+"""Training history as a section of the page; its rows are `training.History.records()`."""
+
+from llfc_jax.results import Chart, Section
+
+
+def _chart(column: str, title: str, label: str, caption: str, log: bool) -> Chart:
+    return Chart(
+        name=f"history_{column}",
+        title=title,
+        caption=caption,
+        x="epoch",
+        y={column: label},
+        x_label="epoch",
+        y_label=label,
+        lines="run",
+        log=log,
+    )
+
+
+SECTION = Section(
+    name="history",
+    title="Training",
+    text="How the networks were trained: mean loss and accuracy over each epoch, while the weights "
+    "moved. A line that ends early diverged there.",
+    charts=(
+        _chart("loss", "Training loss", "cross-entropy", "Mean over each epoch.", True),
+        _chart("accuracy", "Training accuracy", "accuracy", "Share of samples, per epoch.", False),
+    ),
+    columns={"run": "network", "epoch": "epoch", "loss": "loss", "accuracy": "accuracy"},
+)

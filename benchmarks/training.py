@@ -25,8 +25,7 @@ from in_torch import torch_network
 
 from llfc_jax import networks
 from llfc_jax.data import Dataset, Split
-from llfc_jax.training import Recipe
-from llfc_jax.training.trainer import Run, train
+from llfc_jax.training import Recipe, TrainingRun, train
 
 # Name -> (network, its fields, image shape, batch size, steps that are timed, replicas).
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], int, int, int]] = {
@@ -59,7 +58,13 @@ def ours(name: str, fields: dict[str, Any], dataset: Dataset, batch: int, count:
     def note(done: int, total: int, words: str) -> None:
         marks[done] = time.perf_counter()
 
-    train(module, dataset, recipe, [Run(str(i), (i,), end=2) for i in range(count)], progress=note)
+    train(
+        module,
+        dataset,
+        recipe,
+        [TrainingRun(str(i), (i,), end=2) for i in range(count)],
+        progress=note,
+    )
     return (marks[2 * steps * count] - marks[steps * count]) / steps / count
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def hints(cls: type) -> dict[str, Any]:
-    """The type of every field of a dataclass that a caller may set, by name.
+    """Returns the type of every field of a dataclass that a caller may set, by name.
 
     Flax's own fields (`parent`, `name`) are not among them.
     """
@@ -27,8 +27,8 @@ def hints(cls: type) -> dict[str, Any]:
     return {name: types_[name] for name in names}
 
 
-def make(cls: Callable[..., T], what: str, values: Mapping[str, Any]) -> T:
-    """`cls(**values)`, after a check of every name and type.
+def make(cls: Callable[..., T], what: str, values: Mapping[str, object]) -> T:
+    """Returns `cls(**values)`, after checking every name and type.
 
     Lists become tuples and whole floats stay floats, as config files and command lines give them.
 
@@ -51,8 +51,8 @@ def make(cls: Callable[..., T], what: str, values: Mapping[str, Any]) -> T:
     return cls(**{k: convert(v, known[k], f"{what}: {k}") for k, v in values.items()})
 
 
-def convert(value: Any, hint: Any, what: str) -> Any:
-    """The value as the type hint wants it: ints pass as floats, lists as tuples.
+def convert(value: object, hint: object, what: str) -> Any:
+    """Converts a value to its type hint: ints pass as floats, lists as tuples.
 
     Raises:
         ConfigError: if the value does not fit the hint.
@@ -67,8 +67,8 @@ def convert(value: Any, hint: Any, what: str) -> Any:
 _MISFIT = object()
 
 
-def _fit(value: Any, hint: Any) -> Any:
-    """The converted value, or `_MISFIT`."""
+def _fit(value: object, hint: object) -> Any:
+    """Returns the converted value, or `_MISFIT`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -98,8 +98,8 @@ def _fit(value: Any, hint: Any) -> Any:
     return value
 
 
-def _words(hint: Any) -> str:
-    """A type hint as a reader would say it."""
+def _words(hint: object) -> str:
+    """Returns a type hint in words."""
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     return str(hint).replace("typing.", "").replace("NoneType", "None")

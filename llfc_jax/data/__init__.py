@@ -15,5 +15,17 @@ Example:
 from llfc_jax.data.batches import Batches, normalise
 from llfc_jax.data.dataset import Dataset, Split, fingerprint
 from llfc_jax.data.loading import load
+from llfc_jax.data.registry import DATASETS, DatasetRequest, RawDataset, dataset
 
-__all__ = ["Batches", "Dataset", "Split", "fingerprint", "load", "normalise"]
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "Dataset",
+    "DatasetRequest",
+    "RawDataset",
+    "Split",
+    "dataset",
+    "fingerprint",
+    "load",
+    "normalise",
+]

@@ -1,6 +1,5 @@
 """The user's own data: an `.npz` file with a train and a test part."""
 
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from llfc_jax.data.checks import first_line
 from llfc_jax.data.dataset import Split
+from llfc_jax.data.registry import DatasetRequest, RawDataset, dataset
 from llfc_jax.errors import DataError
 
 LAYOUTS = (
@@ -19,11 +19,12 @@ _DAMAGED = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError)
 _DAMAGED += (zipfile.BadZipFile, zlib.error)
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Split, Split, int]:
-    """Train split, test split and number of classes of an `.npz` file.
+@dataset("npz", needs_path=True)
+def read_npz(request: DatasetRequest) -> RawDataset:
+    """Reads the user's own `.npz` file, at `request.path`.
 
     The file holds the arrays `x_train`, `y_train`, `x_test`, `y_test` (or `train_images`,
-    `train_labels`, `test_images`, `test_labels`); others are left alone. Images are
+    `train_labels`, `test_images`, `test_labels`); other arrays are ignored. Images are
     [n, height, width, channels], [n, height, width] (one channel) or [n, features]; uint8 or
     another whole type within 0 to 255, or floating (kept as they are, as float32). Labels are
     whole numbers from 0, [n] or [n, 1]; the number of classes is the highest train label plus 1.
@@ -32,7 +33,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Split, Split, int]:
     Raises:
         DataError: if the file is missing or damaged, or an array is missing or does not fit.
     """
-    path = Path(path).expanduser()
+    path = Path(request.path or "").expanduser()
     arrays = _open(path)
     splits: dict[str, Split] = {}
     for words, (x, y) in zip(("train", "test"), _pairs(path, arrays), strict=True):
@@ -40,12 +41,11 @@ def read(path: str | os.PathLike[str]) -> tuple[Split, Split, int]:
             splits[words] = Split(_images(arrays[x]), _labels(arrays[y]))
         except DataError as error:
             raise DataError(f"{path}, {x} and {y}: {error}") from error
-    classes = _classes(path, **splits)
-    return splits["train"], splits["test"], classes
+    return RawDataset(splits["train"], splits["test"], _count_classes(path, **splits))
 
 
 def _open(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that we know by name."""
+    """Reads the arrays whose names are known."""
     known = {name for layout in LAYOUTS for name in layout}
     try:
         with open(path, "rb") as stream:  # NumPy would leave it open on a damaged file
@@ -64,7 +64,7 @@ def _open(path: Path) -> dict[str, np.ndarray]:
 
 
 def _pairs(path: Path, arrays: dict[str, np.ndarray]) -> list[tuple[str, str]]:
-    """Names of images and labels, train and test."""
+    """Returns the names of images and labels, of train and of test."""
     for layout in LAYOUTS:
         if all(name in arrays for name in layout):
             return [layout[:2], layout[2:]]
@@ -104,7 +104,7 @@ def _labels(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def _classes(path: Path, train: Split, test: Split) -> int:
+def _count_classes(path: Path, train: Split, test: Split) -> int:
     classes = int(train.labels.max()) + 1
     if classes < 2:
         raise DataError(f"{path}: every train label is 0; there must be at least two classes")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from llfc_jax.data.checks import positive
+from llfc_jax.data.checks import check_positive
 from llfc_jax.data.dataset import Dataset, Split
-from llfc_jax.data.stream import ahead, streamed
+from llfc_jax.data.stream import is_streamed, read_ahead
 from llfc_jax.errors import DataError
 from llfc_jax.parallel import sharding
 
@@ -22,7 +22,7 @@ from llfc_jax.parallel import sharding
 def normalise(
     images: np.ndarray | jax.Array, mean: Sequence[float], std: Sequence[float]
 ) -> jax.Array:
-    """`(x / 255 - mean) / std` for uint8 images, `(x - mean) / std` for floating ones.
+    """Returns `(x / 255 - mean) / std` of uint8 images, `(x - mean) / std` of floating ones.
 
     Args:
         images: [..., channels], uint8 or floating.
@@ -68,9 +68,9 @@ def _cut(
 
 
 class Batches:
-    """A split in its order, `batch_size` samples at a time; can be gone through again and again.
+    """A split in its order, `batch_size` samples at a time; can be iterated repeatedly.
 
-    The whole split lies on the device as it is stored (uint8 takes a quarter of float32's room),
+    The whole split lies on the device as it is stored (uint8 takes a quarter of float32's memory),
     unless it is streamed; only the batch at hand is float32.
 
     Args:
@@ -96,10 +96,10 @@ class Batches:
     def __init__(
         self, split: Split, dataset: Dataset, batch_size: int, mesh: Mesh | None = None
     ) -> None:
-        positive(batch_size, "batch_size")
+        check_positive(batch_size, "batch_size")
         self.samples = len(split)
         self.batch_size = min(batch_size, self.samples)
-        self._mesh, self._streamed = mesh, streamed(split, dataset)
+        self._mesh, self._streamed = mesh, is_streamed(split, dataset)
         data = split.images, split.labels
         if not self._streamed:
             data = sharding.put(data, mesh, sharding.EVERYWHERE)
@@ -111,20 +111,20 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array]]:
         if self._streamed:
-            return ahead(self._read, 0, len(self))
+            return read_ahead(self._read, 0, len(self))
         return map(self._cut, range(len(self)))
 
     def _bounds(self, number: int) -> tuple[int, int]:
-        """First sample and number of samples of a batch."""
+        """Returns the first sample and the number of samples of a batch."""
         start = number * self.batch_size
         return start, min(self.batch_size, self.samples - start)
 
     def _cut(self, number: int) -> tuple[jax.Array, jax.Array]:
-        """A batch out of the split on the device."""
+        """Returns a batch of the split on the device."""
         return _cut(self._images, self._labels, *self._bounds(number), *self._fixed)
 
     def _read(self, number: int) -> tuple[jax.Array, jax.Array]:
-        """A batch out of the split on the host."""
+        """Returns a batch of the split on the host."""
         start, size = self._bounds(number)
         some = tuple(array[start : start + size] for array in (self._images, self._labels))
         return _cut(*sharding.put(some, self._mesh, sharding.EVERYWHERE), 0, size, *self._fixed)

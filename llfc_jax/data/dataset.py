@@ -1,6 +1,6 @@
-"""The two types of this room: a `Split` (images and labels) and a `Dataset` (two of them).
+"""The two types of data: a `Split` (images and labels) and a `Dataset` (two of them).
 
-Both check themselves when they are made, so whatever holds one can rely on it.
+Both check themselves when they are made, so code that has one can rely on it.
 """
 
 import hashlib
@@ -115,7 +115,7 @@ class Dataset:
 
 
 def fingerprint(*splits: Split) -> str:
-    """16 hex digits of the SHA-256 over types, shapes and bytes of all arrays, in order.
+    """Returns 16 hex digits of the SHA-256 over types, shapes and bytes of all arrays, in order.
 
     The same on every machine of the same byte order; names and statistics do not enter.
     """

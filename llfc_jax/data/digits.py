@@ -20,17 +20,22 @@ from pathlib import Path
 import numpy as np
 
 from llfc_jax.data.dataset import Split
+from llfc_jax.data.registry import DatasetRequest, RawDataset, dataset
 
 CLASSES = 10
 TRAIN = 1437
 
 
-def read() -> tuple[Split, Split]:
-    """The train split (1,437 images) and the test split (360), uint8 [n, 8, 8, 1]."""
+@dataset("digits")
+def read_digits(request: DatasetRequest) -> RawDataset:
+    """Reads the embedded digits: 1,437 train and 360 test images, uint8 [n, 8, 8, 1]."""
     with np.load(Path(__file__).with_name("digits.npz")) as file:
         order = file["order"]
         images = file["images"][order].astype(np.uint16)
         labels = file["labels"][order].astype(np.int32)
     # in whole numbers: 255 v / 16 rounded half up
     images = ((images * 255 + 8) // 16).astype(np.uint8)[..., None]
-    return Split(images[:TRAIN], labels[:TRAIN]), Split(images[TRAIN:], labels[TRAIN:])
+    train, test = slice(None, TRAIN), slice(TRAIN, None)
+    return RawDataset(
+        Split(images[train], labels[train]), Split(images[test], labels[test]), CLASSES
+    )

@@ -1,16 +1,22 @@
-"""Data as users have them, as batches that can be gone through again and again."""
+"""Data as users have them, as batches that can be iterated repeatedly."""
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from llfc_jax.data.batches import Batches as SplitBatches
+from llfc_jax.data.dataset import Dataset
 from llfc_jax.errors import DataError
-from llfc_jax.measures.accumulate import Batches
+from llfc_jax.types import Batches
+
+Data: TypeAlias = tuple[ArrayLike, ArrayLike] | Batches | Dataset
+"""What users may pass as data: (x, labels), batches of such pairs, or a data set."""
 
 
 class Arrays:
@@ -25,10 +31,11 @@ class Arrays:
         DataError: they differ in number, are empty, or the labels are not integers [n].
     """
 
-    def __init__(self, x: Any, y: Any, batch_size: int) -> None:
+    def __init__(self, x: ArrayLike, y: ArrayLike, batch_size: int) -> None:
         for what, array in (("x", x), ("labels", y)):
-            if np.dtype(array.dtype).kind in "OSUMm":
-                raise DataError(f"{what} are {array.dtype}; make them numbers")
+            dtype = getattr(array, "dtype", None) or np.asarray(array).dtype
+            if np.dtype(dtype).kind in "OSUMm":
+                raise DataError(f"{what} are {dtype}; make them numbers")
         self._x, self._y = jnp.asarray(x), jnp.asarray(y)
         self._size = batch_size
         if self._y.ndim != 1 or not jnp.issubdtype(self._y.dtype, jnp.integer):
@@ -48,11 +55,11 @@ class Arrays:
             yield self._x[at], self._y[at]
 
 
-def as_splits(data: Any, train: Any = None, batch_size: int = 500) -> dict[str, Batches]:
-    """Split -> its batches, of whatever `llfc_jax.study` takes as data.
+def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> dict[str, Batches]:
+    """Returns split -> its batches, of whatever `llfc_jax.study` takes as data.
 
     Args:
-        data: (x, labels), batches that can be gone through again, or a `llfc_jax.data.Dataset`.
+        data: (x, labels), batches that can be iterated repeatedly, or a `llfc_jax.data.Dataset`.
         train: the same for the training split; a data set brings its own.
         batch_size: samples in a batch, where arrays are cut up.
 
@@ -61,22 +68,24 @@ def as_splits(data: Any, train: Any = None, batch_size: int = 500) -> dict[str, 
     """
     if batch_size < 1:
         raise DataError(f"batch_size must be 1 or more, not {batch_size}")
-    if hasattr(data, "fingerprint") and hasattr(data, "test"):
-        from llfc_jax.data import Batches as OfDataset
-
-        made: dict[str, Batches] = {
-            name: OfDataset(getattr(data, name), data, batch_size) for name in ("train", "test")
-        }
-        return made if train is None else made | {"train": as_batches(train, batch_size)}
-    test = as_batches(data, batch_size)
-    return {"test": test} if train is None else {"train": as_batches(train, batch_size),
-                                                 "test": test}  # fmt: skip
+    splits: dict[str, Batches] = {}
+    if isinstance(data, Dataset):
+        splits["train"] = SplitBatches(data.train, data, batch_size)
+    if train is not None:
+        splits["train"] = as_batches(train, batch_size)
+    return splits | {"test": as_batches(data, batch_size)}
 
 
-def as_batches(data: Any, batch_size: int) -> Batches:
-    """Arrays cut up; batches as they are."""
+def as_batches(data: Data, batch_size: int) -> Batches:
+    """Returns arrays cut up, batches as they are, and the test split of a data set.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if isinstance(data, Dataset):
+        return SplitBatches(data.test, data, batch_size)
     if isinstance(data, (tuple, list)) and [hasattr(part, "shape") for part in data] == [True] * 2:
-        x, y = data
+        x, y = cast("tuple[ArrayLike, ArrayLike]", data)
         return Arrays(x, y, batch_size)
     if isinstance(data, Mapping) or not hasattr(data, "__iter__"):
         raise DataError(
@@ -85,16 +94,19 @@ def as_batches(data: Any, batch_size: int) -> Batches:
         )
     if iter(data) is data:
         raise DataError(
-            "data are a generator, which can be gone through only once; pass a list of batches, "
+            "data are a generator, which can be iterated only once; pass a list of batches, "
             "or (x, labels)"
         )
-    return data
+    return cast(Batches, data)
 
 
-def fingerprint(tree: Any) -> str:
-    """16 hex digits over types, shapes and bytes of all arrays of a tree, or of all batches."""
+def hash_arrays(tree: object) -> str:
+    """Returns 16 hex digits of the SHA-256 over all arrays of a tree, or of all batches.
+
+    Types, shapes and bytes enter.
+    """
     digest = hashlib.sha256()
-    parts = tree if hasattr(tree, "__iter__") and not isinstance(tree, Mapping) else [tree]
+    parts = [tree] if isinstance(tree, Mapping) or not isinstance(tree, Iterable) else tree
     for part in parts:
         for leaf in jax.tree.leaves(part):
             array = np.asarray(leaf)

@@ -22,7 +22,7 @@ _CHUNK = 4096  # images at a time in float64
 
 
 def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation over all images and positions, one per channel.
+    """Computes mean and deviation over all images and positions, one per channel.
 
     Images without channels, [n, features], have one of each in all. uint8 images count as 0 to 1.
     The deviation divides by n; a channel that never varies has deviation 1, so that normalising

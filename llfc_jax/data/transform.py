@@ -1,16 +1,22 @@
 """Changes of a whole split before anything is trained: fewer samples, another size or channels."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from PIL import Image
 
 from llfc_jax.data.dataset import Split
 from llfc_jax.errors import DataError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by number of channels
 
 
-def resize_image(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side scaled to `size` (bilinear, antialiased), then the middle size x size."""
+def resize_image(image: "Image.Image", size: int) -> "Image.Image":
+    """Scales the shorter side to `size` (bilinear, antialiased) and crops the middle square."""
+    from PIL import Image
+
     width, height = image.size
     if (width, height) == (size, size):
         return image
@@ -21,7 +27,7 @@ def resize_image(image: Image.Image, size: int) -> Image.Image:
 
 
 def resize(split: Split, size: int) -> Split:
-    """Every image to size x size, as `resize_image` does.
+    """Resizes every image to size x size (`resize_image`).
 
     Raises:
         DataError: unless the images are uint8 with 1, 3 or 4 channels.
@@ -31,6 +37,8 @@ def resize(split: Split, size: int) -> Split:
         return split
     if split.images.dtype != np.uint8 or channels not in MODES:
         raise DataError("size resizes uint8 images with 1, 3 or 4 channels only; leave it out")
+    from PIL import Image
+
     resized = np.empty((len(split), size, size, channels), np.uint8)
     for i, image in enumerate(split.images):
         picture = Image.fromarray(image[..., 0] if channels == 1 else image)
@@ -39,7 +47,7 @@ def resize(split: Split, size: int) -> Split:
 
 
 def repeat_channels(split: Split, channels: int) -> Split:
-    """Images of one channel with it copied to `channels`.
+    """Copies the one channel of images to `channels`.
 
     Raises:
         DataError: if they have several already, and not `channels`.
@@ -53,7 +61,7 @@ def repeat_channels(split: Split, channels: int) -> Split:
 
 
 def pad(split: Split, size: int) -> Split:
-    """Zeros around every image up to size x size; an odd one goes to the bottom and the right.
+    """Puts zeros around every image up to size x size; an odd one at the bottom and the right.
 
     Zeros are put in before images are normalised: they are black pixels.
 

@@ -5,15 +5,16 @@ evaluation; x is float32 [n, h, w, c], the result logits [n, classes].
 """
 
 from llfc_jax.networks import lenet, mlp, resnet_cifar, resnet_imagenet, vgg, vit
-from llfc_jax.networks.registry import REGISTRY, build, count, init
+from llfc_jax.networks.registry import NETWORKS, build, count, init, network
 
 __all__ = [
-    "REGISTRY",
+    "NETWORKS",
     "build",
     "count",
     "init",
     "lenet",
     "mlp",
+    "network",
     "resnet_cifar",
     "resnet_imagenet",
     "vgg",

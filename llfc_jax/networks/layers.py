@@ -1,10 +1,11 @@
-"""What the convolutional networks share: normalisation by name, and initial weights for ReLU."""
+"""Normalisation by name and initial weights for ReLU, for the convolutional networks."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 Norm = Literal["none", "batch", "layer"]
 
@@ -12,8 +13,10 @@ Norm = Literal["none", "batch", "layer"]
 he = nn.initializers.he_normal()
 
 
-def norm(kind: Norm, train: bool, dtype: Any, name: str) -> Callable[[jax.Array], jax.Array]:
-    """A normalisation over the channels, the last axis.
+def norm(
+    kind: Norm, train: bool, dtype: DTypeLike | None, name: str
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns a normalisation over the channels, the last axis.
 
     "batch" keeps running statistics with momentum 0.9 (0.1 as PyTorch counts it) and uses them
     unless `train`; "layer" normalises each position's channels; "none" does nothing.
@@ -26,5 +29,5 @@ def norm(kind: Norm, train: bool, dtype: Any, name: str) -> Callable[[jax.Array]
 
 
 def scaled(channels: int, width: float) -> int:
-    """A number of channels times a width multiplier, at least 1."""
+    """Returns a number of channels times a width multiplier, at least 1."""
     return max(1, round(channels * width))

@@ -1,36 +1,43 @@
-"""Networks by name: the one place where they are listed, built and initialised."""
+"""The registry of networks, and how one is built and initialised.
 
-from collections.abc import Callable
+To add a network, write a file like `mlp.py` with `@network(name)` and import it in `__init__.py`.
+"""
+
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.core import Tracer
+from jax.typing import DTypeLike
+from jaxtyping import Array, Key
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, LlfcError, unknown
+from llfc_jax.types import Variables
 
-REGISTRY: dict[str, type[nn.Module]] = {}
+NETWORKS: dict[str, type[nn.Module]] = {}
 M = TypeVar("M", bound=type[nn.Module])
 
 
 def network(name: str) -> Callable[[M], M]:
-    """Class decorator that lists a Linen module under a name."""
+    """Registers a Linen module as the network of this name."""
 
     def register(cls: M) -> M:
-        REGISTRY[name] = cls
+        NETWORKS[name] = cls
         return cls
 
     return register
 
 
-def build(name: str, classes: int | None = None, /, **values: Any) -> nn.Module:
-    """A network by name.
+def build(name: str, classes: int | None = None, /, **values: object) -> nn.Module:
+    """Builds a network by name.
 
     Args:
-        name: one of `REGISTRY`.
+        name: one of `NETWORKS`.
         classes: number of logits; may also be given among the fields.
         **values: the module's own fields, such as `widths=(512, 512)`; lists pass as tuples.
 
@@ -47,13 +54,15 @@ def build(name: str, classes: int | None = None, /, **values: Any) -> nn.Module:
                 f"network {name!r}: the data has {classes} classes; leave the field 'classes' out"
             )
         values["classes"] = classes
-    if name not in REGISTRY:
-        raise ConfigError(unknown("network", name, REGISTRY))
-    return fields.make(REGISTRY[name], f"network {name!r}", values)
+    if name not in NETWORKS:
+        raise ConfigError(unknown("network", name, NETWORKS))
+    return fields.make(NETWORKS[name], f"network {name!r}", values)
 
 
-def init(module: nn.Module, key: jax.Array, x: Any) -> dict[str, Any]:
-    """Fresh variables of a module, float32: {'params': ..., 'batch_stats': ...}.
+def init(
+    module: nn.Module, key: Key[Array, ""], x: jax.Array | np.ndarray | jax.ShapeDtypeStruct
+) -> dict[str, Variables]:
+    """Draws fresh variables of a module, float32: {'params': ..., 'batch_stats': ...}.
 
     The shapes are checked by an abstract run first, so a network that does not fit its data fails
     at once and in one line.
@@ -81,13 +90,13 @@ def init(module: nn.Module, key: jax.Array, x: Any) -> dict[str, Any]:
     return dict((_init if traced else _compiled())(module, key, shape.shape, shape.dtype))
 
 
-def _init(module: nn.Module, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
+def _init(module: nn.Module, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> Variables:
     return module.init(key, jnp.zeros(shape, dtype))
 
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    """`_init` as one program.
+    """Returns `_init` as one compiled program.
 
     XLA:CPU needs most of a second to optimise the random numbers of each parameter (12 s for a
     ResNet-18), and a sixth of that if it does not try; they are drawn only once.
@@ -97,6 +106,6 @@ def _compiled() -> Callable[..., Any]:
     return jax.jit(_init, static_argnums=(0, 2, 3), compiler_options=options)
 
 
-def count(variables: Any) -> int:
-    """Number of trainable parameters; BatchNorm's running statistics are not among them."""
+def count(variables: Mapping[str, Variables]) -> int:
+    """Counts the trainable parameters; BatchNorm's running statistics are not among them."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

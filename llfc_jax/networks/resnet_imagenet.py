@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import jax
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from llfc_jax.errors import DataError
 from llfc_jax.networks.layers import Norm, he, norm, scaled
@@ -49,8 +50,10 @@ class Block(nn.Module):
         return nn.relu(y + x)
 
 
-def convolution(channels: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    """A convolution without bias, padded by half its size on each side."""
+def convolution(
+    channels: int, size: int, stride: int, dtype: DTypeLike | None, name: str
+) -> nn.Conv:
+    """Returns a convolution without bias, padded by half its size on each side."""
     return nn.Conv(
         channels,
         (size, size),

@@ -7,10 +7,10 @@ from typing import Any
 
 from llfc_jax.errors import ConfigError
 from llfc_jax.report import html, page
+from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import read
 from llfc_jax.report.numbers import Rows, distinct, is_number
 from llfc_jax.report.page import Verdict
-from llfc_jax.results import Chart, Section
 
 RUN = "run"  # the column that this page adds to every row
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.numbers import Rows, distinct, finite, format_number, is_number, name_of, plain
-from llfc_jax.results import Chart
 
 DECADES = 8  # the most that a logarithmic axis shows: float32 has no more to say
 TOLERANCE = 1e-6  # within which two numbers are the same choice, as in `Chart.where`

@@ -1,6 +1,6 @@
 """Training history as a section of the page; its rows are `training.History.records()`."""
 
-from llfc_jax.results import Chart, Section
+from llfc_jax.report.charts import Chart, Section
 
 
 def _chart(column: str, title: str, label: str, caption: str, log: bool) -> Chart:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from llfc_jax.report import style
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import Content, every
 from llfc_jax.report.numbers import clean, format_value, name_of
-from llfc_jax.results import Chart
 
 Spec: TypeAlias = dict[str, Any]
 MARKED = 15  # lines with more points than that have no markers

@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from llfc_jax.io import write_text
 from llfc_jax.report import html, numbers, style, vega
+from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import Content, parameter, read
 from llfc_jax.report.numbers import Rows, clean, distinct, plain
-from llfc_jax.results import Chart, Section
 
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
 Json = dict[str, Any]

@@ -13,9 +13,9 @@ from typing import Any
 
 from llfc_jax.errors import WorkdirError
 from llfc_jax.io import nan_for_none, read_sealed, write_csv, write_json, write_sealed
+from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.numbers import Rows
 from llfc_jax.report.page import Verdict, write_page
-from llfc_jax.results import Chart, Section
 
 PAGE = "report.html"
 WORDS = "sections.json"

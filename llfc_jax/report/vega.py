@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llfc_jax.report import style
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, every, parameter, read
 from llfc_jax.report.marks import FORMAT, Spec, build_panel, build_selections, field_of
 from llfc_jax.report.numbers import Rows, clean, format_value, is_number, name_of, plain
-from llfc_jax.results import Chart
 
 
 def build_spec(

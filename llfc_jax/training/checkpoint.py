@@ -1,9 +1,14 @@
-"""Checkpoints of a run, complete or not at all, and restored to the bit.
+"""Checkpoints of a training: complete or not there, and restored to the bit.
 
 A run's directory holds `run.json` (which network, recipe, data and seeds), one Orbax checkpoint
 per saved step, `<step>/`, and beside it `<step>.json`, the SHA-256 of each of its files. That is
 written last and renamed into place, so a checkpoint counts only once it is whole; and it is
 checked before a checkpoint is opened, so that damage of any kind is found.
+
+Saving costs up to a second, which a short training should not pay after every epoch. So between
+two checkpoints at least `seconds` pass, and twenty times what saving took: at most a twentieth of
+the time is spent on saving, and a process that is killed loses no more than that. Saving waits
+until the files are written: they are then whole whatever comes next.
 
 Arrays that lie on a mesh are written from where they are, by every process its part, into the one
 directory that all share; they are read onto the host, so any number of devices can go on.
@@ -12,35 +17,38 @@ directory that all share; they are read onto the host, so any number of devices 
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from llfc_jax.errors import WorkdirError
 from llfc_jax.io import write_json
 from llfc_jax.parallel import multihost
-from llfc_jax.training.state import State
+from llfc_jax.training.state import TrainState
 
 KEEP = 2  # the newest, and the one before it to fall back on
+SAVE_SHARE = 1 / 20  # of the time that is spent on saving, at most
 
 
 class Checkpoints:
-    """The checkpoints of one run, in one directory. What a killed run left half-done goes.
+    """The checkpoints of one training in one directory; removes what a killed process left.
 
     Args:
         directory: made if need be.
-        identity: JSON-like; tells this run from others.
+        identity: JSON-like; distinguishes this training from others.
+        seconds: least time between two checkpoints (`is_due`).
 
     Raises:
         WorkdirError: if the directory cannot be used or holds another run's checkpoints.
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, identity: Mapping[str, Any], seconds: float = 0.0) -> None:
         self.directory = directory.resolve()
+        self._seconds, self._saved, self._cost = seconds, time.monotonic(), 0.0
         try:
             if multihost.is_primary():
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -55,7 +63,7 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the whole checkpoints, oldest first."""
+        """Steps of the complete checkpoints, oldest first."""
         names = [file.stem for file in self.directory.glob("*.json") if file.stem.isdigit()]
         return sorted(int(name) for name in names if (self.directory / name).is_dir())
 
@@ -64,11 +72,16 @@ class Checkpoints:
         """Step of the newest checkpoint, None if there is none."""
         return max(self.steps, default=None)
 
-    def save(self, step: int, states: State) -> None:
-        """Save states as the checkpoint of `step`; the one before it is kept as well.
+    def is_due(self) -> bool:
+        """Says whether enough time has passed since the last checkpoint; the same on all hosts."""
+        wait = max(self._seconds, self._cost / SAVE_SHARE) if self._seconds else 0.0
+        return multihost.maximum(int(time.monotonic() - self._saved >= wait)) > 0
+
+    def save(self, step: int, states: TrainState) -> None:
+        """Saves states as the checkpoint of `step`; the one before it is kept as well.
 
         Args:
-            step: steps done.
+            step: number of steps done.
             states: stacked replicas, on the host or on a mesh.
 
         Raises:
@@ -76,6 +89,9 @@ class Checkpoints:
         """
         if step in self.steps:
             return
+        from orbax.checkpoint import v1 as ocp
+
+        began = time.monotonic()
         folder = self.directory / str(step)
         try:
             ocp.save(str(folder), states, overwrite=True)
@@ -86,24 +102,28 @@ class Checkpoints:
                 self._tidy()
             multihost.barrier()
         except jax.errors.JaxRuntimeError:
-            raise  # another process is gone (`multihost.watched`)
+            raise  # another process has died (`multihost.watched`)
         except Exception as error:  # Orbax and TensorStore raise many types
             raise WorkdirError(
-                f"cannot save checkpoint {folder} ({_line(error)}); make room or make it "
+                f"cannot save checkpoint {folder} ({_first_line(error)}); make room or make it "
                 "writable, then run again to resume"
             ) from error
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
 
-    def load(self, step: int, like: State, count: int) -> State:
-        """The states of a checkpoint, bit for bit, on the host.
+    def load(self, step: int, like: TrainState, count: int) -> TrainState:
+        """Returns the states of a checkpoint, bit for bit, on the host.
 
         Args:
             step: which one.
             like: the shapes of one replica; restores optimiser states as their own types.
-            count: number of replicas; what filled up a mesh stands behind them and is left out.
+            count: number of replicas; the padding of a mesh comes after them and is left out.
 
         Raises:
             WorkdirError: if it is damaged.
         """
+        from orbax.checkpoint import v1 as ocp
+
         folder = self.directory / str(step)
         try:
             wanted = json.loads(folder.with_suffix(".json").read_text(encoding="utf-8"))
@@ -117,12 +137,12 @@ class Checkpoints:
             return jax.tree.map(lambda leaf: leaf[:count], ocp.load(str(folder), target))
         except Exception as error:
             raise WorkdirError(
-                f"checkpoint {folder} is damaged ({_line(error)}); delete it to resume from the "
-                f"one before it, or delete {self.directory} to train anew"
+                f"checkpoint {folder} is damaged ({_first_line(error)}); delete it to resume from "
+                f"the one before it, or delete {self.directory} to train anew"
             ) from error
 
     def _tidy(self) -> None:
-        """Remove what is no whole checkpoint: halves without a digest, digests without a half."""
+        """Removes incomplete checkpoints: folders without a digest, digests without a folder."""
         whole = {str(step) for step in self.steps}
         for path in self.directory.iterdir():
             if path.is_dir() and path.name not in whole:
@@ -132,7 +152,7 @@ class Checkpoints:
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    """SHA-256 of every file below a folder, by its path from there."""
+    """Yields (path, SHA-256) of every file below a folder, the path relative to it."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
@@ -141,12 +161,12 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _claim(directory: Path, ours: dict[str, Any]) -> None:
-    """Write the run's identity beside its checkpoints, or compare it with the one there."""
+    """Writes the identity beside the checkpoints, or compares it with the one there."""
     file = directory / "run.json"
     if not file.exists():
         if any(path.name.isdigit() for path in directory.iterdir()):
             raise WorkdirError(
-                f"{directory} holds checkpoints but no run.json that says of which run; "
+                f"{directory} holds checkpoints but no run.json that says of which training; "
                 "delete that directory or choose another workdir"
             )
         write_json(file, ours)
@@ -155,26 +175,26 @@ def _claim(directory: Path, ours: dict[str, Any]) -> None:
         theirs = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise WorkdirError(
-            f"{file} is damaged ({_line(error)}); delete {directory} to train anew"
+            f"{file} is damaged ({_first_line(error)}); delete {directory} to train anew"
         ) from error
-    there, here = _flat(theirs), _flat(ours)
+    there, here = _flatten(theirs), _flatten(ours)
     for name in here | there:
         a, b = (repr(side[name]) if name in side else "nothing" for side in (there, here))
         if a != b:
             raise WorkdirError(
-                f"{directory} holds checkpoints of another run ({name}: {a} there, {b} here); "
+                f"{directory} holds checkpoints of another training ({name}: {a} there, {b} here); "
                 "choose another workdir or delete that directory"
             )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names."""
+def _flatten(value: object, prefix: str = "") -> dict[str, Any]:
+    """Flattens nested dicts to one, with dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
-    parts = (_flat(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in value.items())
+    parts = (_flatten(v, f"{prefix}.{k}" if prefix else str(k)) for k, v in value.items())
     return {name: leaf for part in parts for name, leaf in part.items()}
 
 
-def _line(error: BaseException) -> str:
-    """An error's first line, cut short."""
+def _first_line(error: BaseException) -> str:
+    """Returns an error's first line, cut short."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0][:200]

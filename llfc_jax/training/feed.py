@@ -1,4 +1,4 @@
-"""What a dispatch of training steps takes its batches from: the whole split, or the next part.
+"""The samples from which a dispatch of training steps takes its batches: all, or the next ones.
 
 The step is the same for both. It finds its batch's rows in an order of the samples; where the
 split is streamed, the data are only the samples of the coming steps, already in that order.
@@ -6,40 +6,44 @@ split is streamed, the data are only the samples of the coming steps, already in
 
 from collections.abc import Iterator
 from itertools import repeat
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
 from llfc_jax.data import Dataset, Split
-from llfc_jax.data.stream import ahead, streamed
+from llfc_jax.data.stream import is_streamed, read_ahead
 from llfc_jax.parallel import sharding
 
-Data = tuple[jax.Array, jax.Array]  # images and labels; of each replica, or shared by all
+Samples: TypeAlias = tuple[jax.Array, jax.Array]
+"""Images and labels: of each replica, or shared by all."""
 
 
-def source(dataset: Dataset, mesh: Mesh | None = None) -> Data | Split:
-    """The train split: on each device, or on the host where it is streamed."""
+def place_train_split(dataset: Dataset, mesh: Mesh | None = None) -> Samples | Split:
+    """Returns the train split: on each device, or on the host where it is streamed."""
     train = dataset.train
-    if streamed(train, dataset):
+    if is_streamed(train, dataset):
         return train
     return sharding.put((train.images, train.labels), mesh, sharding.EVERYWHERE)
 
 
-def feed(data: Data | Split, orders: jax.Array, first: int, size: int) -> Iterator[Any]:
-    """(data, orders) of one dispatch after another.
+def feed_dispatches(
+    data: Samples | Split, orders: Int[Array, "replica samples"], first: int, size: int
+) -> Iterator[tuple[Samples, Int[Array, "replica samples"]]]:
+    """Yields (samples, orders) of one dispatch after another.
 
     Args:
-        data: what `source` returned.
-        orders: the samples' order in this epoch, int32 [replicas, samples].
-        first: samples of the epoch that were used before.
-        size: samples that a dispatch uses; it matters only if the split is streamed.
+        data: what `place_train_split` returned.
+        orders: the samples' order in this epoch.
+        first: number of samples of the epoch that were used before.
+        size: number of samples that a dispatch uses; it matters only if the split is streamed.
 
-    Returns:
-        Endlessly the whole split, shared by all replicas, and `orders`; or, as often as the epoch
-        has it, the next `size` samples of each replica, [replicas, size, ...], and where they are
-        among them. Each process reads the samples of the replicas on its own devices only.
+    Yields:
+        Endlessly the whole split, shared by all replicas, and `orders`; or, until the end of the
+        epoch, the next `size` samples of each replica, [replicas, size, ...], and their places
+        among these. Each process reads the samples of the replicas on its own devices only.
     """
     if not isinstance(data, Split):
         return repeat((data, orders))
@@ -56,8 +60,8 @@ def feed(data: Data | Split, orders: jax.Array, first: int, size: int) -> Iterat
         shape = (orders.shape[0], *some[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, where, some)
 
-    def read(number: int) -> tuple[Data, jax.Array]:
+    def read(number: int) -> tuple[Samples, jax.Array]:
         start = first + number * size
         return (spread(data.images, start), spread(data.labels, start)), places
 
-    return ahead(read, 0, (samples - first) // size)
+    return read_ahead(read, 0, (samples - first) // size)

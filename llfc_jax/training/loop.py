@@ -1,4 +1,4 @@
-"""The training loop: `step` run many times per dispatch and over many replicas.
+"""The training loop: `take_step` run many times per dispatch and over many replicas.
 
 The train split lies on each device once, as stored (uint8), shared by all replicas, or is streamed
 if it is too large (`feed`). Each replica takes its batches in an order of its own, a fresh
@@ -16,24 +16,72 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
 from llfc_jax.data import Split
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.training.feed import Data, feed
-from llfc_jax.training.state import ORDER, State
-from llfc_jax.training.step import Task, step
+from llfc_jax.parallel.loops import LoopPlan
+from llfc_jax.training.feed import Samples, feed_dispatches
+from llfc_jax.training.state import ORDER, TrainState
+from llfc_jax.training.step import Task, take_step
 
-SECONDS = 0.5  # aim for one dispatch: long enough to cost nothing, short enough to be stopped
+DISPATCH_SECONDS = 0.5  # aimed at: long enough to cost nothing, short enough to be interrupted
 
 
-def _each(
-    task: Task, function: Callable[..., State | jax.Array], shared: tuple[Any, ...] = ()
+@partial(jax.jit, static_argnames=("task",))
+def _draw_orders(task: Task, states: TrainState) -> Int[Array, "replica samples"]:
+    """Draws every replica's order of the samples in its present epoch."""
+
+    def one(state: TrainState) -> jax.Array:
+        key = jax.random.fold_in(state.stream(ORDER), state.step // task.steps)
+        return jax.random.permutation(key, jnp.arange(task.samples, dtype=jnp.int32))
+
+    return _map_replicas(task, one)(states)
+
+
+@partial(jax.jit, static_argnames=("task", "stride"), donate_argnames=("states",))
+def _scan_steps(
+    task: Task,
+    stride: int,
+    data: Samples,
+    orders: jax.Array,
+    states: TrainState,
+    strides: jax.Array,
+) -> TrainState:
+    """Takes `strides` times `stride` steps in one dispatch.
+
+    The number of strides is dynamic, so that one program serves dispatches of any length; the
+    steps of a stride are a loop of known length, which accelerators run without asking the host
+    after every step whether to continue.
+    """
+
+    def take_stride(states: TrainState) -> TrainState:
+        return jax.lax.fori_loop(0, stride, lambda _, s: _advance(task, data, orders, s), states)
+
+    return jax.lax.fori_loop(0, strides, lambda _, s: take_stride(s), states)
+
+
+@partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
+def _single_step(task: Task, data: Samples, orders: jax.Array, states: TrainState) -> TrainState:
+    """Takes one step in one dispatch, outside any compiled loop (`parallel.loops` says why)."""
+    return _advance(task, data, orders, states)
+
+
+def _advance(task: Task, data: Samples, orders: jax.Array, states: TrainState) -> TrainState:
+    """Takes one step of every replica, on its own samples or on those that all share."""
+    _, labels = data
+    if labels.ndim == orders.ndim:
+        return _map_replicas(task, partial(take_step, task))(data, orders, states)
+    return _map_replicas(task, partial(take_step, task), (data,))(orders, states)
+
+
+def _map_replicas(
+    task: Task, function: Callable[..., TrainState | jax.Array], shared: tuple[Any, ...] = ()
 ) -> Callable[..., Any]:
-    """`function(*shared, *entry)` over the leading axis of its other arguments.
+    """Maps `function(*shared, *entry)` over the leading axis of its other arguments.
 
     A single entry needs no `vmap`. On a mesh, every place along its `replica` axis does this with
-    the entries that it has, as if they were all.
+    the entries that it has.
     """
 
     def mapped(shared: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
@@ -42,58 +90,16 @@ def _each(
         one = function(*shared, *jax.tree.map(lambda leaf: leaf[0], arguments))
         return jax.tree.map(lambda leaf: leaf[None], one)
 
-    apart = sharding.shard_map_replicas(mapped, task.mesh)
-    return lambda *arguments: apart(shared, arguments)
+    sharded = sharding.shard_map_replicas(mapped, task.mesh)
+    return lambda *arguments: sharded(shared, arguments)
 
 
-@partial(jax.jit, static_argnames=("task",))
-def _orders(task: Task, states: State) -> jax.Array:
-    """Every replica's order of the samples in its present epoch, int32 [replicas, samples]."""
-
-    def one(state: State) -> jax.Array:
-        key = jax.random.fold_in(state.stream(ORDER), state.step // task.steps)
-        return jax.random.permutation(key, jnp.arange(task.samples, dtype=jnp.int32))
-
-    return _each(task, one)(states)
-
-
-@partial(jax.jit, static_argnames=("task", "stride"), donate_argnames=("states",))
-def _scan(
-    task: Task, stride: int, data: Data, orders: jax.Array, states: State, strides: jax.Array
-) -> State:
-    """`strides` times `stride` steps in one dispatch.
-
-    The number of strides is dynamic, so that one program serves dispatches of any length; the
-    steps of a stride are a loop of known length, which accelerators run without asking the host
-    after every step whether to go on.
-    """
-
-    def some(states: State) -> State:
-        return jax.lax.fori_loop(0, stride, lambda _, s: _advance(task, data, orders, s), states)
-
-    return jax.lax.fori_loop(0, strides, lambda _, s: some(s), states)
-
-
-@partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
-def _single(task: Task, data: Any, orders: jax.Array, states: State) -> State:
-    """One step in one dispatch, outside any compiled loop (`execution` says why)."""
-    return _advance(task, data, orders, states)
-
-
-def _advance(task: Task, data: Data, orders: jax.Array, states: State) -> State:
-    """One step of every replica, on data of its own or on what all of them share."""
-    _, labels = data
-    if labels.ndim == orders.ndim:
-        return _each(task, partial(step, task))(data, orders, states)
-    return _each(task, partial(step, task), (data,))(orders, states)
-
-
-def place(states: State, plan: Plan, mesh: Mesh | None = None) -> list[State]:
-    """Replicas from the host onto the devices, in the groups that advance together.
+def place_states(states: TrainState, plan: LoopPlan, mesh: Mesh | None = None) -> list[TrainState]:
+    """Copies replicas from the host to the devices, in the groups that advance together.
 
     One group for all where the plan says `vmap`, one for each where it says `loop`; on a mesh, the
     groups are multiples of its `replica` axis, filled up with zeros, which are not alive. The
-    arrays are copies, since training uses its states up.
+    arrays are copies, since training donates its states.
     """
     parts = sharding.size(mesh, sharding.REPLICAS)
     count = len(states.step)
@@ -108,40 +114,50 @@ def place(states: State, plan: Plan, mesh: Mesh | None = None) -> list[State]:
     return [sharding.put(each, mesh, sharding.REPLICAS, copy=True) for each in groups]
 
 
-def join(groups: Sequence[State], mesh: Mesh | None = None) -> State:
-    """All replicas as one stacked state, what fills up included; on the host without a mesh."""
+def join_states(groups: Sequence[TrainState], mesh: Mesh | None = None) -> TrainState:
+    """Returns all replicas as one stacked state, padding included; on the host without a mesh."""
     if mesh is None:
-        return gather(groups)
-    return groups[0] if len(groups) == 1 else _concatenated(mesh, list(groups))
+        return gather_states(groups)
+    return groups[0] if len(groups) == 1 else _concatenate(mesh, list(groups))
 
 
 @partial(jax.jit, static_argnames=("mesh",))
-def _concatenated(mesh: Mesh, groups: list[State]) -> State:
+def _concatenate(mesh: Mesh, groups: list[TrainState]) -> TrainState:
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
     return sharding.constrain(joined, mesh, sharding.REPLICAS)
 
 
-def gather(groups: Sequence[State], count: int | None = None) -> State:
-    """The opposite of `place`: the first `count` replicas as one stacked state on the host."""
+def gather_states(groups: Sequence[TrainState], count: int | None = None) -> TrainState:
+    """Undoes `place_states`: the first `count` replicas as one stacked state on the host."""
     whole = sharding.fetch(list(groups))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *whole)
 
 
-def epoch(
-    task: Task, plan: Plan, data: Data | Split, groups: list[State], first: int, pace: "Pace"
+def run_epoch(
+    task: Task,
+    plan: LoopPlan,
+    data: Samples | Split,
+    groups: list[TrainState],
+    first: int,
+    pace: "Pace",
 ) -> Iterator[int]:
-    """Train to the end of the present epoch, from its step `first` on; `groups` is updated.
+    """Trains to the end of the present epoch, from its step `first` on; updates `groups`.
 
-    Yields the number of steps done in this epoch after every dispatch; nothing if all replicas
-    have diverged. Where the dispatches are cut changes no bit of the result, so an epoch can be
-    left and taken up at any step.
+    Where the dispatches are cut changes no bit of the result, so an epoch can be left and resumed
+    at any step.
+
+    Yields:
+        The number of steps done in this epoch, after every dispatch; nothing if all replicas have
+        diverged.
     """
     if not any(group.alive.any() for group in groups):
         return
-    # Another plan may have left the epoch where no stride of ours ends.
+    # Another plan may have left the epoch where none of our strides ends.
     stride = math.gcd(task.stride, first) if plan.steps == "scan" else 1
     size = task.recipe.batch_size
-    feeds = [feed(data, _orders(task, g), first * size, stride * size) for g in groups]
+    feeds = [
+        feed_dispatches(data, _draw_orders(task, g), first * size, stride * size) for g in groups
+    ]
     while first < task.steps:
         pace.count = multihost.maximum(pace.count)
         paced = stride if isinstance(data, Split) else max(stride, pace.count // stride * stride)
@@ -150,25 +166,25 @@ def epoch(
         for i, (part, order) in enumerate(map(next, feeds)):
             if plan.steps == "scan":
                 strides = jnp.int32(count // stride)
-                groups[i] = _scan(task, stride, part, order, groups[i], strides)
+                groups[i] = _scan_steps(task, stride, part, order, groups[i], strides)
             else:
                 for _ in range(count):
-                    groups[i] = _single(task, part, order, groups[i])
+                    groups[i] = _single_step(task, part, order, groups[i])
         jax.block_until_ready(groups)
-        pace.tell(time.monotonic() - began)
+        pace.update(time.monotonic() - began)
         first += count
         yield first
 
 
 @dataclasses.dataclass
 class Pace:
-    """Steps per dispatch, doubled or halved towards `SECONDS` each."""
+    """Steps per dispatch, doubled or halved towards `DISPATCH_SECONDS` each."""
 
     count: int = 1
 
-    def tell(self, seconds: float) -> None:
-        """Take note of how long the last dispatch took."""
-        if seconds < SECONDS:
+    def update(self, seconds: float) -> None:
+        """Adapts the count to the duration of the last dispatch."""
+        if seconds < DISPATCH_SECONDS:
             self.count *= 2
-        elif seconds > 4 * SECONDS:
+        elif seconds > 4 * DISPATCH_SECONDS:
             self.count = max(1, self.count // 2)

@@ -1,44 +1,43 @@
-"""Pairs of modes: spawned from a common trunk, or independent of each other.
+"""Pairs of modes of all kinds, trained side by side.
 
 All networks of an experiment are trained in lockstep, one epoch after the other, as one batch of
-replicas, whatever their seeds, pairs and rates. A trunk is trained once; at the end of epoch k the
-branches of `spawn_k<k>` join the batch as copies of it with randomness of their own, and the trunk
-leaves when the last have forked. So each pair shares exactly the first k epochs, and nothing is
+replicas, whatever their seeds, pairs and rates. A trunk is trained once; at the epoch of a fork
+the branches join the batch as copies of it with randomness of their own, and the trunk leaves when
+the last have forked. So a pair `spawn_k<k>` shares exactly the first k epochs, and nothing is
 trained twice.
 """
 
 import dataclasses
-import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Unpack
 
 from flax import linen as nn
-from jax.sharding import Mesh
 
 from llfc_jax.data import Dataset
 from llfc_jax.errors import ConfigError
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.training.history import History, history
+from llfc_jax.training.history import History, make_history
+from llfc_jax.training.pair_kinds import PairOrigin, parse_pair_name
 from llfc_jax.training.recipe import Rates, Recipe
-from llfc_jax.training.trainer import Progress, Run, train
-
-TRUNK, INDEPENDENT = 0, 1  # streams of a seed: the trunk's is 0, independent ends have 1 and 2
+from llfc_jax.training.schedule import TrainingRun
+from llfc_jax.training.state import TrainState
+from llfc_jax.training.trainer import TrainOptions, train
+from llfc_jax.types import Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
-    """Two trained networks and how they came about.
+class TrainedPair:
+    """Two trained networks.
 
     Attributes:
-        name: `spawn_k<k>` or `independent`.
+        name: of the pair, such as `spawn_k1` or `independent`.
         a: variables of the first mode.
         b: variables of the second.
         history: training loss and accuracy of both, by epoch.
     """
 
     name: str
-    a: Any
-    b: Any
+    a: Variables
+    b: Variables
     history: History
 
     @property
@@ -52,72 +51,19 @@ class Pair:
         return f"{self.name}: {', '.join(words)}; lower train.learning_rate" if words else None
 
 
-def parse_pair(name: str, epochs: int) -> int | None:
-    """The epoch at which a pair forks; None for an independent pair.
-
-    Args:
-        name: `spawn_k0`, `spawn_k1`, ... or `independent`.
-        epochs: length of the training.
-
-    Raises:
-        ConfigError: for another name, or a fork after the end of training.
-
-    Example:
-        >>> parse_pair("spawn_k5", epochs=20)
-        5
-    """
-    if name == "independent":
-        return None
-    match = re.fullmatch(r"spawn_k(0|[1-9][0-9]*)", name) if isinstance(name, str) else None
-    if match is None:
-        raise ConfigError(f"unknown pair {name!r}; write 'spawn_k<epoch>' or 'independent'")
-    fork = int(match[1])
-    if fork > epochs:
-        raise ConfigError(f"pair {name!r} forks after the end of training ({epochs} epochs)")
-    return fork
-
-
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What one experiment wants trained.
+    """The pairs that one experiment trains.
 
     Attributes:
         recipe: how its networks are trained.
-        pairs: names; see `parse_pair`.
-        seed: its trunk and independent ends derive from it.
+        pairs: names of `llfc_jax.training.pair_kinds`.
+        seed: from which the randomness of all its networks derives.
     """
 
     recipe: Recipe
     pairs: Sequence[str] = ("spawn_k1", "independent")
     seed: int = 0
-
-
-def lineage(pairs: Sequence[str], seed: int, epochs: int, rates: Rates | None = None) -> list[Run]:
-    """The runs that the pairs of one seed need: the trunk, the branches, the independent ends.
-
-    Names are `<root>/trunk` and `<root>/<pair>/a`, `.../b`, where the root is the seed, and the
-    rates if there are any.
-    """
-    if not pairs or len(set(pairs)) != len(pairs):
-        raise ConfigError(f"pairs must be one or more different names, not {tuple(pairs)!r}")
-    forks = {pair: parse_pair(pair, epochs) for pair in pairs}
-    spawned = [fork for fork in forks.values() if fork is not None]
-    root, runs = _named(seed, rates), []
-    if spawned:
-        runs.append(Run(f"{root}/trunk", (seed, TRUNK), end=max(spawned), rates=rates))
-    for pair, fork in forks.items():
-        for branch, letter in enumerate("ab"):
-            name = f"{root}/{pair}/{letter}"
-            if fork is None:
-                runs.append(Run(name, (seed, INDEPENDENT + branch), end=epochs, rates=rates))
-            else:
-                runs.append(Run(name, (branch,), trunk=f"{root}/trunk", start=fork, end=epochs))
-    return runs
-
-
-def _named(seed: int, rates: Rates | None) -> str:
-    """The first part of the names of a seed's runs."""
-    return f"{seed}" if rates is None else f"{seed},{rates.learning_rate},{rates.weight_decay}"
 
 
 def train_pairs(
@@ -126,9 +72,9 @@ def train_pairs(
     recipe: Recipe,
     pairs: Sequence[str] = ("spawn_k1", "independent"),
     seed: int = 0,
-    **options: Any,
-) -> dict[str, Pair]:
-    """Train pairs of modes of one seed (`train_trials`, which says the options and errors).
+    **options: Unpack[TrainOptions],
+) -> dict[str, TrainedPair]:
+    """Trains pairs of modes of one seed; see `train_trials` for options and errors.
 
     Returns:
         Pair name -> pair.
@@ -142,9 +88,9 @@ def train_seeds(
     recipe: Recipe,
     pairs: Sequence[str] = ("spawn_k1", "independent"),
     seeds: Sequence[int] = (0,),
-    **options: Any,
-) -> dict[int, dict[str, Pair]]:
-    """Train the same pairs for several seeds, all of them side by side (`train_trials`).
+    **options: Unpack[TrainOptions],
+) -> dict[int, dict[str, TrainedPair]]:
+    """Trains the same pairs for several seeds, all of them side by side; see `train_trials`.
 
     Returns:
         Seed -> pair name -> pair.
@@ -159,38 +105,28 @@ def train_trials(
     module: nn.Module,
     dataset: Dataset,
     trials: Sequence[Trial],
-    *,
-    plan: Plan | None = None,
-    mesh: Mesh | None = None,
-    workdir: Any = None,
-    checkpoint_every: int = 1,
-    progress: Progress | None = None,
-) -> list[dict[str, Pair]]:
-    """Train the pairs of several trials side by side, and nothing twice.
+    **options: Unpack[TrainOptions],
+) -> list[dict[str, TrainedPair]]:
+    """Trains the pairs of several trials side by side, and nothing twice.
 
     Trials may differ in seed, pairs, learning rate and weight decay. Those that differ in their
-    pairs alone share trunk and independent ends.
+    pairs alone share trunk and independent modes.
 
     Args:
         module: a Linen network called as `module(x, train=...)`.
         dataset: its train split is used.
         trials: one or more.
-        plan: how the loops are run; by default what suits network and backend.
-        mesh: the devices, where there are several (`llfc_jax.parallel.sharding.make`).
-        workdir: checkpoints go below it, and a run that was stopped resumes from there with the
-            same bits; None keeps nothing.
-        checkpoint_every: epochs between checkpoints.
-        progress: called as (steps done, steps in all, words), steps counted over all replicas.
+        **options: see `llfc_jax.training.trainer.TrainOptions`.
 
     Returns:
         Pair name -> pair, of each trial. A mode that diverged is as it was before;
-        `Pair.diverged` says so.
+        `TrainedPair.diverged` says so.
 
     Raises:
         ConfigError, DataError: if pairs, recipes, network and data do not fit together.
         WorkdirError: if the checkpoints cannot be used.
     """
-    if not trials or not all(trial.recipe.alike(trials[0].recipe) for trial in trials):
+    if not trials or not all(t.recipe.is_same_program(trials[0].recipe) for t in trials):
         raise ConfigError(
             "trials must be one or more whose recipes differ in learning_rate and weight_decay "
             "alone; train the others in another call"
@@ -198,33 +134,56 @@ def train_trials(
     recipe = trials[0].recipe
     differ = len({trial.recipe.rates for trial in trials}) > 1
     rates = [trial.recipe.rates if differ else None for trial in trials]
-    runs: dict[str, Run] = {}
-    for trial, own in zip(trials, rates, strict=True):
-        for run in lineage(trial.pairs, trial.seed, recipe.epochs, own):
-            have = runs.setdefault(run.name, run)
-            if run.end > have.end:  # a trunk is trained for the latest of all forks
-                runs[run.name] = run
-    states = train(
-        module,
-        dataset,
-        recipe,
-        list(runs.values()),
-        plan=plan,
-        mesh=mesh,
-        workdir=workdir,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
+    runs = _merge_runs(
+        run
+        for trial, own in zip(trials, rates, strict=True)
+        for run in list_runs(trial.pairs, trial.seed, recipe.epochs, own)
     )
+    states = train(module, dataset, recipe, runs, **options)
     steps = len(dataset.train.images) // recipe.batch_size
-
-    def pair(root: str, name: str) -> Pair:
-        ends = {letter: states[f"{root}/{name}/{letter}"] for letter in "ab"}
-        return Pair(
-            name, ends["a"].variables, ends["b"].variables, history(ends, steps, recipe.batch_size)
-        )
-
-    roots = [_named(trial.seed, own) for trial, own in zip(trials, rates, strict=True)]
+    roots = [_name_root(trial.seed, own) for trial, own in zip(trials, rates, strict=True)]
     return [
-        {name: pair(root, name) for name in trial.pairs}
+        {name: _make_pair(states, root, name, steps, recipe.batch_size) for name in trial.pairs}
         for trial, root in zip(trials, roots, strict=True)
     ]
+
+
+def list_runs(
+    pairs: Sequence[str], seed: int, epochs: int, rates: Rates | None = None
+) -> list[TrainingRun]:
+    """Lists the runs that the pairs of one seed need, those that several need once.
+
+    Names are `<root>/<pair>/a`, `.../b`, and what the kinds of pair add (`<root>/trunk`), where
+    the root is the seed, and the rates if there are any.
+
+    Raises:
+        ConfigError: a name is unknown, given twice, or does not fit the epochs.
+    """
+    if not pairs or len(set(pairs)) != len(pairs):
+        raise ConfigError(f"pairs must be one or more different names, not {tuple(pairs)!r}")
+    origin = PairOrigin(_name_root(seed, rates), seed, epochs, rates)
+    kinds = {name: parse_pair_name(name, epochs) for name in pairs}
+    return _merge_runs(run for name, kind in kinds.items() for run in kind.make_runs(name, origin))
+
+
+def _merge_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:
+    """Keeps one run of each name: a trunk is trained until the latest of all forks."""
+    merged: dict[str, TrainingRun] = {}
+    for run in runs:
+        if run.name not in merged or run.end > merged[run.name].end:
+            merged[run.name] = run
+    return list(merged.values())
+
+
+def _name_root(seed: int, rates: Rates | None) -> str:
+    """Returns the first part of the names of a seed's runs."""
+    return f"{seed}" if rates is None else f"{seed},{rates.learning_rate},{rates.weight_decay}"
+
+
+def _make_pair(
+    states: Mapping[str, TrainState], root: str, name: str, steps_per_epoch: int, batch_size: int
+) -> TrainedPair:
+    """Returns a pair out of the final states of all runs."""
+    ends = {mode: states[f"{root}/{name}/{mode}"] for mode in "ab"}
+    history = make_history(ends, steps_per_epoch, batch_size)
+    return TrainedPair(name, ends["a"].variables, ends["b"].variables, history)

@@ -1,15 +1,15 @@
-"""Signals that wait until what was done so far is saved."""
+"""Signals that are acted on only after the training state was saved."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from types import FrameType
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM in a list instead of acting on them; act when the block is left.
+def defer_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM in a list and acts on them when the block is left.
 
     A second one acts at once. A signal that is ignored (as SIGINT is in a shell's background jobs)
     stays so. Outside the main thread, where signals never arrive, this does nothing.
@@ -23,7 +23,7 @@ def deferred() -> Iterator[list[int]]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         caught.append(number)
         if len(caught) > 1:
             restore()

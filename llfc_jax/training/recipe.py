@@ -4,29 +4,31 @@ The defaults are the recipe of rows S3 to S5 of the paper: SGD 0.1 with momentum
 1e-4, batches of 128, 160 epochs, the rate divided by 10 at epochs 80 and 120.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
-
-import jax
-import optax
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, unknown
-from llfc_jax.training import augment
+from llfc_jax.training.augmentations import check_strengths
+from llfc_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Rate
 
-MOST_EPOCHS = 1_000_000  # the history of every replica has an entry for each
+if TYPE_CHECKING:
+    import optax
+
+MAX_EPOCHS = 1_000_000  # the history of every replica has an entry for each
 
 
 class Rates(NamedTuple):
-    """The numbers of a recipe in which networks trained side by side may differ.
+    """Peak learning rate and weight decay: in these, networks trained side by side may differ.
 
     They are data of each replica (float32 []), not of the program: one program serves them all.
     """
 
-    learning_rate: Any
-    weight_decay: Any
+    learning_rate: Rate
+    weight_decay: Rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Recipe:
     Attributes:
         epochs: passes over the train split.
         batch_size: samples per step.
-        optimizer: "sgd", "adam" or "adamw".
+        optimizer: a name of `llfc_jax.training.optimizers`: "sgd", "adam" or "adamw".
         learning_rate: peak rate.
         momentum: of SGD (0 for none); Adam has its usual 0.9 and 0.999.
         nesterov: Nesterov's form of the momentum.
@@ -47,12 +49,13 @@ class Recipe:
             decoupled from it.
         decay: which parameters decay: "all", or "kernels" (no biases, no norm parameters).
         clip_norm: the gradient is scaled down to this global norm before the decay; 0 for never.
-        schedule: "constant", "cosine" (to 0), "warmup_cosine" or "step".
+        schedule: a name of the same: "constant", "cosine" (to 0), "warmup_cosine" or "step".
         warmup_epochs: epochs of linear warm-up from 0, for warmup_cosine.
         boundaries: epochs at which the rate is multiplied by `factor`, for step.
         factor: see `boundaries`.
         label_smoothing: share of the target spread evenly over all classes.
-        augment: name -> strength of each augmentation (`llfc_jax.training.augment`).
+        augment: name -> strength of each augmentation
+            (`llfc_jax.training.augmentations`).
         compute_dtype: "float32" or "bfloat16"; parameters are always float32.
     """
 
@@ -74,7 +77,7 @@ class Recipe:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        """Check every value; `augment` is kept as sorted pairs, so that recipes can be hashed."""
+        """Checks every value; keeps `augment` as sorted pairs, so that recipes can be hashed."""
         for name, hint in fields.hints(type(self)).items():
             value = fields.convert(getattr(self, name), hint, f"train.{name}")
             object.__setattr__(self, name, value)
@@ -92,11 +95,11 @@ class Recipe:
                 f"train.augment must map names to strengths, such as {{'crop': 4}}, "
                 f"not {self.augment!r}"
             ) from error
-        augment.check(strengths)
+        check_strengths(strengths)
         object.__setattr__(self, "augment", tuple(sorted(strengths.items())))
 
     def _check_numbers(self) -> None:
-        """Ranges of the numbers."""
+        """Checks the ranges of the numbers."""
         positive = ("epochs", "batch_size", "learning_rate", "factor")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -105,8 +108,8 @@ class Recipe:
             if not math.isfinite(value) or value < 0 or (field.name in positive and value == 0):
                 kind = "above 0" if field.name in positive else "0 or more"
                 raise ConfigError(f"train.{field.name} must be finite and {kind}, not {value!r}")
-        if self.epochs > MOST_EPOCHS:
-            raise ConfigError(f"train.epochs must be at most {MOST_EPOCHS:,}, not {self.epochs}")
+        if self.epochs > MAX_EPOCHS:
+            raise ConfigError(f"train.epochs must be at most {MAX_EPOCHS:,}, not {self.epochs}")
         for name in ("momentum", "label_smoothing"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"train.{name} must be below 1, not {getattr(self, name)!r}")
@@ -121,88 +124,30 @@ class Recipe:
 
     @property
     def rates(self) -> Rates:
-        """Peak rate and decay as this recipe has them."""
+        """Peak rate and decay of this recipe."""
         return Rates(self.learning_rate, self.weight_decay)
 
-    def alike(self, other: "Recipe") -> bool:
-        """Whether both differ in their `rates` at most, so that one program trains by both."""
+    def is_same_program(self, other: Recipe) -> bool:
+        """Says whether both differ at most in `rates`, so that one program serves both."""
         return dataclasses.replace(self, **other.rates._asdict()) == other
 
     def learning_rates(self, steps_per_epoch: int, rates: Rates | None = None) -> optax.Schedule:
-        """Learning rate as a function of the step (0, 1, ...)."""
+        """Returns the learning rate as a function of the step (0, 1, ...)."""
         peak = (rates or self.rates).learning_rate
         return SCHEDULES[self.schedule](self, peak, steps_per_epoch)
 
     def transformation(
         self, steps_per_epoch: int, rates: Rates | None = None
     ) -> optax.GradientTransformation:
-        """The optimiser: clipping, weight decay and the update, in this order.
+        """Returns the optimiser: clipping, weight decay and the update, in this order.
 
         Args:
             steps_per_epoch: for the schedule.
             rates: peak rate and decay, traced ones too; the recipe's own if None.
         """
+        import optax
+
         clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
         schedule = self.learning_rates(steps_per_epoch, rates)
         decay = (rates or self.rates).weight_decay
         return optax.chain(clip, OPTIMIZERS[self.optimizer](self, schedule, decay))
-
-
-def decayed(params: Any) -> Any:
-    """Mask over parameters: False for biases and norm scales (Flax's names `bias`, `scale`)."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: getattr(path[-1], "key", None) not in ("bias", "scale"), params
-    )
-
-
-def _mask(recipe: Recipe) -> Callable[[Any], Any] | None:
-    return decayed if recipe.decay == "kernels" else None
-
-
-def _sgd(recipe: Recipe, rate: optax.Schedule, decay: Any) -> optax.GradientTransformation:
-    step = optax.sgd(rate, recipe.momentum or None, nesterov=recipe.nesterov)
-    return optax.chain(optax.add_decayed_weights(decay, _mask(recipe)), step)
-
-
-def _adam(recipe: Recipe, rate: optax.Schedule, decay: Any) -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(decay, _mask(recipe)), optax.adam(rate))
-
-
-def _adamw(recipe: Recipe, rate: optax.Schedule, decay: Any) -> optax.GradientTransformation:
-    return optax.adamw(rate, weight_decay=decay, mask=_mask(recipe))
-
-
-def _constant(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
-    return optax.constant_schedule(peak)
-
-
-def _cosine(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(peak, recipe.epochs * steps)
-
-
-def _warmup_cosine(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
-    warmup = round(recipe.warmup_epochs * steps)
-    if not warmup:
-        return _cosine(recipe, peak, steps)
-    rise = optax.linear_schedule(0.0, peak, warmup)
-    fall = optax.cosine_decay_schedule(peak, max(recipe.epochs * steps - warmup, 1))
-    return optax.join_schedules([rise, fall], [warmup])
-
-
-def _step(recipe: Recipe, peak: Any, steps: int) -> optax.Schedule:
-    drops = {round(edge * steps): recipe.factor for edge in recipe.boundaries}
-    return optax.piecewise_constant_schedule(peak, drops)
-
-
-Optimizer = Callable[[Recipe, optax.Schedule, Any], optax.GradientTransformation]
-OPTIMIZERS: Mapping[str, Optimizer] = {
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
-}
-SCHEDULES: Mapping[str, Callable[[Recipe, Any, int], optax.Schedule]] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "warmup_cosine": _warmup_cosine,
-    "step": _step,
-}

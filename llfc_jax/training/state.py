@@ -1,7 +1,7 @@
-"""The state of one replica in training: all that goes on from step to step.
+"""The state of one replica in training: all that is carried from step to step.
 
 Randomness is a function of the replica's key and its step alone, by `fold_in` with the constants
-below, so a state that was saved and restored goes on with the very same bits, and a fork needs no
+below. So a state that was saved and restored continues with the same bits, and a fork needs no
 more than another key.
 """
 
@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 
 from llfc_jax.networks import init
 from llfc_jax.training.recipe import Rates, Recipe
+from llfc_jax.types import Variables
 
 # Streams of a replica's randomness: fold_in(key, stream), then the epoch (ORDER), the step
 # (AUGMENT, DROPOUT) or the step and the branch's number (BRANCH).
@@ -25,45 +27,45 @@ INIT, ORDER, AUGMENT, DROPOUT, BRANCH = range(5)
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class State:
+class TrainState:
     """One replica; with a leading axis on every leaf, several of them.
 
     Attributes:
         variables: {'params': ..., 'batch_stats': ...}.
         opt_state: the optimiser's state, which holds the schedule's position.
-        rates: peak learning rate and weight decay, float32 [] each.
-        step: steps done, int32 [].
-        key: data of the typed key that its randomness derives from, uint32 [2].
+        rates: peak learning rate and weight decay, float32 each.
+        step: number of steps done.
+        key: data of the typed key that its randomness derives from.
         alive: False once its loss or gradient was not finite; it then stays as it was before
-            that step, bool [].
-        loss: training loss summed over the steps of each epoch, float32 [epochs].
-        correct: training samples that were classified rightly when they were seen, in each
-            epoch, int32 [epochs].
+            that step.
+        loss: training loss summed over the steps of each epoch.
+        correct: number of training samples that were classified correctly when they were used,
+            in each epoch.
     """
 
-    variables: Any
-    opt_state: Any
+    variables: Variables
+    opt_state: PyTree[Array]
     rates: Rates
-    step: Any
-    key: Any
-    alive: Any
-    loss: Any
-    correct: Any
+    step: Int[Array, "..."]
+    key: UInt32[Array, "... 2"]
+    alive: Bool[Array, "..."]
+    loss: Float[Array, "... epochs"]
+    correct: Int[Array, "... epochs"]
 
-    def stream(self, number: int) -> jax.Array:
-        """The key of one stream of randomness."""
+    def stream(self, number: int) -> Key[Array, ""]:
+        """Returns the key of one stream of randomness."""
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), number)
 
 
-def create(
+def create_state(
     module: nn.Module,
     recipe: Recipe,
-    key: jax.Array,
+    key: Key[Array, ""],
     shape: tuple[int, ...],
     steps_per_epoch: int,
     rates: Rates | None = None,
-) -> State:
-    """A replica before its first step, its weights drawn from `fold_in(key, INIT)`.
+) -> TrainState:
+    """Returns a replica before its first step, its weights drawn from `fold_in(key, INIT)`.
 
     Args:
         module: the network.
@@ -83,9 +85,9 @@ def create(
 
 @partial(jax.jit, static_argnames=("recipe", "steps_per_epoch"))
 def _start(
-    recipe: Recipe, variables: Any, key: jax.Array, rates: Rates, steps_per_epoch: int
-) -> State:
-    return State(
+    recipe: Recipe, variables: Variables, key: jax.Array, rates: Rates, steps_per_epoch: int
+) -> TrainState:
+    return TrainState(
         variables=variables,
         opt_state=recipe.transformation(steps_per_epoch).init(variables["params"]),
         rates=jax.tree.map(jnp.float32, rates),
@@ -97,22 +99,28 @@ def _start(
     )
 
 
-def fork(state: State, branch: int) -> State:
-    """A branch that goes on from a trunk: the same in all but its randomness from here on.
+def fork_state(state: TrainState, branch: int, rates: Rates | None = None) -> TrainState:
+    """Returns a branch that continues from a trunk with randomness of its own.
 
-    Weights, rates, optimiser state, schedule position, BatchNorm statistics and history are the
-    trunk's; data order, augmentation and dropout derive from a key of the branch's own, which
-    depends on the trunk's key, the step of the fork and the branch's number.
+    Weights, optimiser state, schedule position, BatchNorm statistics and history are the trunk's;
+    data order, augmentation and dropout derive from a key that depends on the trunk's key, the
+    step of the fork and the branch's number.
+
+    Args:
+        state: the trunk.
+        branch: number of the branch.
+        rates: peak rate and decay from here on; the trunk's if None.
     """
     key = jax.random.fold_in(jax.random.fold_in(state.stream(BRANCH), state.step), branch)
-    return dataclasses.replace(state, key=jax.random.key_data(key))
+    own: dict[str, Any] = {} if rates is None else {"rates": jax.tree.map(np.float32, rates)}
+    return dataclasses.replace(state, key=jax.random.key_data(key), **own)
 
 
-def stack(states: Sequence[State]) -> State:
-    """Several replicas as one state with a leading axis, on the host."""
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """Stacks replicas to one state with a leading axis, on the host."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(list(states)))
 
 
-def unstack(states: State) -> list[State]:
-    """The replicas of a stacked state on the host, one by one."""
+def unstack(states: TrainState) -> list[TrainState]:
+    """Splits a stacked state on the host into its replicas."""
     return [jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(len(states.step))]

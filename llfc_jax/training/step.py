@@ -1,34 +1,34 @@
 """One training step of one replica, as a pure function, and what it depends on."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
 
 from llfc_jax.data import Dataset, normalise
 from llfc_jax.errors import ConfigError
 from llfc_jax.graph.convolutions import adapted
 from llfc_jax.parallel import sharding
-from llfc_jax.training.augment import augment
-from llfc_jax.training.feed import Data
+from llfc_jax.training.augmentations import augment
+from llfc_jax.training.feed import Samples
 from llfc_jax.training.recipe import Rates, Recipe
-from llfc_jax.training.state import AUGMENT, DROPOUT, State
+from llfc_jax.training.state import AUGMENT, DROPOUT, TrainState
+from llfc_jax.types import Variables
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a training step depends on apart from state and data; static under jit.
+    """All that a training step depends on besides state and data; static under jit.
 
     Attributes:
         module: the network, called as `module(x, train=True)`.
-        recipe: how it is trained, but for its `rates`: those are data (`State.rates`), so that
+        recipe: how it is trained, but for its `rates`: those are data (`TrainState.rates`), so that
             one program serves all.
         samples: size of the train split.
-        mean: pixel mean per channel, taken off.
+        mean: pixel mean per channel, subtracted.
         std: pixel deviation per channel, divided by.
         mesh: the devices, if there are several.
     """
@@ -42,19 +42,19 @@ class Task:
 
     @property
     def steps(self) -> int:
-        """Steps in one epoch; an incomplete last batch is dropped."""
+        """Number of steps in one epoch; an incomplete last batch is dropped."""
         return self.samples // self.recipe.batch_size
 
     @property
     def stride(self) -> int:
-        """Steps that a scan does at the least: the largest divisor of `steps` up to 32."""
+        """Least number of steps of a scan: the largest divisor of `steps` up to 32."""
         return next(length for length in range(32, 0, -1) if self.steps % length == 0)
 
 
 def make_task(
     module: nn.Module, recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None
 ) -> Task:
-    """The task of training a network on a data set by a recipe, after a check that they fit.
+    """Checks that network, recipe and data set fit, and returns the task of training.
 
     Raises:
         ConfigError: if the train split is smaller than a batch, the mesh does not divide a batch,
@@ -86,8 +86,10 @@ def make_task(
     return Task(module, recipe, samples, tuple(dataset.mean), tuple(dataset.std), mesh)
 
 
-def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
-    """One optimiser step of one replica.
+def take_step(
+    task: Task, data: Samples, order: Int[Array, " samples"], state: TrainState
+) -> TrainState:
+    """Takes one optimiser step of one replica.
 
     The loss is the mean cross entropy over the batch (weight decay belongs to the optimiser).
     If the loss or the gradient's norm is not finite, the replica stays as it was, for good.
@@ -95,47 +97,45 @@ def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
     Args:
         task: what is static.
         data: images [samples, h, w, c] and labels [samples].
-        order: this epoch's order of the samples, int32 [samples].
+        order: this epoch's order of the samples.
         state: the replica.
     """
+    import optax
+
     recipe, module = task.recipe, task.module
     epoch, within = jnp.divmod(state.step, task.steps)
     rows = jax.lax.dynamic_slice(order, (within * recipe.batch_size,), (recipe.batch_size,))
     rows = sharding.constrain(rows, task.mesh, sharding.BATCH)
     images, labels = (array[rows] for array in data)
-    x = _inputs(task, jax.random.fold_in(state.stream(AUGMENT), state.step), images)
+    x = _make_inputs(task, jax.random.fold_in(state.stream(AUGMENT), state.step), images)
     rngs = {"dropout": jax.random.fold_in(state.stream(DROPOUT), state.step)}
     params = state.variables["params"]
     others = {name: value for name, value in state.variables.items() if name != "params"}
 
     @adapted
-    def run(params: Any) -> tuple[jax.Array, Any]:
+    def run(params: Variables) -> tuple[jax.Array, Variables]:
         variables = {"params": params, **others}
         return module.apply(variables, x, train=True, rngs=rngs, mutable=list(others))
 
-    def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+    def objective(params: Variables) -> tuple[jax.Array, tuple[jax.Array, Variables]]:
         logits, updated = run(params)
-        logits = logits.astype(jnp.float32)
-        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-        if recipe.label_smoothing:
-            targets = optax.smooth_labels(targets, recipe.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
-        return loss, (jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32), updated)
+        loss, correct = _cross_entropy(logits.astype(jnp.float32), labels, recipe.label_smoothing)
+        return loss, (correct, updated)
 
     (loss, (correct, others)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
     transformation = recipe.transformation(task.steps, state.rates)
     update, opt_state = transformation.update(gradient, state.opt_state, params)
     moved = {"params": optax.apply_updates(params, update), **others}
 
-    sound = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
-    keep = state.alive & sound  # the rest of a replica that diverged is frozen
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+    keep = state.alive & is_finite  # a replica that diverged is frozen
     variables, opt_state = jax.tree.map(
         lambda new, old: jnp.where(keep, new, old),
         (moved, opt_state),
         (state.variables, state.opt_state),
     )
 
-    return State(
+    return TrainState(
         variables=variables,
         opt_state=opt_state,
         rates=state.rates,
@@ -147,8 +147,21 @@ def step(task: Task, data: Data, order: jax.Array, state: State) -> State:
     )
 
 
-def _inputs(task: Task, key: jax.Array, images: jax.Array) -> jax.Array:
-    """A batch as the network wants it: augmented on the pixel scale [0, 1], then normalised."""
+def _cross_entropy(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], smoothing: float
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Returns the mean cross entropy and the number of correctly classified samples."""
+    import optax
+
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    if smoothing:
+        targets = optax.smooth_labels(targets, smoothing)
+    loss = optax.softmax_cross_entropy(logits, targets).mean()
+    return loss, jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)
+
+
+def _make_inputs(task: Task, key: Key[Array, ""], images: jax.Array) -> Float[Array, "batch ..."]:
+    """Augments a batch on the pixel scale [0, 1], then normalises it."""
     if task.recipe.augment:
         scale = 255.0 if images.dtype == jnp.uint8 else 1.0
         images = augment(key, images.astype(jnp.float32) / scale, dict(task.recipe.augment))

@@ -1,15 +1,11 @@
-"""Runs trained in lockstep: forks, checkpoints and interruptions.
-
-All runs are at the same epoch at any time, so that they make one batch of replicas. Which of them
-are in the batch is a function of the epoch alone, so a checkpoint needs no more than the states.
-"""
+"""Trains several runs side by side: forks, checkpoints and interruptions."""
 
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,212 +13,182 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from llfc_jax.data import Dataset
+from llfc_jax.data import Dataset, Split
 from llfc_jax.errors import ConfigError, HostsError
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.parallel.loops import plan as choose_plan
+from llfc_jax.parallel.loops import LoopPlan, choose_loops
 from llfc_jax.training.checkpoint import Checkpoints
-from llfc_jax.training.feed import source
-from llfc_jax.training.loop import Pace, epoch, gather, join, place
-from llfc_jax.training.preemption import deferred
-from llfc_jax.training.recipe import Rates, Recipe
-from llfc_jax.training.state import State, create, fork, stack, unstack
+from llfc_jax.training.feed import Samples, place_train_split
+from llfc_jax.training.loop import Pace, gather_states, join_states, place_states, run_epoch
+from llfc_jax.training.preemption import defer_signals
+from llfc_jax.training.recipe import Recipe
+from llfc_jax.training.schedule import RunSchedule, TrainingRun
+from llfc_jax.training.state import TrainState, create_state, unstack
 from llfc_jax.training.step import Task, make_task
+from llfc_jax.types import ProgressFn
 
-Progress = Callable[[int, int, str], None]
 
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One network's training.
+class TrainOptions(TypedDict, total=False):
+    """How training is run; nothing here changes what a network learns.
 
     Attributes:
-        name: unique.
-        stream: where its randomness comes from. Without a trunk: a seed, then constants that are
-            folded into its key. With one: the branch's number.
-        trunk: the run it goes on from; None starts from fresh weights.
-        start: epoch at which it leaves its trunk.
-        end: epoch at which it stops. One that stops before the last epoch is trained for its
-            branches only and not returned.
-        rates: peak rate and decay of a run without a trunk; the recipe's own if None.
+        plan: how the loops are run; by default what suits network and backend.
+        mesh: the devices, where there are several (`llfc_jax.parallel.sharding.make`).
+        workdir: checkpoints go to `workdir/checkpoints`, and a run that was stopped resumes from
+            there with the same bits; by default nothing is kept.
+        checkpoint_every: epochs between checkpoints, at least; 1 by default.
+        checkpoint_seconds: seconds between checkpoints, at least (`Checkpoints`); 30 by default.
+        progress: called as (steps done, steps in all, words), steps counted over all runs.
     """
 
-    name: str
-    stream: tuple[int, ...]
-    trunk: str | None = None
-    start: int = 0
-    end: int = 0
-    rates: Rates | None = None
-
-    def key(self) -> jax.Array:
-        """The typed key of a run without a trunk."""
-        return functools.reduce(jax.random.fold_in, self.stream[1:], jax.random.key(self.stream[0]))
+    plan: LoopPlan | None
+    mesh: Mesh | None
+    workdir: str | Path | None
+    checkpoint_every: int
+    checkpoint_seconds: float
+    progress: ProgressFn | None
 
 
 def train(
     module: nn.Module,
     dataset: Dataset,
     recipe: Recipe,
-    runs: Sequence[Run],
-    *,
-    plan: Plan | None = None,
-    mesh: Mesh | None = None,
-    workdir: str | Path | None = None,
-    checkpoint_every: int = 1,
-    progress: Progress | None = None,
-) -> dict[str, State]:
-    """Train runs side by side, all at the same epoch, and return their final states by name.
+    runs: Sequence[TrainingRun],
+    **options: Unpack[TrainOptions],
+) -> dict[str, TrainState]:
+    """Trains runs side by side, all at the same epoch, and returns their final states by name.
 
-    With a workdir, Ctrl-C and SIGTERM are let through only after the states were saved as they
-    are, in mid-epoch if need be; called again, it goes on from there with the same bits.
+    With a workdir, Ctrl-C and SIGTERM take effect only after the states were saved, in mid-epoch
+    if need be; called again, training resumes from there with the same bits. A process that is
+    killed without warning loses what it trained since the last checkpoint: at most
+    `checkpoint_seconds` (or one epoch, or `checkpoint_every`, where that is longer).
 
     Args:
         module: a Linen network called as `module(x, train=...)`.
         dataset: its train split is used.
         recipe: how to train.
         runs: which; a trunk has no trunk itself.
-        plan: how the loops are run; by default what suits network and backend.
-        mesh: the devices, where there are several (`llfc_jax.parallel.sharding.make`).
-        workdir: checkpoints go to `workdir/checkpoints`; None keeps nothing.
-        checkpoint_every: epochs between checkpoints.
-        progress: called as (steps done, steps in all, words), steps counted over all runs.
+        **options: see `TrainOptions`.
 
     Raises:
         ConfigError, DataError: if recipe, network and data do not fit together.
         WorkdirError: if the checkpoints cannot be used.
     """
-    if checkpoint_every < 1:
-        raise ConfigError(f"checkpoint_every must be 1 or more, not {checkpoint_every!r}")
-    crew = _Crew(make_task(module, recipe, dataset, mesh), tuple(runs), recipe.rates)
-    like = crew.check(dataset)
+    mesh, workdir = options.get("mesh"), options.get("workdir")
+    every, seconds = options.get("checkpoint_every", 1), options.get("checkpoint_seconds", 30.0)
+    if every < 1:
+        raise ConfigError(f"checkpoint_every must be 1 or more, not {every!r}")
+    if not seconds >= 0:
+        raise ConfigError(f"checkpoint_seconds must be 0 or more, not {seconds!r}")
+    task = make_task(module, recipe, dataset, mesh)
+    like = _check_fit(task, dataset)
+    schedule = RunSchedule(tuple(runs), recipe.epochs)
     parts = sharding.size(mesh, sharding.BATCH)
-    plan = plan or choose_plan(module.apply, like.variables, _input(dataset), data=parts)
-    done, states = 0, None
+    plan = options.get("plan") or choose_loops(
+        module.apply, like.variables, _input_of(dataset), data=parts
+    )
     with contextlib.ExitStack() as context:
-        signals, store = [], None
+        signals, store, states, done = [], None, None, 0
         if workdir is not None:
-            signals = context.enter_context(deferred())
-            identity = _identity(module, dataset, recipe, runs)
-            store = Checkpoints(Path(workdir) / "checkpoints", identity)
+            signals = context.enter_context(defer_signals())
+            identity = _identify(module, dataset, recipe, runs)
+            store = Checkpoints(Path(workdir) / "checkpoints", identity, seconds)
             done = store.latest or 0
             if done:
-                states = store.load(done, like, len(crew.members(done // crew.task.steps)))
+                states = store.load(done, like, len(schedule.active(done // task.steps)))
         if states is None:
-            states = crew.begin(dataset.shape)
-        stop = 0
-        for at, groups in crew.train(plan, source(dataset, mesh), states, done):
-            told = crew.progress(at, groups)
-            if progress:
-                progress(*told)
-            number, within = divmod(at, crew.task.steps)
-            stop = multihost.maximum(len(signals))
-            last = stop or number == recipe.epochs
-            if store and (last or (not within and number % checkpoint_every == 0)):
-                store.save(at, join(groups, mesh))
-            if last:
-                states = gather(groups, len(crew.members(number)))
+            states = schedule.begin(functools.partial(_create, task, recipe, dataset))
+        stopped = False
+        data = place_train_split(dataset, mesh)
+        for at, groups in _train_from(done, task, plan, schedule, data, states):
+            described = _describe_progress(task, schedule, at, groups)  # on several hosts by all
+            if progress := options.get("progress"):
+                progress(*described)
+            number, within = divmod(at, task.steps)
+            stopped = multihost.maximum(len(signals)) > 0
+            is_last = stopped or number == recipe.epochs
+            due = within == 0 and number % every == 0
+            if store and (is_last or (due and store.is_due())):
+                store.save(at, join_states(groups, mesh))
+            if is_last:
+                states = gather_states(groups, len(schedule.active(number)))
                 break
-        if stop and not signals:
-            raise HostsError("another process was told to stop; start all again to go on")
-    names = [run.name for run in crew.members(recipe.epochs)]
+        if stopped and not signals:
+            raise HostsError("another process was told to stop; start all again to resume")
+    names = [run.name for run in schedule.active(recipe.epochs)]
     return dict(zip(names, map(jax.device_put, unstack(states)), strict=True))
 
 
-def _input(dataset: Dataset) -> jax.ShapeDtypeStruct:
-    """The shape of one input of the network."""
+def _train_from(
+    done: int,
+    task: Task,
+    plan: LoopPlan,
+    schedule: RunSchedule,
+    data: Samples | Split,
+    states: TrainState,
+) -> Iterator[tuple[int, list[TrainState]]]:
+    """Trains on from step `done`; yields (steps done, states) after every dispatch."""
+    steps, mesh, pace = task.steps, task.mesh, Pace()
+    groups = place_states(states, plan, mesh)
+    for number in range(done // steps, schedule.epochs):
+        for within in run_epoch(task, plan, data, groups, done % steps, pace):
+            if within < steps:
+                yield number * steps + within, groups
+        done = (number + 1) * steps
+        before = schedule.active(number)
+        if before != schedule.active(number + 1):
+            each = unstack(gather_states(groups, len(before)))
+            groups = place_states(schedule.regroup(each, before, number + 1), plan, mesh)
+        yield done, groups
+
+
+def _describe_progress(
+    task: Task, schedule: RunSchedule, done: int, groups: Sequence[TrainState]
+) -> tuple[int, int, str]:
+    """Returns steps done and steps in all, over all runs, and words on the latest loss."""
+    number, within = (done - 1) // task.steps, (done - 1) % task.steps + 1
+    each = sharding.fetch([(group.loss[:, number], group.alive) for group in groups])
+    losses = np.concatenate([loss[alive] for loss, alive in each])
+    words = f"loss {losses.mean() / within:.4f}" if losses.size else "all diverged"
+    counts = schedule.count_steps(done, task.steps)
+    return *counts, f"epoch {number + 1} of {schedule.epochs}, {words}"
+
+
+def _create(task: Task, recipe: Recipe, dataset: Dataset, run: TrainingRun) -> TrainState:
+    """Returns a run without a trunk before its first step."""
+    rates = run.rates or recipe.rates
+    return create_state(task.module, task.recipe, run.key(), dataset.shape, task.steps, rates)
+
+
+def _input_of(dataset: Dataset) -> jax.ShapeDtypeStruct:
+    """Returns the shape of one input of the network."""
     return jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Crew:
-    """The runs of one training, and who of them is aboard when."""
-
-    task: Task
-    runs: tuple[Run, ...]
-    rates: Rates  # of runs without rates of their own
-
-    def members(self, epoch: int) -> list[Run]:
-        """The runs in the batch from the start of an epoch on; after the last, those that stay."""
-        last = self.task.recipe.epochs
-        return [r for r in self.runs if r.start <= epoch and (epoch < r.end or r.end == last)]
-
-    def check(self, dataset: Dataset) -> State:
-        """The shapes of a replica's state, after a check that the network fits the data."""
-        make = functools.partial(self.create, shape=dataset.shape)
-        state = jax.eval_shape(make, jax.eval_shape(lambda: jax.random.key(0)))
-        module = self.task.module
-        logits = jax.eval_shape(module.apply, state.variables, _input(dataset))
-        if logits.ndim != 2 or logits.shape[1] < dataset.classes:
-            raise ConfigError(
-                f"{type(module).__name__} gives outputs of shape {logits.shape[1:]}, but "
-                f"{dataset.name!r} has {dataset.classes} classes; build it with that many"
-            )
-        return state
-
-    def create(self, key: jax.Array, shape: tuple[int, ...], rates: Rates | None = None) -> State:
-        """A replica before its first step."""
-        rates = rates or self.rates
-        return create(self.task.module, self.task.recipe, key, shape, self.task.steps, rates)
-
-    def begin(self, shape: tuple[int, ...]) -> State:
-        """The states at the start of training."""
-        roots = [run for run in self.runs if run.trunk is None]
-        return self.regroup([self.create(run.key(), shape, run.rates) for run in roots], roots, 0)
-
-    def regroup(self, states: Sequence[State], runs: Sequence[Run], epoch: int) -> State:
-        """The states at the start of an epoch, out of those of the runs aboard before.
-
-        Runs that end stay behind; those that start are forks of their trunks.
-        """
-        have = {run.name: state for run, state in zip(runs, states, strict=True)}
-        return stack(
-            [
-                have[run.name]
-                if run.trunk is None or run.name in have
-                else fork(have[run.trunk], *run.stream)
-                for run in self.members(epoch)
-            ]
+def _check_fit(task: Task, dataset: Dataset) -> TrainState:
+    """Checks that the network fits the data, and returns the shapes of a replica's state."""
+    state = jax.eval_shape(
+        lambda key: create_state(task.module, task.recipe, key, dataset.shape, task.steps),
+        jax.eval_shape(lambda: jax.random.key(0)),
+    )
+    logits = jax.eval_shape(task.module.apply, state.variables, _input_of(dataset))
+    if logits.ndim != 2 or logits.shape[1] < dataset.classes:
+        raise ConfigError(
+            f"{type(task.module).__name__} gives outputs of shape {logits.shape[1:]}, but "
+            f"{dataset.name!r} has {dataset.classes} classes; build it with that many"
         )
-
-    def train(
-        self, plan: Plan, data: Any, states: State, done: int
-    ) -> Iterator[tuple[int, list[State]]]:
-        """Train on from step `done`; yields steps done and states after every dispatch."""
-        steps, mesh, pace = self.task.steps, self.task.mesh, Pace()
-        groups = place(states, plan, mesh)
-        for number in range(done // steps, self.task.recipe.epochs):
-            for within in epoch(self.task, plan, data, groups, done % steps, pace):
-                if within < steps:
-                    yield number * steps + within, groups
-            done = (number + 1) * steps
-            before = self.members(number)
-            if before != self.members(number + 1):
-                each = unstack(gather(groups, len(before)))
-                groups = place(self.regroup(each, before, number + 1), plan, mesh)
-            yield done, groups
-
-    def progress(self, done: int, groups: Sequence[State]) -> tuple[int, int, str]:
-        """Steps done and steps in all, over all runs, and words on the latest loss."""
-        steps, epochs = self.task.steps, self.task.recipe.epochs
-        counts = [len(self.members(number)) * steps for number in range(epochs)]
-        number, share = (done - 1) // steps, (done - 1) % steps + 1
-        each = sharding.fetch([(group.loss[:, number], group.alive) for group in groups])
-        losses = np.concatenate([loss[alive] for loss, alive in each])
-        words = f"loss {losses.mean() / share:.4f}" if losses.size else "all diverged"
-        before = sum(counts[:number]) + counts[number] * share // steps
-        return before, sum(counts), f"epoch {number + 1} of {epochs}, {words}"
+    return state
 
 
-def _identity(
-    module: nn.Module, dataset: Dataset, recipe: Recipe, runs: Sequence[Run]
-) -> dict[str, Any]:
-    """What tells one training from another, as JSON."""
+def _identify(
+    module: nn.Module, dataset: Dataset, recipe: Recipe, runs: Sequence[TrainingRun]
+) -> Mapping[str, Any]:
+    """Returns what distinguishes one training from another, as JSON."""
     skipped = ("parent", "name")
     parts = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
     return {
         "network": {"class": type(module).__qualname__}
-        | {name: _words(value) for name, value in parts.items() if name not in skipped},
+        | {name: _to_words(value) for name, value in parts.items() if name not in skipped},
         "train": dataclasses.asdict(recipe),
         "data": {
             "name": dataset.name,
@@ -238,6 +204,6 @@ def _identity(
     }
 
 
-def _words(value: Any) -> str:
-    """A field's value as words that are the same in every process."""
+def _to_words(value: object) -> str:
+    """Returns a field's value as words that are the same in every process."""
     return getattr(value, "__qualname__", None) or str(value)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from llfc_jax.errors import ReportError
 from llfc_jax.report import figures, style, vega
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import read
-from llfc_jax.results import Chart
 
 from . import made
 

@@ -48,11 +48,17 @@ GROUPS = {
     "grouped": {
         "Conv_0": (2, ""),
         "Conv_0.inner": (3, "Conv_0"),
-        "Conv_2": (4, ""),
+        "Conv_2.inner": (4, "Conv_0"),
         "Conv_3": (5, ""),
         "Conv_4": (7, ""),
     },
-    "unruly": {"free": (9, "")},
+    "unruly": {
+        "sorted": (8, ""),
+        "free": (9, ""),
+        "stepped": (4, ""),
+        "SimpleCell_0/h": (4, ""),
+        "SimpleCell_0/h:2": (4, ""),  # one step from zeros: what reads the carry does not matter
+    },
 }
 
 
@@ -91,9 +97,8 @@ def test_axes_are_laid_out_as_the_network_lays_them_out():
 def test_what_is_not_understood_is_fixed_and_reported():
     spec = permutation_spec(ZOO["unruly"].apply, variables("unruly"), batch())
     assert any("fft" in note for note in spec.notes)
-    assert any("scan" in note for note in spec.notes)
     text = spec.explain()
-    assert "fixed (sorted): " in text
+    assert "fixed (ranks of sort): " in text
     assert "fixed (cumsum runs along it): " in text
     assert "fixed (the output): " in text
 
@@ -124,7 +129,7 @@ def test_the_papers_networks(name, fields, shape):
     v = drawn(jax.eval_shape(module.init, jax.random.key(0), x), 0)
     spec = permutation_spec(module.apply, v, x)
     assert not spec.notes
-    assert check(spec, module.apply, v, x, trials=1) < 1e-4
+    assert check(spec, module.apply, v, x) < 1e-4
     # Nothing but the input's, the output's and positions' axes is fixed.
     reasons = {
         axis.reason

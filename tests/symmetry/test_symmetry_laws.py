@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from llfc_jax.matching.search.edges import make_plan, overlap
 from matching_nets import equal
 
 from llfc_jax.errors import MatchingError
-from llfc_jax.matching.search.edges import make_plan, overlap
 from llfc_jax.symmetry import Group, PermutationSpec, load
 from llfc_jax.symmetry.axes import Axis, Fixed, Product, Sum, Units
 

@@ -17,4 +17,12 @@ def progress(done: int, total: int, words: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-train_pairs(Small(3), make_dataset(), RECIPE, ("spawn_k1",), workdir=workdir, progress=progress)
+train_pairs(
+    Small(3),
+    make_dataset(),
+    RECIPE,
+    ("spawn_k1",),
+    workdir=workdir,
+    checkpoint_seconds=0,
+    progress=progress,
+)

@@ -24,10 +24,10 @@ from llfc_jax.data import Batches
 from llfc_jax.errors import HostsError
 from llfc_jax.networks import build
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.training import create, train_pairs
-from llfc_jax.training.feed import source
-from llfc_jax.training.loop import _orders, _single, place
+from llfc_jax.parallel.loops import LoopPlan
+from llfc_jax.training import create_state, train_pairs
+from llfc_jax.training.feed import place_train_split
+from llfc_jax.training.loop import _draw_orders, _single_step, place_states
 from llfc_jax.training.state import stack
 from llfc_jax.training.step import make_task
 
@@ -54,14 +54,16 @@ def found(
     return {what: [np.asarray(leaf) for leaf in jax.tree.leaves(made[what])] for what in made}
 
 
-def talk(name: str, laid: Mesh | None, plan: Plan) -> list[str]:
+def talk(name: str, laid: Mesh | None, plan: LoopPlan) -> list[str]:
     """What XLA sends between devices in one step of eight networks."""
     dataset = make_dataset()
     task = make_task(NETWORKS[name], RECIPE, dataset, laid)
     keys = map(jax.random.key, range(8))
-    states = [create(task.module, RECIPE, key, dataset.shape, task.steps) for key in keys]
-    (group, *_) = place(stack(states), plan, laid)
-    step = _single.lower(task, source(dataset, laid), _orders(task, group), group)
+    states = [create_state(task.module, RECIPE, key, dataset.shape, task.steps) for key in keys]
+    (group, *_) = place_states(stack(states), plan, laid)
+    step = _single_step.lower(
+        task, place_train_split(dataset, laid), _draw_orders(task, group), group
+    )
     return re.findall(r"= \S+ (all-\w+|collective-\w+|reduce-scatter)", step.compile().as_text())
 
 
@@ -87,14 +89,21 @@ def main() -> None:
 
     with multihost.watched():
         made: dict[str, Any] = {
-            name: found(name, laid, given.stream, workdir=given.workdir / name, progress=progress)
+            name: found(
+                name,
+                laid,
+                given.stream,
+                workdir=given.workdir / name,
+                checkpoint_seconds=0,
+                progress=progress,
+            )
             for name in NETWORKS
         }
     if not given.processes:
         apart, across = sharding.make(4, 1), sharding.make(2, 2)
         made["talk"] = {
-            "apart": talk("conv", apart, Plan("python", "vmap")),
-            "across": talk("conv", across, Plan("python", "loop")),
+            "apart": talk("conv", apart, LoopPlan("python", "vmap")),
+            "across": talk("conv", across, LoopPlan("python", "loop")),
         }
     if multihost.is_primary():
         given.out.write_bytes(pickle.dumps(made))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from llfc_jax.training import augment as A
+from llfc_jax.training import augmentations as A
 
 KEYS = jax.random.split(jax.random.key(0), 64)
 IMAGE = np.asarray(jax.random.uniform(jax.random.key(1), (6, 6, 2)))
@@ -14,7 +14,7 @@ IMAGE = np.asarray(jax.random.uniform(jax.random.key(1), (6, 6, 2)))
 
 def many(name, strength, image=IMAGE):
     """The same image changed with 64 keys."""
-    change = A.AUGMENTATIONS[name]
+    change = A.AUGMENTATIONS[name].apply
     return np.asarray(jax.jit(jax.vmap(lambda key: change(key, image, strength)))(KEYS))
 
 

@@ -14,10 +14,9 @@ import pytest
 from tiny import same
 
 from llfc_jax.errors import WorkdirError
-from llfc_jax.training import train_pairs
-from llfc_jax.training import trainer as lockstep
+from llfc_jax.training import train_pairs, trainer
 from llfc_jax.training.checkpoint import Checkpoints
-from llfc_jax.training.preemption import deferred
+from llfc_jax.training.preemption import defer_signals
 
 PAIRS = ("spawn_k1",)
 HERE = Path(__file__).parent
@@ -46,7 +45,7 @@ def unbroken(small, dataset, recipe):
 def finished(small, dataset, recipe, tmp_path_factory):
     """The workdir of a run that ended well: checkpoints of its last two epochs."""
     workdir = tmp_path_factory.mktemp("finished")
-    train_pairs(small, dataset, recipe, PAIRS, workdir=workdir)
+    train_pairs(small, dataset, recipe, PAIRS, workdir=workdir, checkpoint_seconds=0)
     return workdir
 
 
@@ -81,7 +80,9 @@ def test_every_exception_and_signal_leaves_a_run_that_resumes(
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Stop):
-        train_pairs(small, dataset, recipe, PAIRS, workdir=tmp_path, progress=crash)
+        train_pairs(
+            small, dataset, recipe, PAIRS, workdir=tmp_path, checkpoint_seconds=0, progress=crash
+        )
     for _ in range(3):  # in mid-epoch, as soon as a step is done
         with pytest.raises(KeyboardInterrupt):
             train_pairs(small, dataset, recipe, PAIRS, workdir=tmp_path, progress=interrupt)
@@ -94,7 +95,7 @@ def test_every_exception_and_signal_leaves_a_run_that_resumes(
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with deferred() as caught:
+        with defer_signals() as caught:
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
@@ -105,7 +106,7 @@ def test_an_ignored_signal_stays_ignored():
 def test_a_finished_run_is_loaded_not_trained(
     small, dataset, recipe, unbroken, finished, monkeypatch
 ):
-    monkeypatch.setattr(lockstep, "epoch", None)
+    monkeypatch.setattr(trainer, "run_epoch", None)
     assert same(ends(train_pairs(small, dataset, recipe, PAIRS, workdir=finished)), unbroken)
 
 
@@ -116,7 +117,8 @@ def test_checkpoints_are_as_far_apart_as_asked_and_the_last_is_kept(mlp, dataset
         seen.update(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
 
     three = dataclasses.replace(recipe, epochs=5)
-    train_pairs(mlp, dataset, three, PAIRS, workdir=tmp_path, checkpoint_every=2, progress=note)
+    options = {"checkpoint_every": 2, "checkpoint_seconds": 0, "progress": note}
+    train_pairs(mlp, dataset, three, PAIRS, workdir=tmp_path, **options)
     assert seen == {"12", "24"}
     assert (tmp_path / "checkpoints" / "30").exists()
 
@@ -200,7 +202,7 @@ def test_directories_that_cannot_be_used(finished, tmp_path):
         Checkpoints(file, {})
     shutil.copytree(finished / "checkpoints", tmp_path / "one")
     (tmp_path / "one" / "run.json").unlink()
-    with pytest.raises(WorkdirError, match="says of which run"):
+    with pytest.raises(WorkdirError, match="says of which training"):
         Checkpoints(tmp_path / "one", {})
     shutil.copytree(finished / "checkpoints", tmp_path / "two")
     (tmp_path / "two" / "run.json").write_text('{"train": ')
@@ -215,7 +217,7 @@ def test_a_failed_save_is_told_and_keeps_what_was_there(finished, tmp_path, monk
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llfc_jax.training.checkpoint.ocp.save", full)
+    monkeypatch.setattr("orbax.checkpoint.v1.save", full)
     with pytest.raises(WorkdirError, match=r"cannot save checkpoint .*No space left") as caught:
         store.save(30, {})
     assert "\n" not in str(caught.value)

@@ -11,13 +11,13 @@ import pytest
 from tiny import SAMPLES, same
 
 from llfc_jax.data import Dataset, Split, stream
-from llfc_jax.data.stream import ahead
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.training import Recipe, Run, train
-from llfc_jax.training.feed import feed, source
+from llfc_jax.data.stream import read_ahead
+from llfc_jax.parallel.loops import LoopPlan
+from llfc_jax.training import Recipe, TrainingRun, train
+from llfc_jax.training.feed import feed_dispatches, place_train_split
 
-RUNS = [Run(name, (seed,), end=2) for seed, name in enumerate("ab")]
-SINGLE = Plan("python", "loop")
+RUNS = [TrainingRun(name, (seed,), end=2) for seed, name in enumerate("ab")]
+SINGLE = LoopPlan("python", "loop")
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def short(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, epochs=2, augment={"flip": 0.5})
 
 
-@pytest.mark.parametrize("plan", [SINGLE, Plan("scan", "vmap")])
+@pytest.mark.parametrize("plan", [SINGLE, LoopPlan("scan", "vmap")])
 def test_streamed_training_has_the_same_bits(mlp, short, dataset, large, plan):
-    assert isinstance(source(large), Split)
-    assert not isinstance(source(dataset), Split)
+    assert isinstance(place_train_split(large), Split)
+    assert not isinstance(place_train_split(dataset), Split)
     there, here = (train(mlp, data, short, RUNS, plan=plan) for data in (dataset, large))
     assert same(there, here)
     assert not same(here["a"].variables, here["b"].variables)
@@ -58,7 +58,7 @@ def test_a_stream_is_taken_up_in_mid_epoch(mlp, short, dataset, large, tmp_path)
 def test_only_the_coming_samples_are_read_in_the_order_of_the_epoch(dataset):
     rng = np.random.default_rng(0)
     orders = jax.numpy.asarray(np.stack([rng.permutation(SAMPLES) for _ in "ab"]), "int32")
-    parts = list(feed(dataset.train, orders, first=8, size=16))
+    parts = list(feed_dispatches(dataset.train, orders, first=8, size=16))
     assert len(parts) == 2  # of 42 samples that are left
     for number, ((images, labels), places) in enumerate(parts):
         start = 8 + 16 * number
@@ -70,7 +70,7 @@ def test_only_the_coming_samples_are_read_in_the_order_of_the_epoch(dataset):
 
 def test_reads_are_under_way_before_they_are_asked_for():
     begun = threading.Event()
-    reads = ahead(lambda number: (number == 2 and begun.set()) or number, 0, 5)
+    reads = read_ahead(lambda number: (number == 2 and begun.set()) or number, 0, 5)
     assert next(reads) == 0
     assert begun.wait(10)
     assert list(reads) == [1, 2, 3, 4]
@@ -78,10 +78,10 @@ def test_reads_are_under_way_before_they_are_asked_for():
 
 def test_what_is_streamed_is_decided_by_size(dataset, monkeypatch):
     assert [
-        stream.streamed(dataset.train, dataclasses.replace(dataset, resident_mb=mb))
+        stream.is_streamed(dataset.train, dataclasses.replace(dataset, resident_mb=mb))
         for mb in (0, 1)
     ] == [True, False]
     monkeypatch.setattr(stream, "_memory", lambda: 4 * dataset.train.images.nbytes)
-    assert not stream.streamed(dataset.train, dataset)
+    assert not stream.is_streamed(dataset.train, dataset)
     monkeypatch.setattr(stream, "_memory", lambda: 4 * dataset.train.images.nbytes - 4)
-    assert stream.streamed(dataset.train, dataset)
+    assert stream.is_streamed(dataset.train, dataset)

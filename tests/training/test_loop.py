@@ -12,29 +12,31 @@ from tiny import BATCH, CLASSES, SAMPLES, same
 from llfc_jax import networks
 from llfc_jax.data import Split, normalise
 from llfc_jax.errors import ConfigError, DataError
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.training import Recipe, Run, create, train
-from llfc_jax.training.loop import Pace, _orders, epoch, gather, place
+from llfc_jax.parallel.loops import LoopPlan
+from llfc_jax.training import Recipe, TrainingRun, create_state, train
+from llfc_jax.training.loop import Pace, _draw_orders, gather_states, place_states, run_epoch
 from llfc_jax.training.state import DROPOUT, ORDER, stack, unstack
-from llfc_jax.training.step import make_task, step
+from llfc_jax.training.step import make_task, take_step
 
-SCAN, PYTHON = Plan("scan", "loop"), Plan("python", "loop")
+SCAN, PYTHON = LoopPlan("scan", "loop"), LoopPlan("python", "loop")
 
 
 def begin(module, recipe, dataset, seeds=(0,)):
     task = make_task(module, recipe, dataset)
     keys = [jax.random.key(seed) for seed in seeds]
-    return task, stack([create(module, recipe, key, dataset.shape, task.steps) for key in keys])
+    return task, stack(
+        [create_state(module, recipe, key, dataset.shape, task.steps) for key in keys]
+    )
 
 
 def one_epoch(task, plan, dataset, states, first=0, until=None, pace=None):
     """The states after (the rest of) an epoch, on the host."""
-    groups = place(states, plan)
+    groups = place_states(states, plan)
     data = jax.device_put((dataset.train.images, dataset.train.labels))
-    for done in epoch(task, plan, data, groups, first, pace or Pace()):
+    for done in run_epoch(task, plan, data, groups, first, pace or Pace()):
         if done == until:
             break
-    return gather(groups)
+    return gather_states(groups)
 
 
 def test_an_epoch_is_plain_optax_over_the_normalised_batches(small, recipe, dataset):
@@ -86,9 +88,9 @@ def test_an_epoch_is_plain_optax_over_the_normalised_batches(small, recipe, data
 def test_every_epoch_and_replica_has_its_own_order(mlp, recipe, dataset):
     task, states = begin(mlp, recipe, dataset, seeds=(0, 1))
     assert task.steps == 6
-    first = np.asarray(_orders(task, states))
-    later = np.asarray(_orders(task, dataclasses.replace(states, step=states.step + 6)))
-    within = np.asarray(_orders(task, dataclasses.replace(states, step=states.step + 5)))
+    first = np.asarray(_draw_orders(task, states))
+    later = np.asarray(_draw_orders(task, dataclasses.replace(states, step=states.step + 6)))
+    within = np.asarray(_draw_orders(task, dataclasses.replace(states, step=states.step + 5)))
     for order in (*first, *later):
         assert sorted(order.tolist()) == list(range(SAMPLES))
     assert len({order.tobytes() for order in (*first, *later)}) == 4
@@ -120,8 +122,10 @@ def test_a_scan_takes_up_what_single_steps_left_in_mid_epoch(mlp, recipe, datase
 
 
 def test_all_plans_train_alike(mlp, recipe, dataset):
-    runs = [Run(name, (seed,), end=4) for seed, name in enumerate("abc")]
-    plans = [Plan(steps, replicas) for steps in ("scan", "python") for replicas in ("loop", "vmap")]
+    runs = [TrainingRun(name, (seed,), end=4) for seed, name in enumerate("abc")]
+    plans = [
+        LoopPlan(steps, replicas) for steps in ("scan", "python") for replicas in ("loop", "vmap")
+    ]
     results = [train(mlp, dataset, recipe, runs, plan=plan) for plan in plans]
     for result in results[1:]:
         for name in "abc":
@@ -137,7 +141,7 @@ def test_it_learns(mlp, dataset):
     recipe = Recipe(
         epochs=12, batch_size=10, optimizer="adam", learning_rate=0.02, weight_decay=0.0
     )
-    state = train(mlp, dataset, recipe, [Run("a", (0,), end=12)])["a"]
+    state = train(mlp, dataset, recipe, [TrainingRun("a", (0,), end=12)])["a"]
     assert state.correct[-1] > 45
     assert state.loss[-1] < state.loss[0] / 2
     logits = mlp.apply(state.variables, normalise(dataset.test.images, dataset.mean, dataset.std))
@@ -148,7 +152,7 @@ def test_a_replica_that_diverges_stops_and_leaves_the_others_alone(mlp, recipe, 
     task, states = begin(mlp, recipe, dataset, seeds=(0, 1))
     broken = jax.tree.map(np.array, states)
     broken.variables["params"]["Dense_1"]["kernel"][1] = np.float32(3e38)
-    for plan in (Plan("scan", "vmap"), SCAN):
+    for plan in (LoopPlan("scan", "vmap"), SCAN):
         healthy = one_epoch(task, plan, dataset, states)
         after = one_epoch(task, plan, dataset, broken)
         assert after.alive.tolist() == [True, False]
@@ -166,7 +170,7 @@ def test_recipe_options_reach_the_step(mlp, recipe, dataset):
         changed = dataclasses.replace(recipe, **changes)
         task, states = begin(mlp, changed, dataset)
         data = (jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels))
-        run = jax.jit(lambda state: step(task, data, jnp.arange(SAMPLES), state))
+        run = jax.jit(lambda state: take_step(task, data, jnp.arange(SAMPLES), state))
         return run(unstack(states)[0])
 
     plain = after()
@@ -185,7 +189,7 @@ def test_what_does_not_fit_gives_one_line(mlp, recipe, dataset):
     big = dataclasses.replace(recipe, batch_size=51)
     with pytest.raises(ConfigError, match="batch_size 51 is more than the 50 training images"):
         make_task(mlp, big, dataset)
-    runs = [Run("a", (0,), end=4)]
+    runs = [TrainingRun("a", (0,), end=4)]
     with pytest.raises(ConfigError, match="'made' has 3 classes"):
         train(networks.build("mlp", 2), dataset, recipe, runs)
     with pytest.raises(DataError, match="lenet5 needs images"):
@@ -195,7 +199,7 @@ def test_what_does_not_fit_gives_one_line(mlp, recipe, dataset):
         train=Split(dataset.train.images.reshape(SAMPLES, -1), dataset.train.labels),
         test=Split(dataset.test.images.reshape(SAMPLES, -1), dataset.test.labels),
     )
-    assert train(mlp, flat, dataclasses.replace(recipe, epochs=1), [Run("a", (0,), end=1)])
+    assert train(mlp, flat, dataclasses.replace(recipe, epochs=1), [TrainingRun("a", (0,), end=1)])
     with pytest.raises(ConfigError, match="augment needs images"):
         make_task(mlp, dataclasses.replace(recipe, augment={"flip": 0.5}), flat)
     with pytest.raises(ConfigError, match="checkpoint_every"):

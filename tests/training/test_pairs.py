@@ -8,26 +8,30 @@ import pytest
 from tiny import same
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training import (
+    PAIR_KINDS,
+    Rates,
     Recipe,
-    Run,
+    TrainingRun,
     Trial,
-    fork,
-    parse_pair,
+    fork_state,
+    list_runs,
+    pair_kind,
+    pair_kinds,
+    parse_pair_name,
     train,
     train_pairs,
     train_seeds,
     train_trials,
 )
-from llfc_jax.training.history import history
-from llfc_jax.training.loop import Pace, epoch, gather, place
-from llfc_jax.training.pairs import lineage
-from llfc_jax.training.state import create, stack, unstack
+from llfc_jax.training.history import make_history
+from llfc_jax.training.loop import Pace, gather_states, place_states, run_epoch
+from llfc_jax.training.state import create_state, stack, unstack
 from llfc_jax.training.step import make_task
 
 PAIRS = ("spawn_k0", "spawn_k2", "spawn_k4", "independent")
-PLAN = Plan("scan", "loop")
+PLAN = LoopPlan("scan", "loop")
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +45,14 @@ def test_a_spawned_pair_is_a_trunk_continued_twice(small, dataset, recipe, train
     data = jax.device_put((dataset.train.images, dataset.train.labels))
 
     def continued(state, epochs):
-        groups = place(stack([state]), PLAN)
+        groups = place_states(stack([state]), PLAN)
         for _ in range(epochs):
-            list(epoch(task, PLAN, data, groups, 0, Pace()))
-        return unstack(gather(groups))[0]
+            list(run_epoch(task, PLAN, data, groups, 0, Pace()))
+        return unstack(gather_states(groups))[0]
 
     key = jax.random.fold_in(jax.random.key(3), 0)
-    trunk = continued(create(small, recipe, key, dataset.shape, task.steps), 2)
-    a, b = (continued(fork(trunk, branch), 2) for branch in (0, 1))
+    trunk = continued(create_state(small, recipe, key, dataset.shape, task.steps), 2)
+    a, b = (continued(fork_state(trunk, branch), 2) for branch in (0, 1))
     pair = trained["spawn_k2"]
     assert same(pair.a, a.variables)
     assert same(pair.b, b.variables)
@@ -70,7 +74,9 @@ def test_histories_are_shared_up_to_the_fork(trained, recipe):
 
 
 def test_streams_differ_between_branches_forks_controls_and_seeds():
-    runs = lineage(("spawn_k0", "spawn_k2", "independent"), 0, 4) + lineage(("independent",), 1, 4)
+    runs = list_runs(("spawn_k0", "spawn_k2", "independent"), 0, 4) + list_runs(
+        ("independent",), 1, 4
+    )
     assert len({run.name for run in runs}) == len(runs)
     roots = [run.key() for run in runs if run.trunk is None]
     assert len({np.asarray(jax.random.key_data(key)).tobytes() for key in roots}) == 5
@@ -125,8 +131,10 @@ def test_divergence_is_told_and_the_rest_goes_on(mlp, dataset):
 
 
 def test_history_marks_only_what_diverged(mlp, dataset, recipe):
-    states = train(mlp, dataset, recipe, [Run("x", (0,), end=4), Run("y", (1,), end=4)])
-    told = history(states, steps_per_epoch=6, batch_size=8)
+    states = train(
+        mlp, dataset, recipe, [TrainingRun("x", (0,), end=4), TrainingRun("y", (1,), end=4)]
+    )
+    told = make_history(states, steps_per_epoch=6, batch_size=8)
     assert told.diverged.tolist() == [0, 0]
     assert ((told.accuracy > 0) & (told.accuracy <= 1)).all()
     np.testing.assert_allclose(told.accuracy[0] * 48, states["x"].correct)
@@ -136,7 +144,7 @@ def test_history_marks_only_what_diverged(mlp, dataset, recipe):
     ("name", "fork"), [("spawn_k0", 0), ("spawn_k12", 12), ("independent", None)]
 )
 def test_pair_names(name, fork):
-    assert parse_pair(name, epochs=12) == fork
+    assert parse_pair_name(name, epochs=12).shared_epochs == fork
 
 
 @pytest.mark.parametrize(
@@ -154,7 +162,7 @@ def test_pair_names(name, fork):
 )
 def test_bad_pair_names_give_one_line(name, words):
     with pytest.raises(ConfigError) as caught:
-        parse_pair(name, epochs=12)
+        parse_pair_name(name, epochs=12)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -174,7 +182,7 @@ def test_trials_of_several_rates_train_together_as_each_would_alone(mlp, dataset
         for rate, decay in ((0.05, 0.0), (0.02, 1e-2), (1e30, 1e-4))
     ]
     alone = [train_trials(mlp, dataset, [trial], plan=PLAN)[0]["spawn_k1"] for trial in trials]
-    for plan in (PLAN, Plan("scan", "vmap")):
+    for plan in (PLAN, LoopPlan("scan", "vmap")):
         among = [pairs["spawn_k1"] for pairs in train_trials(mlp, dataset, trials, plan=plan)]
         assert [bool(pair.diverged) for pair in among] == [False, False, True]
         for one, other in zip(among[:2], alone[:2], strict=True):
@@ -208,3 +216,32 @@ def test_trials_of_different_recipes_are_refused(mlp, dataset, recipe):
     for trials in ([], [Trial(recipe), Trial(other)]):
         with pytest.raises(ConfigError, match="learning_rate and weight_decay"):
             train_trials(mlp, dataset, trials)
+
+
+def test_a_kind_of_pair_is_added_by_one_class(mlp, dataset, recipe, monkeypatch):
+    """A network, and a copy of it that leaves it after some epochs at a smaller rate."""
+    monkeypatch.setattr(pair_kinds.registry, "PAIR_KINDS", dict(PAIR_KINDS))
+
+    @pair_kind("finetune_k<epoch>")
+    @dataclasses.dataclass(frozen=True)
+    class Finetune:
+        epoch: int
+
+        def check(self, epochs):
+            pass
+
+        def make_runs(self, name, origin):
+            a, b = (f"{origin.root}/{name}/{mode}" for mode in "ab")
+            slow = Rates(1e-30, 0.0)
+            return [
+                TrainingRun(a, (origin.seed, 3), end=origin.epochs),
+                TrainingRun(b, (0,), a, start=self.epoch, end=origin.epochs, rates=slow),
+            ]
+
+    made = train_pairs(mlp, dataset, recipe, ("finetune_k2", "independent"), plan=PLAN)
+    pair = made["finetune_k2"]
+    assert (pair.history.loss[0] == pair.history.loss[1]).tolist() == [True, True, False, False]
+    alone = train(mlp, dataset, recipe, [TrainingRun("a", (0, 3), end=4)], plan=PLAN)["a"]
+    assert same(pair.a, alone.variables)
+    with pytest.raises(ConfigError, match="or 'finetune_k<epoch>'"):
+        train_pairs(mlp, dataset, recipe, ("finetune",))

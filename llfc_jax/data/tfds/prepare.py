@@ -17,11 +17,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from llfc_jax.data import DATASETS
 from llfc_jax.data.checks import first_line
 from llfc_jax.data.tfds.archives import Archive, collect
 from llfc_jax.errors import DataError, LlfcError
+
+if TYPE_CHECKING:
+    from llfc_jax.data.tfds.records import Builder
 
 
 def prepare(
@@ -30,7 +34,7 @@ def prepare(
     archives: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Prepare a set so that `llfc_jax.data.load(name)` can read it; nothing to do if it is.
+    """Prepares a set so that `llfc_jax.data.load(name)` can read it; nothing to do if it is.
 
     TFDS writes aside and renames at the end, so a set is there whole or not at all.
 
@@ -49,7 +53,7 @@ def prepare(
         DataError: if TensorFlow is missing, the set is unknown or no image classification set, an
             archive is missing or not the official one, or TFDS fails.
     """
-    if name in ("digits", "npz"):
+    if name in DATASETS:
         raise DataError(f"data set {name!r} needs no preparing; use it as it is")
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
@@ -59,7 +63,7 @@ def prepare(
     builder = _builder(name, data_dir)
     folder, root = Path(builder.data_dir), Path(builder.data_dir_root)
     if folder.exists():
-        _readable(builder)
+        _check_readable(builder)
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -72,7 +76,7 @@ def prepare(
     return folder
 
 
-def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
+def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> "Builder":
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
@@ -89,16 +93,16 @@ def _builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     return builder
 
 
-def _readable(builder: Any) -> None:
+def _check_readable(builder: "Builder") -> None:
     from llfc_jax.data.tfds import records
 
     for split in builder.info.splits:
-        records.access(builder, split)
+        records.open_records(builder, split)
 
 
-def _run(builder: Any, archives: Path | None, place: Path) -> None:
-    """Let TFDS prepare, from the network or from verified archives only."""
-    urls = _asked_for(builder)
+def _run(builder: "Builder", archives: Path | None, place: Path) -> None:
+    """Lets TFDS prepare, from the network or from verified archives only."""
+    urls = _list_urls(builder)
     if archives is None:
         manual, downloads = None, None  # TFDS's own, kept for the next time
         _check_network(builder, urls)
@@ -127,27 +131,27 @@ def _run(builder: Any, archives: Path | None, place: Path) -> None:
         raise DataError(f"TFDS cannot prepare {builder.name!r}: {first_line(error)}") from error
 
 
-class _Asked(Exception):
-    """Stops a builder once it has said what it wants."""
+class _UrlsRequested(Exception):
+    """Stops a builder once it has asked for its files."""
 
 
 class _Recorder:
-    """Stands in for TFDS's download manager: notes the first URLs asked for, fetches nothing."""
+    """Replaces TFDS's download manager: records the first URLs requested, downloads nothing."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
 
-    def download(self, urls: Any) -> NoReturn:
+    def download(self, urls: object) -> NoReturn:
         import jax
 
         self.urls = [getattr(url, "url", url) for url in jax.tree.leaves(urls)]
-        raise _Asked
+        raise _UrlsRequested
 
     download_and_extract = download
 
 
-def _asked_for(builder: Any) -> list[str]:
-    """The URLs that a builder downloads first; none if it cannot be asked.
+def _list_urls(builder: "Builder") -> list[str]:
+    """Returns the URLs that a builder downloads first; none if it does not say.
 
     A builder's list of checksums will not do: it may hold files of other configurations, or ones
     that are no longer used.
@@ -158,7 +162,7 @@ def _asked_for(builder: Any) -> list[str]:
     return recorder.urls
 
 
-def _official(builder: Any, urls: Sequence[str]) -> list[Archive]:
+def _official(builder: "Builder", urls: Sequence[str]) -> list[Archive]:
     from tensorflow_datasets.core.download import checksums
 
     known = checksums.get_all_url_infos() | (builder.url_infos or {})
@@ -174,8 +178,8 @@ def _official(builder: Any, urls: Sequence[str]) -> list[Archive]:
     return official
 
 
-def _check_network(builder: Any, urls: Sequence[str]) -> None:
-    """Fail at once where TFDS cannot get at the files: by itself it would try for minutes.
+def _check_network(builder: "Builder", urls: Sequence[str]) -> None:
+    """Fails at once where TFDS cannot get at the files: by itself it would try for minutes.
 
     Nothing is said if some files are there already, or if a proxy finds hosts in our place.
     """

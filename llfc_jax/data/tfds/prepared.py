@@ -8,7 +8,6 @@ so that 60,000 images take seconds the first time and are there at once later.
 import difflib
 import os
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,61 +16,45 @@ from tensorflow_datasets.core import constants, read_only_builder, registered
 
 import llfc_jax.data.tfds.tiny_imagenet  # noqa: F401  # one more set that TFDS then knows
 from llfc_jax.data.checks import first_line
-from llfc_jax.data.dataset import Split
+from llfc_jax.data.registry import DATASETS, DatasetRequest, RawDataset
+from llfc_jax.data.statistics import CONSTANTS
 from llfc_jax.data.tfds import records
+from llfc_jax.data.tfds.records import Builder
 from llfc_jax.data.transform import MODES
 from llfc_jax.errors import DataError, unknown
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared set: `name` without configuration and version, its splits and classes."""
-
-    name: str
-    train: Split
-    test: Split
-    classes: int
-
-
-def read(
-    name: str,
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    train_size: int | None = None,
-    test_size: int | None = None,
-    size: int | None = None,
-    progress: records.Progress | None = None,
-) -> Prepared:
-    """Read a prepared set.
+def read_prepared(request: DatasetRequest) -> RawDataset:
+    """Reads a prepared set of TensorFlow Datasets.
 
     The test split is `test` if the set has one whose labels are known, else `validation`; a set
     with neither is cut, its first 80 % for training and the rest for testing (TFDS has shuffled
     the records).
 
     Args:
-        name: as TFDS writes it: `cifar10`, `emnist/letters`, `cifar10:3.0.2`.
-        data_dir: where it was prepared; TFDS's own default if None.
-        train_size: only the first so many train samples, in the order of the records.
-        test_size: only the first so many test samples.
-        size: resize every image to size x size (`transform.resize_image`).
-        progress: told the number of decoded images, of all, and what is being read.
+        request: its name is as TFDS writes it: `cifar10`, `emnist/letters`, `cifar10:3.0.2`. Its
+            sizes are honoured while images are decoded: only what is needed is.
 
     Raises:
         DataError: if the set is unknown, not prepared, damaged or no image classification set.
     """
-    builder = find(name, data_dir)
+    name = request.name
+    builder = find_builder(name, request.data_dir)
     check_features(name, builder.info.features)
+    sizes = (request.train_size, request.test_size)
     train, test = (
-        records.split(builder, part, words=words, wanted=wanted, size=size, progress=progress)
-        for part, words, wanted in zip(
-            _parts(name, builder), ("train", "test"), (train_size, test_size), strict=True
+        records.read_split(
+            builder, part, words=words, wanted=wanted, size=request.size, progress=request.progress
         )
+        for part, words, wanted in zip(_parts(name, builder), ("train", "test"), sizes, strict=True)
     )
-    return Prepared(builder.name, train, test, builder.info.features["label"].num_classes)
+    label: Any = builder.info.features
+    mean, std = CONSTANTS.get(builder.name, (None, None))
+    return RawDataset(train, test, label["label"].num_classes, mean, std)
 
 
-def find(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
-    """TFDS's builder of a prepared set, made from its files alone.
+def find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Builder:
+    """Returns TFDS's builder of a prepared set, made from its files alone.
 
     Raises:
         DataError: if there is none.
@@ -86,12 +69,12 @@ def find(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
 
 
 def not_found(name: str, data_dir: str | None) -> DataError:
-    """What to say of a set that is not there: misspelt, or not prepared yet."""
+    """Returns the error for a set that is not there: misspelt, or not prepared yet."""
     base = re.split("[/:]", name)[0]
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         near = difflib.get_close_matches(base, known)
-        known = unknown("data set", name, ["digits", "npz", *near])
+        known = unknown("data set", name, [*DATASETS, *near])
         return DataError(f"{known} and others of TensorFlow Datasets")
     where = "" if data_dir is None else f" --data-dir {data_dir}"
     return DataError(
@@ -101,8 +84,8 @@ def not_found(name: str, data_dir: str | None) -> DataError:
     )
 
 
-def check_features(name: str, features: Any) -> None:
-    """Check that a set has uint8 images `image` and classes `label`.
+def check_features(name: str, features: object) -> None:
+    """Checks that a set has uint8 images `image` and classes `label`.
 
     Raises:
         DataError: if it has not.
@@ -127,8 +110,8 @@ def check_features(name: str, features: Any) -> None:
         raise DataError(f"data set {name!r} does not say how many classes it has")
 
 
-def _parts(name: str, builder: Any) -> tuple[str, str]:
-    """Which splits, in TFDS's notation, to train and to test on."""
+def _parts(name: str, builder: Builder) -> tuple[str, str]:
+    """Returns which splits, in TFDS's notation, to train and to test on."""
     present = [split for split, info in builder.info.splits.items() if info.num_examples]
     if "train" not in present:
         raise DataError(f"data set {name!r} has no train split, only {', '.join(present)}")
@@ -139,7 +122,7 @@ def _parts(name: str, builder: Any) -> tuple[str, str]:
     return "train[:80%]", "train[80%:]"
 
 
-def _labelled(builder: Any) -> bool:
-    """Whether the test split's labels are known: TFDS writes -1 for hidden ones."""
-    test = records.access(builder, "test")
+def _labelled(builder: Builder) -> bool:
+    """Says whether the test split's labels are known: TFDS writes -1 for hidden ones."""
+    test = records.open_records(builder, "test")
     return records.fetch(builder, test, range(1))[0]["label"] >= 0

@@ -3,27 +3,31 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from llfc_jax.data.checks import first_line, limit
+from llfc_jax.data.checks import first_line, limit_samples
 from llfc_jax.data.dataset import Split
 from llfc_jax.data.tfds import cache
 from llfc_jax.data.transform import MODES, resize_image
 from llfc_jax.errors import DataError
+from llfc_jax.types import ProgressFn
 
-Progress = Callable[[int, int, str], None]
+Builder: TypeAlias = Any
+"""TFDS's builder of a data set (its own annotations do not say what its features are)."""
+
+Record: TypeAlias = dict[str, Any]
 _FORMAT = 1  # of the cache; raise it whenever the same records would be decoded otherwise
 _CHUNK = 1000  # records read and decoded at a time
 
 
-def access(builder: Any, part: str) -> Any:
-    """Random access to the records of a part (`train`, `train[:80%]`), images left encoded.
+def open_records(builder: Builder, part: str) -> Sequence[Record]:
+    """Opens a part for random access to its records (`train`, `train[:80%]`), images left encoded.
 
     Raises:
         DataError: if the set was prepared in a format that only TensorFlow reads, or is damaged.
@@ -44,28 +48,29 @@ def access(builder: Any, part: str) -> Any:
         raise _damaged(builder, error) from error
 
 
-def fetch(builder: Any, records: Any, which: range) -> list[dict[str, Any]]:
-    """Some records, read in one go.
+def fetch(builder: Builder, records: Sequence[Record], which: range) -> list[Record]:
+    """Reads some records at once.
 
     Raises:
         DataError: if the files are damaged.
     """
     try:
-        return records.__getitems__(list(which))
+        read: Any = records  # TFDS reads several at once faster than one by one
+        return read.__getitems__(list(which))
     except Exception as error:
         raise _damaged(builder, error) from error
 
 
-def split(
-    builder: Any,
+def read_split(
+    builder: Builder,
     part: str,
     *,
     words: str,
     wanted: int | None,
     size: int | None,
-    progress: Progress | None,
+    progress: ProgressFn | None,
 ) -> Split:
-    """The first `wanted` samples of a part, decoded, from the cache if they are there.
+    """Returns the first `wanted` samples of a part, decoded, from the cache if they are there.
 
     The cache is the folder `llfc_jax` beside the records. The names of its files hold a digest of
     all on which their contents depend, so files made from other records are never taken.
@@ -76,14 +81,14 @@ def split(
         words: what the part is for, `train` or `test`.
         wanted: how many samples, or None for all.
         size: resize images to size x size, or None.
-        progress: told (done, all, words) while images are decoded.
+        progress: called as (done, in all, words) while images are decoded.
 
     Raises:
         DataError: if records are damaged, fewer than wanted, or differ in size.
     """
-    records = access(builder, part)
+    records = open_records(builder, part)
     total = len(records)
-    count = limit(total, wanted, f"{words}_size")
+    count = limit_samples(total, wanted, f"{words}_size")
     shape = _shape(builder, records, size)
     folder = Path(builder.data_dir) / "llfc_jax"
 
@@ -92,15 +97,15 @@ def split(
         parts = [_FORMAT, builder.name, str(builder.version), splits, part, count, size]
         return f"{words}-{count}-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if progress is not None:
             progress(done, count, f"decoding {builder.name}, {words}")
 
     def decode() -> Iterator[cache.Chunk]:
         for start in range(0, count, _CHUNK):
-            tell(start)
+            report(start)
             yield _decode(builder, records, range(start, min(start + _CHUNK, count)), shape, size)
-        tell(count)
+        report(count)
 
     whole = cache.find(folder, key(total), (total, *shape))
     if whole is not None:
@@ -108,8 +113,8 @@ def split(
     return Split(*cache.cached(folder, key(count), (count, *shape), decode))
 
 
-def _shape(builder: Any, records: Any, size: int | None) -> tuple[int, ...]:
-    """Shape of every image: as resized, as declared, or as the first image has it."""
+def _shape(builder: Builder, records: Sequence[Record], size: int | None) -> tuple[int, ...]:
+    """Returns the shape of every image: as resized, as declared, or that of the first image."""
     declared = builder.info.features["image"].shape
     if size is not None:
         return (size, size, declared[-1])
@@ -119,7 +124,11 @@ def _shape(builder: Any, records: Any, size: int | None) -> tuple[int, ...]:
 
 
 def _decode(
-    builder: Any, records: Any, which: range, shape: tuple[int, ...], size: int | None
+    builder: Builder,
+    records: Sequence[Record],
+    which: range,
+    shape: tuple[int, ...],
+    size: int | None,
 ) -> cache.Chunk:
     some = fetch(builder, records, which)
     images = np.empty((len(some), *shape), np.uint8)
@@ -134,8 +143,8 @@ def _decode(
     return images, np.array([record["label"] for record in some], np.int32)
 
 
-def _image(builder: Any, encoded: bytes, size: int | None) -> np.ndarray:
-    """One image, uint8 [height, width, channels]."""
+def _image(builder: Builder, encoded: bytes, size: int | None) -> np.ndarray:
+    """Decodes one image, uint8 [height, width, channels]."""
     channels = builder.info.features["image"].shape[-1]
     try:
         with Image.open(io.BytesIO(encoded)) as image:
@@ -147,7 +156,7 @@ def _image(builder: Any, encoded: bytes, size: int | None) -> np.ndarray:
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def _damaged(builder: Any, error: Exception) -> DataError:
+def _damaged(builder: Builder, error: Exception) -> DataError:
     return DataError(
         f"cannot read {builder.data_dir} ({first_line(error)}); delete it and prepare it again"
     )

@@ -18,15 +18,16 @@ Mixture = Mapping[str, jax.Array]
 
 
 def as_mixture(spec: PermutationSpec, permutation: Permutation) -> dict[str, jax.Array]:
-    """The matrices of a permutation."""
+    """Returns the matrices of a permutation."""
+    permutation = {name: jnp.asarray(index) for name, index in permutation.items()}
     indices = {name: composite(spec, permutation, name) for name in spec.group}
-    return {name: jnp.eye(len(index))[index] for name, index in indices.items()}
+    return {n: jnp.eye(len(index), dtype=jnp.float32)[index] for n, index in indices.items()}
 
 
 def mix(
     array: jax.Array, axes: tuple[Axis, ...], mixture: Mixture, parents: Mapping[str, str]
 ) -> jax.Array:
-    """Mix the units along the axes that carry groups; the array itself where none does."""
+    """Mixes the units along the axes that carry groups; the array itself where none does."""
     flat = tuple(factor for axis in axes for factor in factors(axis))
     if not any(True for factor in flat for _ in units(factor)):
         return array

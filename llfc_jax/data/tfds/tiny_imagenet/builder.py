@@ -40,14 +40,18 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             homepage="http://cs231n.stanford.edu",
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, Any]]]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, Any]]]:
         archive = dl_manager.download(URL)
         return {
             "train": self._generate_examples(archive, "train"),
             "validation": self._generate_examples(archive, "val"),
         }
 
-    def _generate_examples(self, archive: Any, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(
+        self, archive: tfds.core.Path, part: str
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """(file name, example) of every image of a part, `train` or `val`.
 
         Members of other names are not looked at; nothing is written.

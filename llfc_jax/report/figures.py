@@ -14,12 +14,7 @@ from llfc_jax.report import style
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import read
 from llfc_jax.report.numbers import Rows, clean, format_value, name_of
-<<<<<<< HEAD
 from llfc_jax.report.vega import Spec, build_spec, columns_of, records
-from llfc_jax.results import Chart, Section
-=======
-from llfc_jax.report.vega import Spec, build_spec
->>>>>>> main
 
 if TYPE_CHECKING:
     import altair

@@ -18,7 +18,7 @@ BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--enable-logging=stderr", "--virtual-time-budget=20000", "--window-size=1280,900"),
+    *("--enable-logging=stderr", "--virtual-time-budget=30000", "--window-size=1280,900"),
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)}")
 # Runs a script once all figures are drawn, and says so when it is through.
@@ -153,9 +153,11 @@ def test_nothing_is_wider_than_the_screen(text, tmp_path):
         for width in (390, 1280)
     )
     script = """
-      const inner = [...document.querySelectorAll("iframe")].map((f) => f.contentDocument.documentElement);
-      while (inner.some((page) => !page.dataset.drawn)) await pause(100);
-      document.title = inner.map((page) => `wide ${page.scrollWidth} of ${page.clientWidth};`).join();
+      const frames = [...document.querySelectorAll("iframe")];
+      const pages = () => frames.map((frame) => frame.contentDocument.documentElement);
+      while (pages().some((page) => !page.dataset.drawn)) await pause(100);
+      const words = pages().map((page) => `wide ${page.scrollWidth} of ${page.clientWidth};`);
+      document.title = words.join(" ");
     """
     outer = f'<html data-drawn="1"><body>{frames}</body></html>'
     dom, _ = open_page(outer, tmp_path, script, "--allow-file-access-from-files")

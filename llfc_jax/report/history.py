@@ -1,4 +1,7 @@
-"""Training history as a section of the page; its rows are `training.History.records()`."""
+"""Training history as a section of the page.
+
+Its rows are those of `training.History.records()`, with the name of the pair as column `pair`.
+"""
 
 from llfc_jax.report.charts import Chart, Section
 
@@ -26,5 +29,11 @@ SECTION = Section(
         _chart("loss", "Training loss", "cross-entropy", "Mean over each epoch.", True),
         _chart("accuracy", "Training accuracy", "accuracy", "Share of samples, per epoch.", False),
     ),
-    columns={"run": "network", "epoch": "epoch", "loss": "loss", "accuracy": "accuracy"},
+    columns={
+        "pair": "pair",
+        "run": "network",
+        "epoch": "epoch",
+        "loss": "loss",
+        "accuracy": "accuracy",
+    },
 )

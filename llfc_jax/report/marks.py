@@ -43,7 +43,8 @@ def build_panel(chart: Chart, content: Content, theme: style.Theme, width: float
 
 def _heat(chart: Chart, content: Content) -> Spec:
     log = {"scale": {"scheme": "viridis", "type": "log"}} if chart.log else {}
-    label = {"labelExpr": _LOG_LABEL, "values": _ticks(content)} if chart.log else {"format": "~g"}
+    powers = {"labelExpr": _LOG_LABEL, "values": _ticks(content)[::2]}
+    label = powers if chart.log else {"format": "~g"}
     legend = {"title": chart.y_label, "gradientLength": 200, "labelOverlap": "greedy", **label}
     down = {"labelOverlap": "greedy", "labelLimit": 130, "grid": False}
     return {
@@ -167,8 +168,9 @@ def _y(chart: Chart, content: Content, field: str) -> Spec:
     axis: Spec = {"tickCount": 5, "format": "~g"}
     scale: Spec = {"zero": chart.mark == "bars", "padding": 5}
     if chart.log:
-        axis = {"labelExpr": _LOG_LABEL, "values": _ticks(content), "labelOverlap": True}
         scale = {"type": "log", "nice": False, "padding": 5}
+        if content.ceiling > 10 * content.floor:  # else evenly spaced ticks are the better ones
+            axis = {"labelExpr": _LOG_LABEL, "values": _ticks(content), "labelOverlap": True}
     return {"field": field, "type": "quantitative", "title": chart.y_label, "axis": axis,
             "scale": scale}  # fmt: skip
 

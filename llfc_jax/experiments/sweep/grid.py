@@ -14,6 +14,7 @@ from llfc_jax.io import read_sealed
 from llfc_jax.training import Rates
 
 T = TypeVar("T")
+FREE_GROUPS = ("match", "eval.measure_options")  # hold groups that are named by their user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def expand(config: Config) -> list[Run]:
 
 
 def axes(sweep: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (field, values) of every swept field, its group before a dot: `train.learning_rate`."""
+    """Yields (field, values) of every swept field, with its group: `train.learning_rate`."""
     for name, values in sweep.items():
         if isinstance(values, Mapping):
             yield from axes(values, f"{before}{name}.")
@@ -68,7 +69,9 @@ def axes(sweep: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]
 
 def _set(fields: dict[str, Any], field: str, value: Any) -> None:
     *groups, last = field.split(".")
-    for group in groups:
+    for i, group in enumerate(groups):
+        if ".".join(groups[:i]) in FREE_GROUPS:
+            fields.setdefault(group, {})
         if not isinstance(fields.get(group), dict):
             raise ConfigError(f"config.sweep: there is no group {group!r} in the config")
         fields[group] = dict(fields[group])

@@ -135,9 +135,6 @@ class _Tracer:
 
         for eqn in jaxpr.eqns:
             given = [read(atom) for atom in eqn.invars]
-            for view in given:
-                if isinstance(view, WeightView):
-                    self.order.setdefault(view.leaf)
             views.update(zip(eqn.outvars, self._outputs(eqn, given), strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -165,6 +162,9 @@ class _Tracer:
         for inner in _bodies(eqn):
             if len(inner.invars) == len(given):
                 return self.follow(inner, given)
+        for view in given:  # a call uses its arguments where its body does
+            if isinstance(view, WeightView):
+                self.order.setdefault(view.leaf)
         looks_up = name in LOOKUPS and isinstance(given[0], WeightView) and data is not None
         if looks_up or name in ("dot_general", "conv_general_dilated"):
             return [self._product(eqn, given) or data]

@@ -139,9 +139,6 @@ def test_a_reset_is_that_of_the_statistics_in_any_algebraic_order(form: str):
     (found,) = graph.normalisers
     assert (found.mean, found.var, found.axes) == ("c", "d", (1,))
     (held,) = read_normalisers(graph, a, jnp.zeros(())).values()
-    slope = A["g"] / np.sqrt(A["s"] + EPS)
-    np.testing.assert_allclose(held.slope, slope, rtol=1e-4)
-    np.testing.assert_allclose(held.offset, A["c"] - A["m"] * slope, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(held.mean, A["m"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(held.variance, A["s"] + EPS, rtol=1e-5)
     np.testing.assert_allclose(held.epsilon, EPS, rtol=1e-3)

@@ -10,7 +10,7 @@ import pytest
 from llfc_jax import measures
 from llfc_jax.errors import ModeError
 from llfc_jax.graph import trace
-from llfc_jax.graph.normalisers import read_normalisers
+from llfc_jax.graph.running_statistics import read_normalisers
 from llfc_jax.measures import renormalise
 
 rng = np.random.default_rng(0)

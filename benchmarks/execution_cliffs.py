@@ -18,7 +18,7 @@ from jax import lax
 from llfc_jax import networks
 from llfc_jax.data import Dataset, Split
 from llfc_jax.graph.convolutions import adapted
-from llfc_jax.parallel.loops import Plan, over, plan
+from llfc_jax.parallel.loops import LoopPlan, choose_loops, map_over
 from llfc_jax.training import Recipe, create_state
 from llfc_jax.training.loop import Pace, place_states, run_epoch
 from llfc_jax.training.state import stack
@@ -64,7 +64,7 @@ def training(name: str, values: dict[str, Any], batch: int) -> dict[str, float]:
         keys = jax.random.split(jax.random.key(0), count)
         shape = dataset.shape
         states = stack([create_state(module, recipe, key, shape, task.steps) for key in keys])
-        how = Plan(steps=steps, replicas=replicas)
+        how = LoopPlan(steps=steps, replicas=replicas)
         groups = place_states(states, how)
         return lambda: [list(run_epoch(task, how, data, groups, 0, Pace(STEPS))), groups][1]
 
@@ -93,7 +93,7 @@ def measuring(name: str, values: dict[str, Any]) -> dict[str, float]:
             between = jax.tree.map(lambda u, v: alpha * u + (1 - alpha) * v, a, b)
             return module.apply(between, x)
 
-        return over(at, alphas, how)
+        return map_over(at, alphas, how)
 
     return fastest({how: partial(line, a, b, how) for how in ("vmap", "map", "unroll")})
 
@@ -138,7 +138,7 @@ def main() -> None:
         module = networks.build(name, 10, **values)
         x = jax.ShapeDtypeStruct((1, 28, 28, 1), "float32")
         variables = jax.eval_shape(module.init, jax.random.key(0), x)
-        chosen = plan(module.apply, variables, x)
+        chosen = choose_loops(module.apply, variables, x)
         print(f"\n{words}: {chosen}")
         step = training(name, values, batch)
         for first, second in (

@@ -6,7 +6,7 @@ Costs: full: an hour on one GPU. small (full width, 6,000 of Fashion-MNIST as 16
 epochs): 12 CPU minutes a seed, measured. tiny: half a minute.
 Shows: with k large enough no barrier, and features that add up at every layer; at k = 0 neither.
 BatchNorm's statistics are interpolated with the weights, as in the paper;
-`measure.renormalise=reset` takes them anew at every point of the line.
+`eval.renormalise=reset` takes them anew at every point of the line.
 """
 
 from typing import Any

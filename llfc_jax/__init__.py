@@ -1,24 +1,56 @@
 """Mode connectivity, layer by layer: train pairs, align them, measure LMC and LLFC.
 
-`llfc_jax.study` is the whole report for two modes of any network; every step of it can be had
-alone. The rooms, each importable alone: `llfc_jax.graph` (a network as its trace),
-`llfc_jax.measures`, `llfc_jax.matching`, `llfc_jax.networks`, `llfc_jax.data`,
-`llfc_jax.training`, `llfc_jax.report`, `llfc_jax.convert`.
+`llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
+networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
+Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
+(what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `convert`,
+`report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from llfc_jax.version import __version__
+
 if TYPE_CHECKING:
+    from llfc_jax import (
+        convert,
+        data,
+        experiments,
+        graph,
+        matching,
+        measures,
+        networks,
+        parallel,
+        report,
+        symmetry,
+        training,
+    )
+    from llfc_jax.experiments.compare import compare
     from llfc_jax.experiments.study import study
     from llfc_jax.experiments.study_result import Study
     from llfc_jax.frameworks import Network
 
-__version__ = "0.1.0"
-__all__ = ["Network", "Study", "study"]
+__all__ = [
+    "Network",
+    "Study",
+    "__version__",
+    "compare",
+    "convert",
+    "data",
+    "experiments",
+    "graph",
+    "matching",
+    "measures",
+    "networks",
+    "parallel",
+    "report",
+    "study",
+    "symmetry",
+    "training",
+]
 
-# Imported where they are first used, so that a room alone stays as light as it is.
-_LAZY = {
+_NAMES = {
     "Network": "frameworks",
     "Study": "experiments.study_result",
     "compare": "experiments.compare",
@@ -27,10 +59,13 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'llfc_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"llfc_jax.{_LAZY[name]}"), name)
+    """Imports a name when it is first used (PEP 562), so that each part alone stays light."""
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"llfc_jax.{_NAMES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"llfc_jax.{name}")
+    raise AttributeError(f"module 'llfc_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return list(__all__)

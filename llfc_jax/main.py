@@ -1,9 +1,9 @@
 """The command line: `python -m llfc_jax.main --config configs/quickstart.py --workdir out/q`.
 
-Any field of the config can be set from here: `--config.seed=1`. `--list` says what there is to
-choose from, `--plan` what a run would do. `--rerun out/q` runs what a result records once more,
-into a directory of its own, and compares every number. `--compare out/a out/b` shows runs side by
-side on one page.
+Any field of the config can be set from here: `--config.seed=1`. `--list` shows what there is to
+choose from, `--plan` what a run would do. `--rerun out/q` runs again what a result records, into
+another directory, and compares every number. `--compare out/a out/b` shows runs side by side on one
+page.
 
 Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and one line says
 which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
@@ -40,6 +40,9 @@ COMPARE = flags.DEFINE_bool(
     "compare", False, "Show the runs in the directories that follow side by side on one page."
 )
 PLAN = flags.DEFINE_bool("plan", False, "Say what a run would do and need; do nothing.")
+COMPILED = flags.DEFINE_string(
+    "compiled", None, "Folder for compiled programs, in the user's cache by default; 'off': none."
+)
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -52,7 +55,7 @@ PROCESSES = flags.DEFINE_integer("processes", None, "How many processes the job 
 PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 # The summary's columns that fit a terminal; the page and summary.json have them all.
-SHOWN = (
+TERMINAL_COLUMNS = (
     "pair",
     "align",
     "error_a",
@@ -66,13 +69,13 @@ DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the experiment that the flags describe."""
+    """Runs what the flags describe."""
     console = Console(stderr=True)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every step of every checkpoint
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every step of every checkpoint
     try:
         if len(argv) > 1 and not COMPARE.value:
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
-        _run(console, argv[1:])
+        _dispatch(console, argv[1:])
     except HostsError as error:
         _stop(str(error), GONE)
     except LlfcError as error:
@@ -81,15 +84,45 @@ def main(argv: Sequence[str]) -> None:
         _stop("stopped; run the same command again to go on", INTERRUPTED)
 
 
-def _given() -> Any:
-    """The config file's config with the flags applied.
+def _dispatch(console: Console, paths: Sequence[str]) -> None:
+    """Does the one thing that the flags ask for. JAX is imported only where it is needed."""
+    if LIST.value:
+        _list()
+        return
+    if COMPARE.value:
+        _compare(paths)
+        return
+    if RERUN.value and CONFIG.value is not None:
+        raise ConfigError("--rerun takes its config from the record; leave out --config")
+    given: Any = None if RERUN.value else _read_config()
+    if not (QUIET.value or JSON.value or PLAN.value):
+        console.print(f"llfc_jax: {RERUN.value or _config_name()}, starting", highlight=False)
+    from llfc_jax.experiments import config as configs
+    from llfc_jax.experiments import rerun
+    from llfc_jax.parallel import compile_cache, multihost
+
+    record = rerun.read(RERUN.value) if RERUN.value else None
+    config = record.config if record else configs.check(given)
+    if PLAN.value:
+        _plan(config)
+        return
+    if not _is_single_process():
+        multihost.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    if COMPILED.value != "off":
+        compile_cache.enable(COMPILED.value)
+    with multihost.watched():
+        _run(config, record, console)
+
+
+def _read_config() -> Any:
+    """Returns the config file's config with the flags applied.
 
     Raises:
         ConfigError: there is none, or reading it fails.
     """
     if CONFIG.value is None:
         raise ConfigError("name a config: --config configs/quickstart.py")
-    file, _ = _file()
+    file, _ = _config_file()
     if not file.is_file():
         raise ConfigError(f"there is no config file {file}")
     try:
@@ -99,123 +132,116 @@ def _given() -> Any:
         raise ConfigError(f"the config file {file} cannot be read: {cause}") from error
 
 
-def _file() -> tuple[Path, str]:
-    """The config file, and what stands behind the colon: the argument of its `get_config`."""
+def _config_file() -> tuple[Path, str]:
+    """Returns the config file, and what follows the colon: the argument of its `get_config`."""
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, argument = name.partition(".py:")
     return (Path(f"{file}.py"), argument) if argument else (Path(name), "")
 
 
-def _name() -> str:
-    """Of the config, for its directory."""
-    file, argument = _file()
+def _config_name() -> str:
+    """Returns the config's name, which is also that of the run's default directory."""
+    file, argument = _config_file()
     return f"{file.stem}-{argument}" if argument else file.stem
 
 
-def _run(console: Console, paths: Sequence[str]) -> None:
-    if LIST.value:
-        _list()
-        return
-    if COMPARE.value:
-        _compare(paths)
-        return
-    if RERUN.value and CONFIG.value is not None:
-        raise ConfigError("--rerun takes its config from the record; leave out --config")
-    given: Any = None if RERUN.value else _given()
-    # What follows imports JAX: flags are looked at first, so that their mistakes show at once.
-    from llfc_jax.experiments import config as configs
-    from llfc_jax.experiments import rerun as record
-    from llfc_jax.parallel import multihost
-
-    before = record.read(RERUN.value) if RERUN.value else None
-    config = before.config if before else configs.check(given)
-    if PLAN.value:
-        _plan(config)
-        return
-    if not _alone():
-        multihost.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    with multihost.watched():
-        _work(config, before, console)
-
-
-def _work(config: Any, before: Any, console: Console) -> None:
-    """Run a checked config, or the one of the record `before`."""
-    from llfc_jax.experiments import run as experiment
-    from llfc_jax.experiments import sweep
-    from llfc_jax.experiments.workdir import claim
+def _run(config: Any, record: Any, console: Console) -> None:
+    """Runs a checked config, and compare the results with a record's if one is given."""
     from llfc_jax.io import to_json
     from llfc_jax.parallel import multihost
     from llfc_jax.progress import Reporter
+
+    default = record.default_workdir if record else Path("out") / _config_name()
+    workdir = Path(WORKDIR.value or default)
+    if record:
+        record.prepare(workdir)
+    primary = multihost.is_primary()
+    out = Console(quiet=JSON.value or not primary)
+    with Reporter(console, quiet=QUIET.value or not primary) as reporter:
+        run = _run_sweep if config.sweep else _run_experiment
+        result = run(config, workdir, reporter, out)
+    page = str(workdir.resolve() / "report.html")
+    out.print(f"report: {page}", highlight=False, soft_wrap=True)
+    if JSON.value and primary:
+        print(to_json(result | {"report": page}))
+    if record and primary:
+        _compare_with_record(record, workdir)
+
+
+def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
+    """Runs a sweep, print its means, and return them."""
+    from llfc_jax.experiments import sweep
     from llfc_jax.report import table
 
-    workdir = Path(WORKDIR.value or (before.again if before else Path("out") / _name()))
-    if before:
-        before.prepare(workdir)
-    out = Console(quiet=JSON.value or not multihost.is_primary())
-    with Reporter(console, quiet=QUIET.value or not multihost.is_primary()) as reporter:
-        if config.sweep:
-            means, missing = sweep.run(config, workdir, reporter, SHARD.value)
-            found: Any = {"summary": means, "not done": missing}
-            if not JSON.value and multihost.is_primary():
-                table.show(means, sweep.columns(means), console=out)
-            if missing:
-                reporter.say(f"not done yet: {len(missing)} runs, {missing[0]} the first")
-        else:
-            with claim(workdir, config.identity()) as held:
-                outcome = experiment.run(config, held, reporter)
-            found = outcome.to_dict()
-            if not JSON.value:
-                shown = {name: outcome.columns[name] for name in SHOWN if name in outcome.columns}
-                table.show(outcome.summary, shown, console=out)
-            out.print(str(outcome), highlight=False, markup=False, soft_wrap=True)
-    out.print(f"report: {workdir.resolve() / 'report.html'}", highlight=False, soft_wrap=True)
-    if JSON.value and multihost.is_primary():
-        print(to_json(found | {"report": str(workdir.resolve() / "report.html")}))
-    if before and multihost.is_primary():
-        _differ(before, workdir)
+    means, missing = sweep.run(config, workdir, reporter, SHARD.value)
+    if not out.quiet:
+        table.show(means, sweep.columns(means), console=out)
+    if missing:
+        reporter.say(f"{len(missing)} runs are not done yet; the first is {missing[0]}")
+    return {"summary": means, "not done": missing}
 
 
-def _differ(before: Any, workdir: Path) -> None:
-    differ = before.differences(workdir)
-    changes = "; ".join(before.changes()) or "the same versions and device"
+def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
+    """Runs one experiment, print its summary and verdicts, and return them."""
+    from llfc_jax.experiments import run
+    from llfc_jax.experiments.workdir import claim
+    from llfc_jax.report import table
+
+    with claim(workdir, config.identity()) as held:
+        study = run.run(config, held, reporter)
+    if not out.quiet:
+        columns = {n: study.columns[n] for n in TERMINAL_COLUMNS if n in study.columns}
+        table.show(study.summary, columns, console=out)
+    out.print(str(study), highlight=False, markup=False, soft_wrap=True)
+    return study.to_dict()
+
+
+def _compare_with_record(record: Any, workdir: Path) -> None:
+    """Says whether a rerun gave the record's numbers; exit with status 1 if not."""
+    differ = record.differences(workdir)
+    changes = "; ".join(record.changes()) or "the same versions and device"
+    where = record.file.parent
     if differ:
-        _stop(f"not as in {before.file.parent}: {', '.join(differ)} ({changes})", DIFFERENT)
-    print(f"every number as in {before.file.parent}, to the bit ({changes})", file=sys.stderr)
+        _stop(f"the rerun differs from {where} in {', '.join(differ)} ({changes})", DIFFERENT)
+    print(f"every number equals that in {where}, to the bit ({changes})", file=sys.stderr)
 
 
 def _compare(paths: Sequence[str]) -> None:
-    from llfc_jax.experiments import compare as comparing
-    from llfc_jax.io import to_json
+    from llfc_jax.experiments.compare import PAGE, compare
 
-    page = (Path(WORKDIR.value or "out") / comparing.PAGE).resolve()
-    rows = comparing.compare(paths, page)
-    print(to_json({"summary": rows, "report": str(page)}) if JSON.value else f"report: {page}")
+    page = (Path(WORKDIR.value or "out") / PAGE).resolve()
+    _print({"summary": compare(paths, page), "report": str(page)}, f"report: {page}")
 
 
 def _list() -> None:
-    from llfc_jax.experiments import dry_run as outline
-    from llfc_jax.io import to_json
+    from llfc_jax.experiments import listing
 
-    found = outline.choices()
-    print(to_json(found) if JSON.value else outline.lines(found))
+    found = listing.choices()
+    _print(found, listing.render(found))
 
 
 def _plan(config: Any) -> None:
-    from llfc_jax.experiments import dry_run as outline
+    from llfc_jax.experiments import dry_run, listing
+
+    found = dry_run.plan(config)
+    _print(found, listing.render(found))
+
+
+def _print(content: Any, text: str) -> None:
+    """Prints content as JSON where --json asks for it, else its text."""
     from llfc_jax.io import to_json
 
-    found = outline.plan(config)
-    print(to_json(found) if JSON.value else outline.lines(found))
+    print(to_json(content) if JSON.value else text)
 
 
-def _alone() -> bool:
-    """Whether this process is the whole job."""
+def _is_single_process() -> bool:
     return not (flags.FLAGS.is_parsed() and (DISTRIBUTED.value or COORDINATOR.value))
 
 
 def _stop(line: str, code: int) -> NoReturn:
+    """Prints one line and exit; of several processes, without waiting for the others."""
     print(" ".join(line.split()), file=sys.stderr)
-    if not _alone():
+    if not _is_single_process():
         from llfc_jax.parallel import multihost
 
         multihost.leave(code)
@@ -242,5 +268,10 @@ def parse(argv: Sequence[str]) -> list[str]:
         _stop(f"error: the config file cannot be read: {error}", MISTAKE)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the command line: the console script `llfc-jax`."""
     app.run(main, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    cli()

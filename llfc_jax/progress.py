@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -14,11 +15,36 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+if TYPE_CHECKING:
+    from llfc_jax.types import ProgressFn
+
 EVERY = 10.0  # seconds between lines in a log
 
 
+class CallbackReporter:
+    """Hands progress on to a callback (done, total, words), or to nobody.
+
+    Args:
+        progress: the callback.
+    """
+
+    def __init__(self, progress: "ProgressFn | None" = None) -> None:
+        self._progress = progress
+
+    def task(self, title: str) -> "ProgressFn":
+        """Returns a callback that puts the title before the words."""
+        return lambda done, total, words: self._call(done, total, f"{title}: {words}")
+
+    def say(self, line: str) -> None:
+        """Drops a line: a callback takes numbers only."""
+
+    def _call(self, done: int, total: int, words: str) -> None:
+        if self._progress:
+            self._progress(done, total, words)
+
+
 class Reporter:
-    """Shows one piece of work at a time; a context manager.
+    """Shows the progress of one piece of work at a time; a context manager.
 
     Args:
         console: where to; a terminal gets bars.
@@ -50,12 +76,12 @@ class Reporter:
             self._bars.stop()
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         if not self._quiet:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def task(self, title: str) -> Callable[[int, int, str], None]:
-        """A callback (done, total, words) for one piece of work."""
+    def task(self, title: str) -> "ProgressFn":
+        """Returns a callback (done, total, words) for one piece of work."""
         if self._bars:
             return _Bar(self._bars, title)
         return _Lines(self.say, title)

@@ -93,7 +93,7 @@ study = llfc_jax.study(
 study
 
 # %%
-study.figure("lmc_loss")
+study.plot("lmc_loss")
 
 # %% [markdown]
 # ## Seen in one layer

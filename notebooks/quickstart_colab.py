@@ -85,7 +85,7 @@ study
 # the spawned ones it does not.
 
 # %%
-study.figure("lmc_error")
+study.plot("lmc_error")
 
 # %% [markdown]
 # ## The features along it
@@ -95,7 +95,7 @@ study.figure("lmc_error")
 # mixture is far closer than the ends are to each other, which is what LLFC says.
 
 # %%
-study.figure("llfc_layers")
+study.plot("llfc_layers")
 
 # %% [markdown]
 # ## All of it on one page

@@ -98,7 +98,7 @@ study = llfc_jax.study(
 study
 
 # %%
-study.figure("lmc_loss")
+study.plot("lmc_loss")
 
 # %% [markdown]
 # ## The aligned network

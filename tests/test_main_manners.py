@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llfc_jax.errors import ConfigError, DataError, WorkdirError
-from llfc_jax.experiments import rerun as record
+from llfc_jax.experiments import rerun
 from llfc_jax.io import write_sealed
 from llfc_jax.measures import MEASURES
 from llfc_jax.networks import NETWORKS
@@ -128,7 +128,7 @@ def test_a_result_comes_out_the_same_from_its_own_record(ran, tmp_path):
     workdir, _ = ran
     done = llfc("--rerun", workdir, "--workdir", tmp_path / "again", "--quiet")
     assert done.returncode == 0, done.stderr
-    assert "every number as in" in done.stderr
+    assert "every number equals that in" in done.stderr
     for path in workdir.rglob("*.csv"):
         again = tmp_path / "again" / path.relative_to(workdir)
         assert again.read_bytes() == path.read_bytes(), path.name
@@ -147,13 +147,13 @@ def edited(ran, tmp_path, edit):
 
 def test_numbers_that_differ_from_the_record_are_told(ran, tmp_path):
     file = edited(ran, tmp_path, lambda text: text)
-    assert record.read(tmp_path).differences(ran[0]) == []
-    assert record.read(file).changes() == []
+    assert rerun.read(tmp_path).differences(ran[0]) == []
+    assert rerun.read(file).changes() == []
     edited(ran, tmp_path, lambda text: text.replace('"error_barrier": ', '"error_barrier": 7'))
     (tmp_path / "lmc.csv").write_text("pair\n")
-    assert record.read(file).differences(ran[0]) == ["summary.json", "lmc.csv"]
+    assert rerun.read(file).differences(ran[0]) == ["summary.json", "lmc.csv"]
     edited(ran, tmp_path, lambda text: text.replace('"numpy": "', '"numpy": "0'))
-    assert record.read(file).changes()[0].startswith("numpy 0")
+    assert rerun.read(file).changes()[0].startswith("numpy 0")
 
 
 @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ def test_numbers_that_differ_from_the_record_are_told(ran, tmp_path):
 def test_a_record_that_cannot_be_run_is_told_before_it_is(ran, tmp_path, edit, kind, words):
     file = edited(ran, tmp_path, edit)
     with pytest.raises(kind, match=words) as caught:
-        record.read(file).prepare(tmp_path / "again")
+        rerun.read(file).prepare(tmp_path / "again")
     assert "\n" not in str(caught.value)
 
 
 def test_a_rerun_goes_elsewhere_than_its_record(ran, tmp_path):
     with pytest.raises(WorkdirError, match="holds the record itself"):
-        record.read(ran[0]).prepare(ran[0])
+        rerun.read(ran[0]).prepare(ran[0])
     with pytest.raises(WorkdirError, match="has the run ended"):
-        record.read(tmp_path)
+        rerun.read(tmp_path)

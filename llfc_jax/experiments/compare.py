@@ -1,4 +1,4 @@
-"""Runs that were written before, read back and shown side by side on one page.
+"""Runs read back from their directories and shown side by side on one page.
 
     python -m llfc_jax.main --compare out/narrow out/wide
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 from llfc_jax.errors import WorkdirError
 from llfc_jax.experiments.study_result import Study
-from llfc_jax.experiments.verdicts import llfc_grade, lmc_grade, who
+from llfc_jax.experiments.verdicts import label, llfc_grade, lmc_grade
 from llfc_jax.io import Row
 from llfc_jax.measures import MEASURES
 from llfc_jax.report.comparison import RUN, Run, write_comparison
 
 PAGE = "comparison.html"
-TOLD = (
-    (lmc_grade, "error_barrier", "error barrier", "{:.4f}"),
-    (llfc_grade, "llfc_median", "1 - cosine α of the median layer", "{:.2g}"),
+COMPARED = (
+    (lmc_grade, "midpoint_barrier", "error barrier at α = ½", "{:.4f}"),
+    (llfc_grade, "llfc_median", "1 - cos α of the median layer", "{:.2g}"),
 )
 
 
 def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str]) -> list[Row]:
-    """Write one page that shows several runs side by side.
+    """Writes one page that shows several runs side by side.
 
     Args:
         paths: directories of runs, in the order in which they are shown.
@@ -55,29 +55,29 @@ def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str
         page,
         runs,
         summary_columns=columns | {"verdict": columns.pop("verdict")},
-        lead="The same questions asked of several runs.",
-        verdicts=found(rows),
+        lead="Several runs, measured alike.",
+        verdicts=spreads(rows),
     )
     return rows
 
 
-def found(rows: Sequence[Row]) -> list[str]:
-    """How far the runs lie apart: a sentence per pair and alignment that two of them have."""
-    said = []
-    for name in dict.fromkeys(map(who, rows)):
+def spreads(rows: Sequence[Row]) -> list[str]:
+    """Returns how far the runs lie apart: a sentence per pair and alignment that two have."""
+    sentences = []
+    for name in dict.fromkeys(map(label, rows)):
         parts = []
-        for grade, column, words, form in TOLD:
-            mine = [row for row in rows if who(row) == name and grade(row) is not None]
-            if len(mine) > 1:
-                ends = [choose(mine, key=lambda row: row[column]) for choose in (min, max)]
+        for grade, column, words, form in COMPARED:
+            measured = [row for row in rows if label(row) == name and grade(row) is not None]
+            if len(measured) > 1:
+                ends = [choose(measured, key=lambda row: row[column]) for choose in (min, max)]
                 low, high = (f"{form.format(end[column])} in `{end[RUN]}`" for end in ends)
                 parts.append(f"{words} from {low} to {high}")
         if parts:
-            said.append(f"{name}: {'; '.join(parts)}.")
-    return said
+            sentences.append(f"{name}: {'; '.join(parts)}.")
+    return sentences
 
 
 def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The directories' own names, or their paths where two have the same."""
+    """Returns the names of directories, or their paths where two have the same name."""
     names = [Path(path).resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(Path(path)) for path in paths]

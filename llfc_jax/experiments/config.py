@@ -1,4 +1,4 @@
-"""What a config may say: its fields with their defaults, and a clear line for what it may not.
+"""Configs: their fields with defaults, and a check of every name and value.
 
 A config file is Python with a function `get_config()` that returns an `ml_collections.ConfigDict`;
 it starts from `base()` and changes what differs. Being Python, it runs when it is read: open only
@@ -15,15 +15,15 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from llfc_jax import fields
-from llfc_jax.errors import ConfigError, unknown
-from llfc_jax.experiments.settings import UNALIGNED, Questions
-from llfc_jax.measures import MEASURES
-from llfc_jax.measures.evaluator import ALPHAS
+from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.experiments.settings import UNALIGNED, Settings
+from llfc_jax.matching import METHODS
+from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.networks import NETWORKS
 from llfc_jax.training import Recipe, parse_pair_name
 
-# Fields that say how the work is done, not what: results do not depend on them.
-MANNER = ("mesh", "together", "resident_mb")
+# Fields on which results do not depend.
+NO_RESULTS = ("mesh", "together", "resident_mb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,28 +55,6 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measuring:
-    """How every measure is taken.
-
-    Attributes:
-        batch_size: samples per kernel call; results do not depend on it.
-        splits: "train", "test" or both; None lets each measure choose its own (test; the loss
-            curve both).
-        sites: kinds ("linear", "relu", "module", "all") or name patterns of the layers shown.
-        over: how the loop over alphas runs; chosen by network and backend if None.
-        renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
-        outside: allows alphas outside [0, 1].
-    """
-
-    batch_size: int = 500
-    splits: tuple[str, ...] | None = None
-    sites: tuple[str, ...] = ("linear", "relu")
-    over: Literal["vmap", "map", "unroll"] | None = None
-    renormalise: str = "none"
-    outside: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Devices:
     """How the devices are laid out, where there are several (`llfc_jax.parallel.sharding`).
 
@@ -103,8 +81,8 @@ class Config:
         align: how b is permuted towards a before measuring: "none" and the matching methods.
         match: options of the matching methods: method -> option -> value.
         measures: what is measured.
-        alphas: points on the line (`grid(21)` for 21 of them, evenly spaced).
-        measure: how it is measured.
+        eval: how it is measured: the points on the line (`eval.alphas = grid(21)` for 21 of
+            them, evenly spaced), layers, splits, and what else `EvalOptions` has.
         checkpoint_every: epochs between checkpoints.
         mesh: how several devices are laid out.
         together: networks of a sweep that train side by side, at most.
@@ -120,44 +98,41 @@ class Config:
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     measures: tuple[str, ...] = tuple(MEASURES)
-    alphas: tuple[float, ...] = ALPHAS
-    measure: Measuring = dataclasses.field(default_factory=Measuring)
+    eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
     checkpoint_every: int = 1
     mesh: Devices = dataclasses.field(default_factory=Devices)
     together: int = 64
     sweep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def questions(self) -> Questions:
-        """What is asked of every pair."""
-        how = {f.name: getattr(self.measure, f.name) for f in dataclasses.fields(self.measure)}
-        del how["batch_size"]
-        return Questions(self.measures, self.align, self.match, self.alphas, seed=self.seed, **how)
+    def settings(self) -> Settings:
+        """How every pair is evaluated."""
+        return Settings(self.measures, self.align, self.match, self.eval, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries, for JSON."""
+        """Returns the fields as plain nested dictionaries, for JSON."""
         return dataclasses.asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """What results depend on, as plain nested dictionaries."""
+        """Returns the fields on which results depend, as plain nested dictionaries."""
         return identity(self.to_dict())
 
 
 def identity(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config on which results depend."""
+    """Returns the fields of a config on which results depend."""
     return {
         name: identity(value) if name == "data" else value
         for name, value in fields.items()
-        if name not in MANNER
+        if name not in NO_RESULTS
     }
 
 
 SEED = "seed"
-NESTED: dict[str, Any] = {"data": Data, "measure": Measuring, "mesh": Devices}
+NESTED: dict[str, Any] = {"data": Data, "eval": EvalOptions, "mesh": Devices}
 
 
 def base() -> Any:
-    """The defaults, a ConfigDict to change; assigning to a field that does not exist raises."""
+    """Returns the defaults, a ConfigDict to change; assigning to an unknown field raises."""
     defaults = Config().to_dict()
     defaults["train"]["augment"] = {}
     for name, cls in NESTED.items():
@@ -168,16 +143,52 @@ def base() -> Any:
                     str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
                 )
                 defaults[name][field] = placeholder(kind)
+    defaults["match"] = _defaults_of(METHODS)
+    defaults["eval"]["measure_options"] = _defaults_of(MEASURES)
     defaults["sweep"] = {SEED: ()}  # so that a flag can fill it, whatever the config
     config: Any = ConfigDict(defaults, type_safe=False).lock()
     # What these hold is not fields but names that the user chooses.
-    for free in (config.network, config.match, config.train.augment, config.sweep):
+    free_groups = (
+        config.network,
+        config.match,
+        config.train.augment,
+        config.eval.measure_options,
+        config.sweep,
+    )
+    for free in free_groups:
         free.unlock()
     return config
 
 
+def _defaults_of(registry: Mapping[str, type]) -> dict[str, dict[str, Any]]:
+    """Returns name -> option -> default, of options that a flag can set: numbers, words, tuples."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, cls in registry.items():
+        options = {f.name: f.default for f in dataclasses.fields(cls) if f.init}
+        plain = {k: v for k, v in options.items() if isinstance(v, (bool, int, float, str, tuple))}
+        if plain:
+            found[name] = plain
+    return found
+
+
+def _without_defaults(
+    given: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Returns the options that were changed, so that a config records no others."""
+    changed: dict[str, Any] = {}
+    for name, options in given.items():
+        if not isinstance(options, Mapping):
+            changed[name] = options  # an error, which the check names
+            continue
+        known = defaults.get(name, {})
+        own = {k: v for k, v in options.items() if k not in known or v != known[k]}
+        if own or name not in defaults:
+            changed[name] = own
+    return changed
+
+
 def grid(points: int) -> tuple[float, ...]:
-    """Evenly spaced alphas from 0 to 1.
+    """Returns evenly spaced alphas from 0 to 1.
 
     Example:
         >>> grid(3)
@@ -187,7 +198,7 @@ def grid(points: int) -> tuple[float, ...]:
 
 
 def check(given: ConfigDict | Mapping[str, Any]) -> Config:
-    """See that a config says only what it may.
+    """Returns a config after a check of every name and value.
 
     Raises:
         ConfigError: one line that names the field, what is wrong, and the nearest right name.
@@ -197,14 +208,15 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
     for name in values:
         if name not in known:
             raise ConfigError(unknown("config field", name, known))
-    for name in ("data", "network", "train", "match", "measure", "mesh", "sweep"):
+    for name in ("data", "network", "train", "match", "eval", "mesh", "sweep"):
         if name in values and not isinstance(values[name], Mapping):
             raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
     if not values.get("sweep", {}).get(SEED, True):
         values["sweep"] = {k: v for k, v in values["sweep"].items() if k != SEED}
+    _drop_default_options(values)
     for name, cls in NESTED.items():
         if name in values:
-            values[name] = fields.make(cls, f"config.{name}", values[name])
+            values[name] = _make(cls, f"config.{name}", values[name])
     if "train" in values:
         values["train"] = fields.make(Recipe, "config.train", values["train"])
     if "network" in values:  # its fields are checked by the network; JSON's lists are tuples here
@@ -213,13 +225,34 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
         }
     config = fields.make(Config, "the config", values)
     try:
-        config.questions.check("config.")
-    except ConfigError as error:
-        line = str(error).replace("outside=True", "config.measure.outside=True")
-        raise ConfigError(line) from error
+        config.settings.check("config.")
+    except ModeError as error:
+        raise ConfigError(str(error)) from error
     _check_names(config)
     _check_ranges(config)
     return config
+
+
+def _drop_default_options(values: dict[str, Any]) -> None:
+    """Reduces the options of methods and measures, in place, to those that were changed."""
+    if "match" in values:
+        values["match"] = _without_defaults(values["match"], _defaults_of(METHODS))
+    own = values.get("eval", {}).get("measure_options")
+    if isinstance(own, Mapping):
+        changed = _without_defaults(own, _defaults_of(MEASURES))
+        values["eval"] = {**values["eval"], "measure_options": changed}
+
+
+def _make(cls: type, where: str, values: Mapping[str, Any]) -> Any:
+    """Returns a group of fields, checked; every error names the group."""
+    try:
+        return fields.make(cls, where, values)
+    except ModeError as error:  # of the grid of alphas
+        line = str(error).replace("extrapolate=True", f"{where}.extrapolate=True")
+        raise ConfigError(f"{where}.alphas: {line}") from error
+    except ConfigError as error:
+        line = str(error)
+        raise ConfigError(line if where in line else f"{where}.{line}") from error
 
 
 def _check_names(config: Config) -> None:
@@ -238,7 +271,6 @@ def _check_ranges(config: Config) -> None:
     if config.seed < 0 or config.seed >= 2**32:
         raise ConfigError(f"config.seed must lie in 0 to 2**32 - 1, not {config.seed}")
     for name, value in (
-        ("measure.batch_size", config.measure.batch_size),
         ("checkpoint_every", config.checkpoint_every),
         ("together", config.together),
         ("mesh.data", config.mesh.data),

@@ -1,78 +1,42 @@
-"""What there is to choose from, and what an experiment would do: nothing is trained here."""
+"""What an experiment would do and need, from shapes alone: nothing is trained here."""
 
-import ast
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from llfc_jax import data, networks
 from llfc_jax.data.stream import is_streamed
-from llfc_jax.experiments import run as experiment
 from llfc_jax.experiments import sweep
 from llfc_jax.experiments.config import Config
+from llfc_jax.experiments.run import build_network
 from llfc_jax.graph import trace
-from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
-from llfc_jax.networks import NETWORKS
 from llfc_jax.parallel import sharding
 from llfc_jax.training import list_runs
 from llfc_jax.training.step import make_task
 
 # Arrays of the parameters' size that an optimizer keeps beside them.
-KEPT = {"sgd": 1, "adam": 2, "adamw": 2}
-DATA = {
-    "digits": "1,797 handwritten digits, 8x8, embedded in the package",
-    "npz": "your own arrays: x_train, y_train, x_test, y_test in config.data.path",
-    "mnist, fashion_mnist, cifar10, ...": "any image classification set of TensorFlow Datasets, "
-    "prepared once: python -m llfc_jax.data.tfds.prepare NAME",
-}
-
-
-def choices(configs: Path = Path("configs")) -> dict[str, dict[str, str]]:
-    """Kind -> name -> one line, of everything that a config chooses from.
-
-    Args:
-        configs: directory whose config files are listed by their docstrings, without running them.
-    """
-    return {
-        "configs": {str(file): _first(_docstring(file)) for file in sorted(configs.glob("*.py"))},
-        "networks": {name: _first(cls.__doc__) for name, cls in sorted(NETWORKS.items())},
-        "data sets": DATA,
-        "alignments": {"none": "b as it was trained"} | {n: m.words for n, m in METHODS.items()},
-        "measures": {name: measure.section.title for name, measure in MEASURES.items()},
-    }
-
-
-def _docstring(file: Path) -> str | None:
-    try:
-        return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-    except (OSError, SyntaxError, ValueError):
-        return "cannot be read"
-
-
-def _first(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0].removesuffix(".")
+OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}
 
 
 def plan(config: Config) -> dict[str, dict[str, str]]:
-    """What a run of this config would do: heading -> what -> how much.
+    """Returns what a run of this config would do: heading -> what -> how much.
 
-    The data are loaded and the network is traced, so that whatever is wrong with them shows;
-    sizes are estimates from shapes. Of a sweep, the first run stands for all.
+    The data are loaded and the network is traced, so that mistakes in them show; sizes are
+    estimates from shapes. Of a sweep, the first run stands for all.
 
     Raises:
-        LlfcError: what `experiment.run` or `sweep.run` would raise before it trains.
+        LlfcError: what `run.run` or `sweep.run` would raise before it trains.
     """
     if config.sweep:
         runs = sweep.expand(config)
         return {"sweep": _sweep(runs, config.together), **plan(runs[0].config)}
     dataset = data.load(**dataclasses.asdict(config.data))
-    module = experiment.network(config, dataset)
-    x = jax.ShapeDtypeStruct((config.measure.batch_size, *dataset.shape), "float32")
+    module = build_network(config, dataset)
+    x = jax.ShapeDtypeStruct((config.eval.batch_size, *dataset.shape), "float32")
     variables = jax.eval_shape(lambda key: networks.init(module, key, x), jax.random.key(0))
     graph = trace(module.apply, variables, x)
     recipe = config.train
@@ -83,7 +47,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     )
     size = _bytes(variables)
     features = sum(_size(aval) for aval in graph.program.avals.values())
-    training = together * size * (2 + KEPT.get(recipe.optimizer, 2))
+    training = together * size * (2 + OPTIMIZER_COPIES.get(recipe.optimizer, 2))
     splits = {"train": dataset.train, "test": dataset.test}
     streams = [name for name, split in splits.items() if is_streamed(split, dataset)]
     kept = [s.images.nbytes + s.labels.nbytes for n, s in splits.items() if n not in streams]
@@ -96,8 +60,8 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         "network": {
             "name": str(config.network["name"]),
             "parameters": f"{networks.count(variables):,}",
-            "sites": f"{len(graph.select(config.measure.sites))} "
-            f"({', '.join(s.name for s in graph.select(config.measure.sites)[:4])}, ...)",
+            "sites": f"{len(graph.select(config.eval.sites))} "
+            f"({', '.join(s.name for s in graph.select(config.eval.sites)[:4])}, ...)",
         },
         "training": {
             "pairs": ", ".join(config.pairs),
@@ -136,8 +100,8 @@ def _devices(config: Config) -> dict[str, str]:
 def _measuring(config: Config) -> Iterator[tuple[str, str]]:
     yield "alignments", ", ".join(config.align)
     for name in config.measures:
-        splits = config.measure.splits or MEASURES[name].splits
-        yield name, f"{' and '.join(splits)} split, {len(config.alphas)} points"
+        splits = config.eval.splits or MEASURES[name].splits
+        yield name, f"{' and '.join(splits)} split, {len(config.eval.alphas)} points"
 
 
 def _size(aval: Any) -> int:
@@ -154,13 +118,3 @@ def _readable(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
-
-
-def lines(groups: Mapping[str, Mapping[str, str]]) -> str:
-    """Groups as text: a heading, and below it its entries in two columns."""
-    parts = []
-    for heading, entries in groups.items():
-        width = max((len(name) for name in entries), default=0)
-        parts.append(heading)
-        parts += [f"  {name:<{width}}  {words}" for name, words in entries.items()]
-    return "\n".join(parts)

@@ -1,200 +1,181 @@
-"""Asking: every pair aligned in every way, and every measure taken of it.
+"""Evaluation: every pair aligned in every way, and every measure taken of it.
 
 Both the experiment, of the pairs that it trains, and `llfc_jax.study`, of those that users bring,
-ask here. What the store holds already is used again.
+come here. Whatever the working directory holds already is read from there.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 
 from llfc_jax import matching, symmetry
-from llfc_jax.experiments.settings import UNALIGNED, Questions
-from llfc_jax.experiments.study_result import Aligned, Study, columns
-from llfc_jax.experiments.verdicts import words
-from llfc_jax.experiments.workdir import Nowhere, Workdir
+from llfc_jax.experiments.settings import UNALIGNED, Settings
+from llfc_jax.experiments.study_result import Alignment, Study, summary_columns
+from llfc_jax.experiments.verdicts import in_short
+from llfc_jax.experiments.workdir import NullWorkdir, Workdir
 from llfc_jax.frameworks import Network
-from llfc_jax.graph import trace
-from llfc_jax.io import Row, nan_for_none
-from llfc_jax.measures import MEASURES, Setup
-from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import Batches, Progress, padded
-from llfc_jax.measures.evaluator import check_logits
-from llfc_jax.pair import check_pair
+from llfc_jax.io import Row
+from llfc_jax.measures import Measure, PairEvaluator
+from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost
 from llfc_jax.parallel.sharding import on_one_device
+from llfc_jax.types import Batches, ProgressFn
 
 MATCHING_STREAM = 7  # folded into the seed's key for whatever randomness a matching method needs
 
 
-class Modes(Protocol):
-    """Two modes of one network under a name; `training.Pair` is one."""
+class Reporter(Protocol):
+    """Takes the progress of the work; `progress.Reporter` is one."""
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def a(self) -> Any: ...  # noqa: D102
-    @property
-    def b(self) -> Any: ...  # noqa: D102
-    @property
-    def diverged(self) -> str | None: ...  # noqa: D102
-
-
-@dataclasses.dataclass(frozen=True)
-class Two:
-    """Two modes that a user brought."""
-
-    name: str
-    a: Any
-    b: Any
-    diverged: str | None = None
-
-
-class Watcher(Protocol):
-    """Who is told how far the work is; `progress.Reporter` is one."""
-
-    def task(self, title: str) -> Progress: ...  # noqa: D102
+    def task(self, title: str) -> ProgressFn: ...  # noqa: D102
     def say(self, line: str) -> None: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """Tells a callback (done, total, words), or nobody."""
+class Evaluation:
+    """What is evaluated: one network on its data, by some settings, into one directory.
 
-    progress: Progress | None = None
+    Attributes:
+        network: the network of all modes.
+        data: split -> its batches; "test", and "train" if there is any.
+        settings: how pairs are evaluated.
+        workdir: holds rows and permutations.
+        reporter: takes progress.
+    """
 
-    def task(self, title: str) -> Progress:
-        """The callback, told the title too."""
-        told = self.progress
-        return lambda done, total, words: told(done, total, f"{title}: {words}") if told else None
+    network: Network
+    data: Mapping[str, Batches]
+    settings: Settings
+    workdir: Workdir | NullWorkdir
+    reporter: Reporter
 
-    def say(self, line: str) -> None:
-        """Nothing: a callback takes no lines."""
+    @property
+    def train_batches(self) -> Batches:
+        """The train split, or the only one that there is."""
+        return self.data.get("train", self.data["test"])
 
 
-def check(network: Network, pair: Modes, batches: Batches, questions: Questions) -> None:
-    """See that modes, data and network fit each other and the questions.
+def check_pair_on_data(evaluation: Evaluation, pair: ModePair) -> None:
+    """Checks that modes, data, network and settings fit each other, before anything long starts.
 
     Raises:
         ModeError: the modes are no pair.
         GraphError: the network does not take the data, returns no logits, or lacks a site.
         DataError: labels that are none.
     """
-    check_pair(pair.a, pair.b)
-    x, y, _ = next(padded(batches))
-    graph = trace(network.apply, pair.a, x)
-    check_logits(graph, x, y)
-    graph.select(questions.sites)
-    renorm.check(graph, questions.renormalise)
+    for batches in evaluation.data.values():
+        evaluator(evaluation, pair, batches)
 
 
-def ask(
-    network: Network,
-    pairs: Iterable[Modes],
-    data: Mapping[str, Batches],
-    questions: Questions,
-    store: Workdir | Nowhere,
-    watcher: Watcher,
-) -> Study:
-    """Align and measure every pair; what the store holds already is used again.
+def evaluator(evaluation: Evaluation, pair: ModePair, batches: Batches) -> PairEvaluator:
+    """Returns a pair under evaluation on a split."""
+    return PairEvaluator(
+        evaluation.network,
+        pair.a,
+        pair.b,
+        batches,
+        evaluation.settings.eval,
+        train_batches=evaluation.train_batches,
+        progress=evaluation.reporter.task(f"{pair.name}, renormalising"),
+    )
 
-    Args:
-        network: of all modes.
-        pairs: two trees of arrays each.
-        data: split -> its batches; "test", and "train" if there is any.
-        questions: what is asked.
-        store: keeps rows and permutations.
-        watcher: is told how far the work is.
-    """
-    inquiry = _Inquiry(network, data, questions, store, watcher)
-    rows: dict[str, list[Row]] = {name: [] for name in questions.measures}
+
+def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
+    """Aligns and measures every pair; what the working directory has is read from there."""
+    settings = evaluation.settings
+    rows: dict[str, list[Row]] = {name: [] for name in settings.measures}
     summary: list[Row] = []
-    aligned: dict[tuple[str, str], Aligned] = {}
+    aligned: dict[tuple[str, str], Alignment] = {}
     for pair in pairs:
-        for method in questions.align:
+        for method in settings.align:
             row: Row = {"pair": pair.name, "align": method, "diverged": pair.diverged or ""}
             if not pair.diverged:
-                b = pair.b
                 if method != UNALIGNED:
-                    found = aligned[pair.name, method] = inquiry.align(pair, method)
-                    b = found.variables
-                for name in questions.measures:
-                    headline, taken = inquiry.measure(name, Two(pair.name, pair.a, b), method)
-                    row |= headline
-                    rows[name] += taken
-            summary.append(row | {"verdict": words(row)})
-    return Study(summary, columns(questions.measures), rows, aligned)
+                    aligned[pair.name, method] = align_pair(evaluation, pair, method)
+                    b = aligned[pair.name, method].variables
+                else:
+                    b = pair.b
+                metrics, found = measure_pair(evaluation, ModePair(pair.name, pair.a, b), method)
+                row |= metrics
+                for name in settings.measures:
+                    rows[name] += found[name]
+            summary.append(row | {"verdict": in_short(row)})
+    return Study(summary, summary_columns(settings.measures), rows, aligned)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Inquiry:
-    """What is asked, of which network, on which data, and where answers are kept: see `ask`."""
+def measure_pair(
+    evaluation: Evaluation, pair: ModePair, method: str
+) -> tuple[Row, dict[str, list[Row]]]:
+    """Returns the summary metrics and the rows of every measure of one pair, aligned by `method`.
 
-    network: Network
-    data: Mapping[str, Batches]
-    questions: Questions
-    store: Workdir | Nowhere
-    watcher: Watcher
+    All measures that are taken on a split share its forward passes.
+    """
+    workdir, measures = evaluation.workdir, evaluation.settings.build_measures()
+    for split, batches in evaluation.data.items():
+        missing = {
+            _key(pair, method, measure, split): measure
+            for measure in measures
+            if split in splits_of(evaluation, measure)
+            and not workdir.has(_key(pair, method, measure, split))
+        }
+        if not missing:
+            continue
+        title = pair.name if method == UNALIGNED else f"{pair.name} aligned by {method}"
+        results = evaluator(evaluation, pair, batches).measure(
+            list(missing.values()), batches, evaluation.reporter.task(f"{title}, {split}")
+        )
+        for key, measure in missing.items():
+            result = results[measure.name]
+            where = {"pair": pair.name, "align": method, "split": split}
+            found = [where | row for row in result.records()]
+            workdir.store(key, measure.summary_metrics(result), found)
+    metrics: Row = {}
+    rows: dict[str, list[Row]] = {measure.name: [] for measure in measures}
+    for measure in measures:
+        for split in splits_of(evaluation, measure):  # the last split's metrics are the summary's
+            last, found = workdir.load(_key(pair, method, measure, split))
+            rows[measure.name] += found
+            metrics |= last
+    return metrics, rows
 
-    @property
-    def train_batches(self) -> Batches:
-        """The train split, or what there is."""
-        return self.data.get("train", self.data["test"])
 
-    def measure(self, name: str, pair: Two, method: str) -> tuple[Row, list[Row]]:
-        """One measure of one pair under one alignment: the summary's numbers, and all rows."""
-        measure, questions = MEASURES[name], self.questions
-        label = pair.name if method == UNALIGNED else f"{pair.name}, {method}"
-        headline: Row = {}
-        rows: list[Row] = []
-        # The last split's numbers stand in the summary.
-        for split in [s for s in questions.splits or measure.splits if s in self.data] or ["test"]:
+def splits_of(evaluation: Evaluation, measure: Measure) -> list[str]:
+    """Returns the splits on which a measure is taken."""
+    wanted = evaluation.settings.eval.splits or measure.splits
+    return [split for split in wanted if split in evaluation.data] or ["test"]
 
-            def make(split: str = split) -> list[Row]:
-                setup = Setup(
-                    self.network.apply,
-                    pair.a,
-                    pair.b,
-                    self.data[split],
-                    train_batches=self.train_batches,
-                    alphas=questions.alphas,
-                    outside=questions.outside,
-                    sites=questions.sites,
-                    over=questions.over,
-                    renormalise=questions.renormalise,
-                    progress=self.watcher.task(f"{label}, {split}"),
-                )
-                result = measure.run(setup)
-                head = {"headline": dict(measure.headline(result))}
-                found = [
-                    {"pair": pair.name, "align": method, "split": split} | row
-                    for row in result.records()
-                ]
-                return [head, *found]
 
-            head, *found = self.store.measured(f"{pair.name}-{method}-{name}-{split}", make)
-            rows += found
-            headline = nan_for_none(head["headline"])
-        return headline, rows
+def _key(pair: ModePair, method: str, measure: Measure, split: str) -> str:
+    return f"{pair.name}-{method}-{measure.name}-{split}"
 
-    def align(self, pair: Modes, method: str) -> Aligned:
-        """How to permute b towards a; a permutation that was found before is used again."""
-        network, file = self.network, self.store.permutation(f"{pair.name}-{method}")
-        if file and multihost.broadcast(file.exists):
-            return Aligned(*symmetry.load(file), pair.b, network)
-        if file and not multihost.is_primary():  # one finds it, so that all have the same
-            multihost.barrier()
-            return Aligned(*symmetry.load(file), pair.b, network)
-        batches = on_one_device(self.train_batches)
-        x, _ = next(iter(batches))
-        spec = symmetry.permutation_spec(network.apply, pair.a, x)
-        self.watcher.say(f"matching {pair.name} by {method}")
-        key = jax.random.fold_in(jax.random.key(self.questions.seed), MATCHING_STREAM)
-        options = self.questions.match.get(method, {})
-        found = matching.align(method, key, network.apply, spec, pair.a, pair.b, batches, **options)
-        if file:
-            spec.save(file, found.permutation)
-            multihost.barrier()
-        return Aligned(spec, found.permutation, pair.b, network)
+
+def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment:
+    """Returns how b is aligned with a by a method; a permutation on file is read from there."""
+    network, file = evaluation.network, evaluation.workdir.permutation(f"{pair.name}-{method}")
+    if file and multihost.broadcast(file.exists):
+        return Alignment(*symmetry.load(file), pair.b, network)
+    if file and not multihost.is_primary():  # one process searches, so that all get the same
+        multihost.barrier()
+        return Alignment(*symmetry.load(file), pair.b, network)
+    settings = evaluation.settings
+    batches = on_one_device(evaluation.train_batches)
+    key = jax.random.fold_in(jax.random.key(settings.seed), MATCHING_STREAM)
+    evaluation.reporter.say(f"aligning {pair.name} by {method} matching")
+    x, _ = next(iter(batches))
+    spec = symmetry.permutation_spec(network.apply, pair.a, x)
+    match = matching.align(
+        settings.build_method(method),
+        key,
+        network,
+        pair.a,
+        pair.b,
+        batches,
+        spec=spec,
+        progress=evaluation.reporter.task(f"{pair.name}, {method} matching"),
+    )
+    if file:
+        spec.save(file, match.permutation)
+        multihost.barrier()
+    return Alignment(spec, match.permutation, pair.b, network)

@@ -1,9 +1,9 @@
-"""The record that a result carries, `summary.json`, and whether it comes out the same again.
+"""Run again what a result records in `summary.json`, and compare every number.
 
     python -m llfc_jax.main --rerun out/quickstart
 
-runs the config of that record anew, into a directory of its own, and compares every number. On the
-machine, device and versions that the record names, all bits agree on CPU.
+runs the config of that record again, into another directory, and compares every number. With the
+device and versions that the record names, all bits agree on CPU.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ from typing import Any
 from llfc_jax import data
 from llfc_jax.errors import ConfigError, DataError, LlfcError, WorkdirError
 from llfc_jax.experiments.config import Config, check
-from llfc_jax.experiments.study_result import environment
+from llfc_jax.experiments.provenance import environment
 from llfc_jax.io import read_sealed
 
 NAMES = ("summary.json", "sweep.json")
-SHOWN = ("summary", "means")  # what of it are numbers
+NUMBERS = ("summary", "means")  # the parts of a record that are numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """How a result was made, and what it says.
+    """How a result was made, and its numbers.
 
     Attributes:
         file: where it was read.
@@ -37,7 +37,7 @@ class Record:
     content: Mapping[str, Any]
 
     def changes(self) -> list[str]:
-        """What is different here from where the result was made: versions, device."""
+        """Returns which versions and device differ here from those of the result."""
         there, here = self.content.get("environment", {}), environment()
         return [
             f"{name} {there[name]} there, {here.get(name, 'nothing')} here"
@@ -46,12 +46,12 @@ class Record:
         ]
 
     @property
-    def again(self) -> Path:
-        """The directory that a rerun goes to where none is named."""
+    def default_workdir(self) -> Path:
+        """The directory of a rerun where none is named."""
         return self.file.parent.with_name(f"{self.file.parent.name}-again")
 
     def prepare(self, workdir: Path) -> None:
-        """See that the data are those of the record, and that the directory is not its own.
+        """Checks that the data are those of the record, and that the directory is another.
 
         Raises:
             DataError: they are missing or others.
@@ -68,7 +68,7 @@ class Record:
             )
 
     def differences(self, workdir: Path) -> list[str]:
-        """Names of the tables, and of the record itself, that a rerun gave otherwise."""
+        """Returns the names of the tables, or of the record itself, that differ after a rerun."""
         ours = read_sealed(workdir / self.file.name)
         names = [self.file.name] if _numbers(ours) != _numbers(self.content) else []
         folder = self.file.parent
@@ -77,7 +77,7 @@ class Record:
 
 
 def read(path: str | os.PathLike[str]) -> Record:
-    """The record in a file, or in the directory of a run or of a sweep.
+    """Returns the record in a file, or in the directory of a run or of a sweep.
 
     Raises:
         WorkdirError: there is none, or it is damaged.
@@ -101,7 +101,7 @@ def read(path: str | os.PathLike[str]) -> Record:
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: content[name] for name in SHOWN if name in content}
+    return {name: content[name] for name in NUMBERS if name in content}
 
 
 def _bytes(file: Path) -> bytes | None:

@@ -1,33 +1,37 @@
-"""The pipeline: data, pairs, and the study of them. Everything in it is data.
+"""An experiment: data, trained pairs, and their evaluation.
 
-Whatever was finished before (checkpoints, measured rows) is used again, so a run that was stopped
-goes on, and one that was finished is shown anew in seconds.
+Whatever was finished before (checkpoints, measured rows) is read from the working directory, so a
+run that was stopped goes on, and one that was finished is shown again in seconds.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
+from flax import linen as nn
 
 from llfc_jax import data, networks, training
 from llfc_jax.errors import TrainingError
 from llfc_jax.experiments.config import Config
-from llfc_jax.experiments.evaluate import ask
-from llfc_jax.experiments.study_result import QUESTION, Study, provenance
+from llfc_jax.experiments.evaluate import Evaluation, evaluate_pairs
+from llfc_jax.experiments.provenance import provenance
+from llfc_jax.experiments.study_result import QUESTION, Study
 from llfc_jax.experiments.workdir import Workdir
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
-from llfc_jax.measures import renormalise as renorm
+from llfc_jax.measures.renormalise import check as check_renormalisation
+from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.progress import Reporter
 
-Pairs = Mapping[str, training.TrainedPair]
+TrainedPairs = Mapping[str, training.TrainedPair]
 
 
-def run(config: Config, workdir: Workdir, reporter: Reporter, pairs: Pairs | None = None) -> Study:
-    """Run an experiment and write its results and report into the working directory.
+def run(
+    config: Config, workdir: Workdir, reporter: Reporter, pairs: TrainedPairs | None = None
+) -> Study:
+    """Runs an experiment and write its results and report into the working directory.
 
     Args:
         config: the experiment.
@@ -40,20 +44,20 @@ def run(config: Config, workdir: Workdir, reporter: Reporter, pairs: Pairs | Non
             config, the data or the network is at fault.
     """
     dataset = data.load(**dataclasses.asdict(config.data))
-    module = network(config, dataset)
+    module = build_network(config, dataset)
     if pairs is None:
         (pairs,) = train([config], workdir.path, reporter, dataset)
     mesh = sharding.make(**dataclasses.asdict(config.mesh))
     batches = {
-        name: data.Batches(split, dataset, config.measure.batch_size, mesh)
+        name: data.Batches(split, dataset, config.eval.batch_size, mesh)
         for name, split in (("train", dataset.train), ("test", dataset.test))
     }
-    view = Network.of(module)
-    found = ask(view, pairs.values(), batches, config.questions, workdir, reporter)
-    found = dataclasses.replace(
-        found,
+    evaluation = Evaluation(Network.of(module), batches, config.settings, workdir, reporter)
+    modes = [ModePair(pair.name, pair.a, pair.b, pair.diverged) for pair in pairs.values()]
+    study = dataclasses.replace(
+        evaluate_pairs(evaluation, modes),
         title=f"{config.network['name']} on {config.data.name}",
-        lead=lead(config),
+        lead=describe_pairs(config),
         details={
             "config": config.to_dict(),
             "data fingerprint": dataset.fingerprint,
@@ -63,12 +67,12 @@ def run(config: Config, workdir: Workdir, reporter: Reporter, pairs: Pairs | Non
     if multihost.is_primary():
         for pair in pairs.values():
             pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
-        found.write(workdir.path)
+        study.write(workdir.path)
     if all(pair.diverged for pair in pairs.values()):
         raise TrainingError(
             "every pair diverged: " + "; ".join(str(p.diverged) for p in pairs.values())
         )
-    return found
+    return study
 
 
 def train(
@@ -77,13 +81,13 @@ def train(
     reporter: Reporter,
     dataset: data.Dataset | None = None,
 ) -> list[dict[str, training.TrainedPair]]:
-    """Train the pairs of configs that differ in seed, pairs and rates alone, side by side.
+    """Trains the pairs of configs that differ in seed, pairs and rates alone, side by side.
 
     Args:
-        configs: the first one's data, network and `checkpoint_every` are all of theirs.
+        configs: the first one's data, network and `checkpoint_every` are those of all.
         path: checkpoints go below it.
         reporter: shows progress.
-        dataset: theirs, where it was loaded already.
+        dataset: the data set, where it was loaded already.
 
     Returns:
         Pair name -> pair, of each config.
@@ -91,7 +95,7 @@ def train(
     config = configs[0]
     dataset = dataset or data.load(**dataclasses.asdict(config.data))
     return training.train_trials(
-        network(config, dataset),
+        build_network(config, dataset),
         dataset,
         [training.Trial(each.train, each.pairs, each.seed) for each in configs],
         mesh=sharding.make(**dataclasses.asdict(config.mesh)),
@@ -101,20 +105,20 @@ def train(
     )
 
 
-def network(config: Config, dataset: data.Dataset) -> Any:
-    """The network, after a look at whether its sites are what the config asks for."""
+def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
+    """Returns the network, after a check that it has the sites that the config asks for."""
     fields = {k: v for k, v in config.network.items() if k != "name"}
     module = networks.build(config.network["name"], dataset.classes, **fields)
     x = jax.ShapeDtypeStruct((2, *dataset.shape), "float32")
     variables = jax.eval_shape(lambda key: networks.init(module, key, x), jax.random.key(0))
     graph = trace(module.apply, variables, x)
-    graph.select(config.measure.sites)
-    renorm.check(graph, config.measure.renormalise)
+    graph.select(config.eval.sites)
+    check_renormalisation(graph, config.eval.renormalise)
     return module
 
 
-def lead(config: Config) -> str:
-    """What the experiment was, in two sentences."""
+def describe_pairs(config: Config) -> str:
+    """Returns what the experiment was, in two sentences."""
     made = []
     for pair in config.pairs:
         kind = training.parse_pair_name(pair, config.train.epochs)

@@ -1,49 +1,50 @@
-"""What is asked of a pair of modes, and how: the settings that experiments and studies share."""
+"""What is done with every pair of modes: how b is aligned, what is measured, and how.
+
+Configs and `llfc_jax.study` fill in the same object, so each option has one name, one default and
+one check.
+"""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from llfc_jax.errors import ConfigError, MatchingError, ModeError, unknown
-from llfc_jax.matching import METHODS, check_options
-from llfc_jax.measures import MEASURES
-from llfc_jax.measures.evaluator import ALPHAS, check_alphas
-from llfc_jax.measures.renormalise import CHOICES
+from llfc_jax import matching, measures
+from llfc_jax.errors import ConfigError, LlfcError, unknown
+from llfc_jax.matching import Method
+from llfc_jax.measures import EvalOptions, Measure
 
-SPLITS = ("train", "test")
 UNALIGNED = "none"
 
 
 @dataclasses.dataclass(frozen=True)
-class Questions:
-    """What is asked of every pair.
+class Settings:
+    """How pairs are evaluated.
 
     Attributes:
         measures: what is measured, by name.
-        align: how b is permuted towards a before measuring: "none" and the matching methods.
+        align: how b is aligned with a before it is measured: "none" and the matching methods.
         match: options of the matching methods: method -> option -> value.
-        alphas: points on the line; α multiplies a.
-        splits: "train", "test" or both; None lets each measure choose its own.
-        sites: kinds ("linear", "relu", "module", "all") or name patterns of the layers shown.
-        over: how the loop over α runs; chosen by network and backend if None.
-        renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
-        outside: allows α outside [0, 1].
-        seed: for what matching draws.
+        eval: how everything is measured.
+        seed: of whatever matching draws at random.
     """
 
-    measures: tuple[str, ...] = tuple(MEASURES)
+    measures: tuple[str, ...] = tuple(measures.MEASURES)
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    alphas: tuple[float, ...] = ALPHAS
-    splits: tuple[str, ...] | None = None
-    sites: tuple[str, ...] = ("linear", "relu")
-    over: Literal["vmap", "map", "unroll"] | None = None
-    renormalise: str = "none"
-    outside: bool = False
+    eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
     seed: int = 0
 
+    def build_measures(self) -> list[Measure]:
+        """Returns the measures with their own options."""
+        own = self.eval.measure_options
+        return [measures.build(name, **own.get(name, {})) for name in self.measures]
+
+    def build_method(self, name: str) -> Method:
+        """Returns a matching method with its options."""
+        return matching.build_method(name, self.match.get(name, {}))
+
     def check(self, prefix: str = "") -> None:
-        """See that every name and number is one that there is.
+        """Checks every name and option before anything is computed.
 
         Args:
             prefix: stands before the names of fields in errors, as in "config.".
@@ -51,32 +52,41 @@ class Questions:
         Raises:
             ConfigError: one line that names the field, what is wrong, and the nearest right name.
         """
-        for what, names, known in (
-            ("measure", self.measures, MEASURES),
-            ("alignment", self.align, (UNALIGNED, *METHODS)),
-            ("split", self.splits or (), SPLITS),
-            (f"alignment in {prefix}match", tuple(self.match), METHODS),
-            ("renormalisation", (self.renormalise,), CHOICES),
-        ):
-            for name in names:
-                if name not in known:
-                    raise ConfigError(unknown(what, name, known))
-            if len(set(names)) != len(names):
-                said = ", ".join(map(str, names))
-                raise ConfigError(f"the same {what} is named twice: {said}")
+        aligned = (UNALIGNED, *matching.METHODS)
+        _check_names("measure", self.measures, measures.MEASURES)
+        _check_names("alignment", self.align, aligned)
+        _check_names(f"alignment in {prefix}match", self.match, matching.METHODS)
+        own = self.eval.measure_options
+        _check_names(f"measure in {prefix}eval.measure_options", own, measures.MEASURES)
         for field in ("measures", "align"):
             if not getattr(self, field):
                 raise ConfigError(f"{prefix}{field} is empty; name at least one")
-        for method, options in self.match.items():
-            if not isinstance(options, Mapping):
-                raise ConfigError(
-                    f"{prefix}match.{method} must be a group of options, not {options!r}"
-                )
-            try:
-                check_options(method, options)
-            except MatchingError as error:
-                raise ConfigError(f"{prefix}match.{method}: {error}") from error
-        try:
-            check_alphas(self.alphas, outside=self.outside)
-        except ModeError as error:
-            raise ConfigError(f"{prefix}alphas: {error}") from error
+        for where, groups in (
+            (f"{prefix}match", self.match),
+            (f"{prefix}eval.measure_options", own),
+        ):
+            for name, options in groups.items():
+                if not isinstance(options, Mapping):
+                    raise ConfigError(f"{where}.{name} must be a group of options, not {options!r}")
+        for name in self.match:
+            _prefixed(f"{prefix}match.{name}", lambda name=name: self.build_method(name))
+        for name, options in own.items():
+            where = f"{prefix}eval.measure_options.{name}"
+            _prefixed(where, lambda name=name, options=options: measures.build(name, **options))
+        measures.check_options(self.build_measures(), self.eval)
+
+
+def _check_names(what: str, names: Any, known: Any) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown(what, name, known))
+    if len(set(names)) != len(names):
+        raise ConfigError(f"the same {what} is named twice: {', '.join(map(str, names))}")
+
+
+def _prefixed(where: str, build: Any) -> None:
+    """Builds something; an error says where in the settings it stands."""
+    try:
+        build()
+    except LlfcError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -7,14 +7,17 @@ from typing import Any
 
 from llfc_jax import fields
 from llfc_jax.data.inputs import as_splits, hash_arrays
-from llfc_jax.experiments.evaluate import Told, Two, ask, check
-from llfc_jax.experiments.settings import UNALIGNED, Questions
-from llfc_jax.experiments.study_result import Study, provenance
-from llfc_jax.experiments.workdir import Nowhere, Workdir, claim
+from llfc_jax.errors import ConfigError, LlfcError, unknown
+from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
+from llfc_jax.experiments.provenance import provenance
+from llfc_jax.experiments.settings import UNALIGNED, Settings
+from llfc_jax.experiments.study_result import Study
+from llfc_jax.experiments.workdir import NullWorkdir, Workdir, claim
 from llfc_jax.frameworks import Network
-from llfc_jax.measures import MEASURES
-from llfc_jax.measures.accumulate import Progress
-from llfc_jax.measures.evaluator import ALPHAS
+from llfc_jax.measures import MEASURES, EvalOptions
+from llfc_jax.pair import ModePair
+from llfc_jax.progress import CallbackReporter
+from llfc_jax.types import ProgressFn
 
 
 def study(
@@ -27,18 +30,14 @@ def study(
     measures: str | Sequence[str] = tuple(MEASURES),
     align: str | Sequence[str] = (UNALIGNED,),
     match: Mapping[str, Mapping[str, Any]] | None = None,
-    alphas: Sequence[float] = ALPHAS,
-    sites: str | Sequence[str] = ("linear", "relu"),
-    renormalise: str = "none",
-    outside: bool = False,
-    over: Any = None,
+    options: EvalOptions | None = None,
     seed: int = 0,
-    batch_size: int = 500,
     name: str = "pair",
     workdir: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
 ) -> Study:
-    """The whole report for two modes of any network.
+    """Measures two modes of any network, aligned in any way, and report it.
 
     θ_α = α a + (1 - α) b: α multiplies `a`.
 
@@ -50,22 +49,20 @@ def study(
         data: (x [n, ...], labels int [n]), or batches of such pairs that can be gone through
             again and again, or a `llfc_jax.data.Dataset`; x as the network takes it.
         train: training data, for matching by activations and for renormalising, and measured as
-            well where a measure tells train from test. Without it `data` serves there.
+            well where a measure distinguishes train from test. Without it `data` serves there.
         measures: what is measured; `llfc_jax.measures.MEASURES` has the names.
-        align: how b is permuted towards a before measuring: "none" and the names of
+        align: how b is aligned with a before it is measured: "none" and the names of
             `llfc_jax.matching.METHODS`; each gives rows of its own.
         match: options of the matching methods: method -> option -> value.
-        alphas: points on the line.
-        sites: kinds ("linear", "relu", "module", "all") or name patterns of the layers shown.
-        renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
-        outside: allows α outside [0, 1].
-        over: how the loop over α runs; chosen by network and backend if None.
-        seed: for what matching draws.
-        batch_size: samples at a time, where `data` are arrays; results do not depend on it.
+        options: how everything is measured.
+        seed: of whatever matching draws at random.
         name: of the pair, in tables and figures.
         workdir: where tables, figures and the page `report.html` go; a study of the same modes
             and data goes on there from what was measured before. None writes nothing.
         progress: called as (done, total, words).
+        **changes: single fields of `EvalOptions`, instead of or on top of `options`: `alphas`,
+            `sites`, `renormalise`, `extrapolate`, `alpha_loop`, `splits`, `batch_size`,
+            `precision`, `measure_options`.
 
     Raises:
         LlfcError: one of its kinds, with one line, before long work starts: modes that are no
@@ -78,60 +75,81 @@ def study(
         ...     return jax.nn.relu(x @ w["in"]) @ w["out"]
         >>> a = {"in": jnp.eye(4), "out": jnp.eye(4, 3)}
         >>> b = jax.tree.map(lambda w: 1.1 * w, a)
-        >>> found = study(apply, a, b, (x, apply(a, x).argmax(-1)), measures=["lmc"])
-        >>> print(found)
-        pair is linearly mode connected (error barrier 0.00 points).
+        >>> result = study(apply, a, b, (x, apply(a, x).argmax(-1)), measures=["lmc"])
+        >>> print(result)
+        pair is linearly mode connected (error barrier at α = ½: 0.00 points).
     """
-    asked = {
-        "measures": _several(measures),
-        "align": _several(align),
-        "match": match or {},
-        "alphas": _several(alphas),
-        "sites": _several(sites),
-        "over": over,
-        "renormalise": renormalise,
-        "outside": outside,
-        "seed": _plain(seed),
-    }
-    questions = fields.make(Questions, "study", asked)
-    questions.check()
+    settings = build_settings(measures, align, match or {}, seed, options, changes)
     name = fields.convert(name, str, "study: name")
-    batch_size = fields.convert(_plain(batch_size), int, "study: batch_size")
     view = Network.of(network)
-    two = Two(name, view.variables(a), view.variables(b))
-    splits = as_splits(data, train, batch_size)
-    for split in splits.values():
-        check(view, two, split, questions)
+    pair = ModePair(name, view.variables(a), view.variables(b))
+    splits = as_splits(data, train, settings.eval.batch_size)
 
-    def made(store: Workdir | Nowhere) -> Study:
-        found = ask(view, [two], splits, questions, store, Told(progress))
+    def evaluate(store: Workdir | NullWorkdir) -> Study:
+        evaluation = Evaluation(view, splits, settings, store, CallbackReporter(progress))
         details = {
-            "study": {"network": view.framework, **dataclasses.asdict(questions)},
+            "study": {"network": view.framework, **dataclasses.asdict(settings)},
             **provenance(),
         }
-        return dataclasses.replace(found, details=details)
+        return dataclasses.replace(evaluate_pairs(evaluation, [pair]), details=details)
 
+    null = Evaluation(view, splits, settings, NullWorkdir(), CallbackReporter())
+    check_pair_on_data(null, pair)
     if workdir is None:
-        return made(Nowhere())
+        return evaluate(NullWorkdir())
     identity = {
         "name": name,
-        "modes": hash_arrays([two.a, two.b]),
+        "modes": hash_arrays([pair.a, pair.b]),
         "data": {split: hash_arrays(batches) for split, batches in splits.items()},
-        **dataclasses.asdict(questions),
+        **dataclasses.asdict(settings),
     }
     with claim(workdir, identity) as held:
-        found = made(held)
-        found.write(held.path)
-    return found
+        result = evaluate(held)
+        result.write(held.path)
+    return result
 
 
-def _several(given: Any) -> Any:
-    """A tuple of plain values, where one may stand alone; what is no sequence is left as it is."""
-    if isinstance(given, str):
-        return (given,)
-    return tuple(map(_plain, given)) if isinstance(given, Iterable) else given
+def build_settings(
+    measures: str | Sequence[str],
+    align: str | Sequence[str],
+    match: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    options: EvalOptions | None,
+    changes: Mapping[str, Any],
+) -> Settings:
+    """Returns the checked settings of a call of `study`.
+
+    Raises:
+        ConfigError: an unknown argument, name or option, or a value of the wrong type.
+    """
+    known = {field.name for field in dataclasses.fields(EvalOptions)}
+    for change in changes:
+        if change not in known:
+            raise ConfigError(unknown("argument of study", change, known))
+    plain = {name: _plain_values(value) for name, value in changes.items()}
+    try:
+        changed = dataclasses.replace(options or EvalOptions(), **plain)
+    except LlfcError as error:
+        raise ConfigError(f"study: {error}") from error
+    given = {
+        "measures": _plain_values(measures),
+        "align": _plain_values(align),
+        "match": match,
+        "eval": changed,
+        "seed": _plain_values(seed),
+    }
+    for several in ("measures", "align"):
+        if isinstance(given[several], str):
+            given[several] = (given[several],)
+    settings = fields.make(Settings, "study", given)
+    settings.check()
+    return settings
 
 
-def _plain(value: Any) -> Any:
-    """A number of Python's own in the place of NumPy's or JAX's."""
-    return value.item() if getattr(value, "shape", None) == () else value
+def _plain_values(value: Any) -> Any:
+    """Returns Python's own numbers in place of NumPy's or JAX's; a sequence as a tuple."""
+    if getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        return value
+    return tuple(map(_plain_values, value))

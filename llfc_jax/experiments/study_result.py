@@ -1,26 +1,26 @@
-"""What a study found: rows, verdicts, figures and a page; and how it was made."""
+"""The result of a study: rows, verdicts, figures and a page, and how they were made."""
 
 import dataclasses
-import datetime
-import importlib
-import importlib.metadata
 import json
 import os
-import platform
+import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-
-from llfc_jax.errors import DataError, WorkdirError, unknown
+from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_csv, write_json, write_sealed
 from llfc_jax.measures import MEASURES
-from llfc_jax.symmetry import PermutationSpec
+from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
+from llfc_jax.symmetry import Permutation, PermutationSpec
+from llfc_jax.types import Variables
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
 QUESTION = (
     "Are two trained networks connected by a straight line between their weights, and do their "
     "features add up along it, layer by layer?"
@@ -28,41 +28,58 @@ QUESTION = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Aligned:
-    """How b was permuted towards a.
+class Alignment:
+    """How b was aligned with a.
 
     Attributes:
-        spec: which units may trade places.
-        permutation: which of them do.
+        spec: which units may be permuted.
+        permutation: how they are permuted.
         b: b as it was, as a tree of arrays.
-        network: of both modes.
+        network: the network of both modes; None after unpickling where it could not be pickled.
     """
 
     spec: PermutationSpec
-    permutation: Mapping[str, Any]
-    b: Any
-    network: Network
+    permutation: Permutation
+    b: Variables
+    network: Network | None
 
     @property
-    def variables(self) -> Any:
+    def variables(self) -> Variables:
         """The permuted b, as a tree of arrays."""
         return self.spec.apply(self.permutation, self.b)
 
     @property
     def model(self) -> Any:
-        """The permuted b, in the form in which its framework has it."""
+        """The permuted b, in the form in which its framework has it.
+
+        Raises:
+            ModeError: the network could not be pickled with the study.
+        """
+        if self.network is None:
+            raise ModeError(
+                "this study was unpickled without its network, which could not be pickled; use "
+                "`.variables`, or network.model(alignment.variables)"
+            )
         return self.network.model(self.variables)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        try:
+            pickle.dumps(self.network)
+        except Exception:  # whatever a user's function or module raises
+            state["network"] = None
+        return state
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Study:
-    """What was found. Shown, it is a sentence per pair and alignment.
+    """The result of a study. Printed, it is a sentence for each pair and alignment.
 
     Attributes:
-        summary: one row per pair and alignment.
+        summary: one row for each pair and alignment.
         columns: column of these rows -> heading.
         rows: measure -> its rows, of all pairs, alignments and splits.
-        aligned: (pair, method) -> how b was permuted.
+        aligned: (pair, method) -> how b was aligned.
         title: heading of its page.
         lead: a sentence or two below it.
         details: how it was made.
@@ -71,15 +88,15 @@ class Study:
     summary: list[Row]
     columns: dict[str, str]
     rows: dict[str, list[Row]]
-    aligned: Mapping[tuple[str, str], Aligned]
+    aligned: Mapping[tuple[str, str], Alignment]
     title: str = "Two modes of one network"
     lead: str = QUESTION
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: "Study") -> "Study":
-        """Both as one, to be shown in the same tables and figures; title and lead are the first's.
+        """Both as one, for shared tables and figures; title and lead are the first's.
 
-        Their pairs need names of their own.
+        Their pairs need different names.
         """
         rows = {m: self.rows.get(m, []) + other.rows.get(m, []) for m in self.rows | other.rows}
         return dataclasses.replace(
@@ -93,18 +110,59 @@ class Study:
     def __str__(self) -> str:
         return "\n".join(v.text.replace("`", "") for v in verdicts(self.summary))
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        pairs = dict.fromkeys(row["pair"] for row in self.summary)
+        aligned = dict.fromkeys(row["align"] for row in self.summary)
+        return (
+            f"Study(pairs=[{', '.join(pairs)}], align=[{', '.join(aligned)}], "
+            f"measures=[{', '.join(self.rows)}])"
+        )
 
     def _repr_html_(self) -> str:
-        """For notebooks: the verdicts and the summary's table."""
-        from llfc_jax.report.markup import inline, table, tag
+        """Returns the verdicts and the summary's table, for notebooks."""
+        from llfc_jax.report.html import summary
 
-        said = tag("ul", *(tag("li", inline(v.text)) for v in verdicts(self.summary)))
-        return said + table(self.summary, self.columns, "Summary", hidden_caption=True)
+        return summary(verdicts(self.summary), self.summary, self.columns)
+
+    def to_pandas(self, measure: str | None = None) -> "pd.DataFrame":
+        """Returns the summary, or the rows of one measure, as a `pandas.DataFrame`.
+
+        Raises:
+            DataError: the measure was not taken, or pandas is not installed.
+        """
+        return rows_to_pandas(self.summary if measure is None else self._rows_of(measure))
+
+    def to_xarray(self, measure: str) -> "xr.Dataset":
+        """Returns the rows of one measure as an `xarray.Dataset` with labelled axes.
+
+        Raises:
+            DataError: the measure was not taken, or xarray is not installed.
+        """
+        labels = axis_columns(MEASURES[measure].result_type).values()
+        return rows_to_xarray(self._rows_of(measure), ("pair", "align", "split", *labels))
+
+    def _rows_of(self, measure: str) -> list[Row]:
+        if measure not in self.rows:
+            raise DataError(unknown("measure", measure, self.rows))
+        return self.rows[measure]
+
+    def plot(self, name: str) -> Any:
+        """Returns one of the charts, by the name of its file.
+
+        Raises:
+            DataError: no measure of this study has such a chart; the line names the nearest.
+        """
+        from llfc_jax.report.figures import draw
+
+        charts = {c.name: (c, m) for m in self.rows for c in MEASURES[m].section.charts}
+        if name not in charts:
+            raise DataError(unknown("figure", name, charts))
+        chart, measure = charts[name]
+        return draw(chart, self.rows[measure])
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Study":
-        """What `write` wrote into a directory; how b was permuted is not among it.
+        """Returns the study that `write` wrote into a directory, without its alignments.
 
         Raises:
             WorkdirError: there is no study, or it is damaged.
@@ -125,32 +183,14 @@ class Study:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkdirError(f"{path} is damaged; run again what wrote it") from error
         del content["verdicts"]
-        return cls(summary, columns(rows), rows, {}, details=content)
-
-    def figure(self, name: str) -> Any:
-        """One of the charts as a Matplotlib figure, by the name of its file.
-
-        Raises:
-            DataError: no measure of this study has such a chart; the line names the nearest.
-        """
-        from llfc_jax.report.figures import draw
-
-        charts = {c.name: (c, m) for m in self.rows for c in MEASURES[m].section.charts}
-        if name not in charts:
-            raise DataError(unknown("figure", name, charts))
-        chart, measure = charts[name]
-        figure = draw(chart, self.rows[measure])
-        for legend in figure.legends:  # notebooks cut figures to what counts in their layout
-            legend.set_in_layout(True)
-        return figure
+        return cls(summary, summary_columns(rows), rows, {}, details=content)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write tables, figures, `summary.json` and the page into a directory.
+        """Writes tables, `summary.json` and the page into a directory.
 
         Returns:
             The page, `report.html`.
         """
-        from llfc_jax.report import figures
         from llfc_jax.report.page import write_page
 
         path = Path(path)
@@ -159,7 +199,7 @@ class Study:
             section = MEASURES[name].section
             write_csv(path / f"{name}.csv", rows)
             write_json(path / f"{name}.json", rows)
-            sections.append((section, rows, figures.save_all(section, rows, path / "figures")))
+            sections.append((section, rows))
         write_sealed(path / "summary.json", self.to_dict())
         write_page(
             path / "report.html",
@@ -174,35 +214,14 @@ class Study:
         return path / "report.html"
 
     def to_dict(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
-        said = [v.text for v in verdicts(self.summary)]
-        return {"summary": self.summary, "verdicts": said, **self.details}
+        """Returns the content of `summary.json`."""
+        sentences = [v.text for v in verdicts(self.summary)]
+        return {"summary": self.summary, "verdicts": sentences, **self.details}
 
 
-def columns(measures: Iterable[str]) -> dict[str, str]:
-    """The summary's columns where these were measured: column -> heading."""
+def summary_columns(measures: Iterable[str]) -> dict[str, str]:
+    """Returns the columns of a summary of these measures: column -> heading."""
     found = {"pair": "pair", "align": "aligned"}
     for name in measures:
         found |= MEASURES[name].columns
-    return {**found, "verdict": "in words"}
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, device and time: what a number depends on besides its settings."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"environment": environment(), "written": now}
-
-
-def environment() -> dict[str, Any]:
-    """Versions and device."""
-    return {
-        "llfc_jax": importlib.import_module("llfc_jax").__version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": jax.devices()[0].device_kind,
-        "backend": jax.default_backend(),
-        "devices": jax.device_count(),
-        "x64": jax.numpy.result_type(float) == "float64",
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "platform": platform.platform(),
-    }
+    return {**found, "verdict": "verdict"}

@@ -1,91 +1,118 @@
-"""The findings of an experiment: what each row of the summary says in words."""
+"""Verdicts: what a row of the summary says in words, decided at thresholds that stand here.
+
+Both verdicts are taken at α = ½, which is always measured, so they do not depend on the grid of α:
+
+- *LMC* holds where the error at ½ is at most 1 point above the mean of the ends' errors, and
+  nearly holds up to 3 points.
+- *LLFC* holds where, in the median layer, 1 - cos α is at most 0.05 and at least 10 times below
+  1 - cos AB, and nearly holds up to 0.1 and from 5 times on.
+
+LLFC is *uninformative* where an end is no better than chance, or where the ends have the same
+features (`measures.llfc`); then no verdict on it is given.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from llfc_jax.io import Row
 from llfc_jax.report.page import Verdict
 
-# Error barriers up to these count as none, and as nearly none: 1 and 3 points.
+# Error barrier at ½ up to which LMC holds, and nearly holds.
 BARRIER = (0.01, 0.03)
-# LLFC holds, or nearly holds, where the features are this close to the mixture (1 - cosine α) and
-# by this factor closer to it than the two ends are to each other.
-LINEAR = ((0.05, 10.0), (0.1, 5.0))
-GRADES = ("", "nearly ", "no ")
+# Distance up to which, and ratio of baseline to distance from which, LLFC holds, and nearly holds.
+LINEARITY = ((0.05, 10.0), (0.1, 5.0))
+
+UNINFORMATIVE = (
+    "LLFC says nothing here, since an end is no better than chance or the ends have the same "
+    "features."
+)
+
+Grade = Literal[0, 1, 2]
+"""0 where a property holds, 1 where it nearly holds, 2 where it does not."""
 
 
-def lmc_grade(row: Mapping[str, Any]) -> int | None:
-    """0 where the pair is linearly mode connected, 1 nearly, 2 not; None where not measured."""
-    barrier = row.get("error_barrier", math.nan)
+def lmc_grade(row: Mapping[str, Any]) -> Grade | None:
+    """Returns whether the pair is linearly mode connected; None where that was not measured."""
+    barrier = row.get("midpoint_barrier", math.nan)
     if math.isnan(barrier):
         return None
-    return sum(barrier > limit for limit in BARRIER)
+    return _grade(sum(barrier > limit for limit in BARRIER))
 
 
-def llfc_grade(row: Mapping[str, Any]) -> int | None:
-    """0 where LLFC holds in the median layer, 1 nearly, 2 not; None where it says nothing."""
+def llfc_grade(row: Mapping[str, Any]) -> Grade | None:
+    """Returns whether LLFC holds in the median layer; None where it says nothing."""
     distance, ratio = row.get("llfc_median", math.nan), row.get("llfc_ratio", math.nan)
-    if math.isnan(distance) or not row.get("telling", True):
+    if math.isnan(distance) or not row.get("informative", True):
         return None
-    return sum(distance > close or not ratio >= factor for close, factor in LINEAR)
+    return _grade(sum(distance > close or not ratio >= factor for close, factor in LINEARITY))
 
 
-def words(row: Mapping[str, Any]) -> str:
-    """What a row says, in a few words."""
+def _grade(failed: int) -> Grade:
+    return 0 if failed == 0 else 1 if failed == 1 else 2
+
+
+def in_short(row: Mapping[str, Any]) -> str:
+    """Returns a row's verdict in a few words, for a column of a table."""
     if row.get("diverged"):
         return "diverged in training"
-    if not row.get("telling", True):
-        return "LLFC says nothing here: an end is at chance, or the ends' features are alike"
-    grades = (("LMC", lmc_grade(row)), ("LLFC", llfc_grade(row)))
-    return ", ".join(GRADES[grade] + what for what, grade in grades if grade is not None)
+    words = [
+        f"{prefix}{name}"
+        for name, grade in (("LMC", lmc_grade(row)), ("LLFC", llfc_grade(row)))
+        if grade is not None
+        for prefix in [("", "nearly ", "no ")[grade]]
+    ]
+    if not row.get("informative", True):
+        words.append("LLFC uninformative")
+    return ", ".join(words)
 
 
-def who(row: Mapping[str, Any]) -> str:
-    """The pair, and how it was aligned."""
+def label(row: Mapping[str, Any]) -> str:
+    """Returns the name of a row's pair, and how it was aligned."""
     align = "" if row["align"] == "none" else f" aligned by {row['align']}"
     return f"`{row['pair']}`{align}"
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """A sentence per pair and alignment, and one that compares the best with the worst."""
-    said = [_verdict(row) for row in rows]
+    """Returns a sentence for each pair and alignment, and one that compares best with worst."""
+    found = [_verdict(row) for row in rows]
     measured = [row for row in rows if llfc_grade(row) is not None]
     if len(measured) > 1:
         near, far = (choose(measured, key=lambda r: r["llfc_median"]) for choose in (min, max))
         times = far["llfc_median"] / max(near["llfc_median"], 1e-12)
         if times >= 2:
-            said.append(
-                Verdict(
-                    f"1 - cosine α of {who(far)} is {times:,.0f} times that of {who(near)} "
-                    "in the median layer."
-                )
+            sentence = (
+                f"In the median layer, 1 - cos α of {label(far)} is {times:,.0f} times that of "
+                f"{label(near)}."
             )
-    return said
+            found.append(Verdict(sentence))
+    return found
 
 
 def _verdict(row: Row) -> Verdict:
     if row.get("diverged"):
         return Verdict(f"{row['diverged']}.", "warning")
-    if not row.get("telling", True):
-        return Verdict(
-            f"{who(row)}: linear features would mean nothing here, since an end is no better than "
-            "chance or the two ends have the same features.",
-            "warning",
-        )
-    joined, linear = lmc_grade(row), llfc_grade(row)
-    parts = []
-    if joined is not None:
-        state = ("is", "is nearly", "is not")[joined]
-        points = 100 * row["error_barrier"]
-        parts.append(f"{state} linearly mode connected (error barrier {points:.2f} points)")
-    if linear is not None:
-        state = ("are", "are nearly", "are not")[linear]
-        parts.append(
-            f"its features {state} linear along the line (median layer: 1 - cosine α "
-            f"{row['llfc_median']:.2g}, {row['llfc_ratio']:.3g} times below 1 - cosine AB)"
-        )
-    grades = [grade for grade in (joined, linear) if grade is not None]
-    worst = max(grades, default=1)
-    tone = "holds" if worst == 0 else "plain" if worst == 1 else "fails"
-    return Verdict(f"{who(row)} {'; '.join(parts) or 'was measured'}.", tone)
+    lmc, llfc = lmc_grade(row), llfc_grade(row)
+    parts = [_lmc_words(row, lmc)] if lmc is not None else []
+    parts += [_llfc_words(row, llfc)] if llfc is not None else []
+    sentence = f"{label(row)} {'; '.join(parts)}." if parts else f"{label(row)} was measured."
+    if not row.get("informative", True):
+        beginning = sentence + " " if parts else f"{label(row)}: "
+        return Verdict(f"{beginning}{UNINFORMATIVE}", "warning")
+    tones: tuple[Literal["holds", "plain", "fails"], ...] = ("holds", "plain", "fails")
+    grades = [grade for grade in (lmc, llfc) if grade is not None]
+    return Verdict(sentence, tones[max(grades, default=1)])
+
+
+def _lmc_words(row: Row, grade: Grade) -> str:
+    state = ("is", "is nearly", "is not")[grade]
+    points = 100 * row["midpoint_barrier"]
+    return f"{state} linearly mode connected (error barrier at α = ½: {points:.2f} points)"
+
+
+def _llfc_words(row: Row, grade: Grade) -> str:
+    state = ("are", "are nearly", "are not")[grade]
+    return (
+        f"its features {state} linear along the line (median layer: 1 - cos α is "
+        f"{row['llfc_median']:.2g}, {row['llfc_ratio']:.3g} times below 1 - cos AB)"
+    )

@@ -1,21 +1,23 @@
-"""The working directory of one experiment: who owns it, what it already holds.
+"""The working directory of one experiment: which process holds it, and what it contains already.
 
-Everything in it is written aside and then renamed, so that a run that is killed leaves whole files
+Every file in it is written aside and then renamed, so that a run that is killed leaves whole files
 only, and the next run with the same config goes on from them.
 """
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from llfc_jax.errors import WorkdirError
 from llfc_jax.io import LEFT, Row, nan_for_none, read_sealed, to_json, write_json, write_sealed
 from llfc_jax.parallel import multihost
 
+FORMAT = 2  # of the files in a directory; raised where an older one cannot be read
 # Fields that may differ between runs into one directory: they only add to what is there.
 ADDITIVE = ("measures", "align")
 
@@ -30,77 +32,115 @@ class Workdir:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def measured(self, name: str, make: Callable[[], list[Row]]) -> list[Row]:
-        """Rows that were measured before under this name, or those that `make` measures now."""
-        file = self.path / "measured" / f"{name}.json"
-        if not multihost.broadcast(file.exists):
-            rows = make()
-            if multihost.is_primary():
-                write_sealed(file, {"rows": rows, "nan": "null stands for NaN"})
-            multihost.barrier()
-        return [nan_for_none(row) for row in read_sealed(file)["rows"]]
+    def has(self, name: str) -> bool:
+        """Returns whether rows are stored under this name; all processes get one answer."""
+        return multihost.broadcast(self._file(name).exists)
+
+    def store(self, name: str, metrics: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """Stores the summary metrics and the rows of one measurement."""
+        if multihost.is_primary():
+            content = {"metrics": dict(metrics), "rows": list(rows), "nan": "null stands for NaN"}
+            write_sealed(self._file(name), content)
+        multihost.barrier()
+
+    def load(self, name: str) -> tuple[Row, list[Row]]:
+        """Returns the summary metrics and the rows stored under a name.
+
+        Raises:
+            WorkdirError: the file is damaged.
+        """
+        content = read_sealed(self._file(name))
+        return nan_for_none(content["metrics"]), [nan_for_none(row) for row in content["rows"]]
 
     def permutation(self, name: str) -> Path:
-        """File of the permutation of this name."""
+        """Returns the file of a permutation."""
         return self.path / "permutations" / f"{name}.npz"
 
+    def _file(self, name: str) -> Path:
+        return self.path / "measured" / f"{name}.json"
 
-class Nowhere:
-    """Stands for a working directory where nothing is to be kept."""
 
-    def measured(self, name: str, make: Callable[[], list[Row]]) -> list[Row]:
-        """The rows that `make` measures, as a directory would give them back."""
-        return [nan_for_none(row) for row in json.loads(to_json(make()))]
+class NullWorkdir:
+    """Stands for a working directory where nothing is to be written."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, tuple[Row, list[Row]]] = {}
+
+    def has(self, name: str) -> bool:
+        """Returns whether this study has measured it already."""
+        return name in self._stored
+
+    def store(self, name: str, metrics: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """Keeps rows in memory, as a directory would give them back."""
+        content = json.loads(to_json({"metrics": dict(metrics), "rows": list(rows)}))
+        rows = [nan_for_none(row) for row in content["rows"]]
+        self._stored[name] = nan_for_none(content["metrics"]), list(rows)
+
+    def load(self, name: str) -> tuple[Row, list[Row]]:
+        """Returns the summary metrics and the rows stored under a name."""
+        return self._stored[name]
 
     def permutation(self, name: str) -> None:
-        """No file."""
+        """Returns no file."""
 
 
 @contextlib.contextmanager
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[Workdir]:
-    """Hold a directory for the experiment that `config` describes; the leading process does.
+    """Holds a directory for the experiment that `config` describes.
+
+    Of several processes the primary one holds it for all.
 
     Raises:
         WorkdirError: it cannot be written, another process holds it, or it belongs to another
-            experiment.
+            experiment or was written by another version.
     """
     directory = Path(path).expanduser().resolve()
     if not multihost.is_primary():
         multihost.barrier()
         yield Workdir(directory)
         return
+    lock = _acquire(directory)
+    try:
+        _identify(directory, json.loads(json.dumps({"format": FORMAT, **config})))
+        for leftover in directory.rglob(".*"):  # what a killed run left half-written
+            if LEFT.fullmatch(leftover.name):
+                leftover.unlink(missing_ok=True)
+        multihost.barrier()
+        yield Workdir(directory)
+    finally:
+        lock.release()
+
+
+def _acquire(directory: Path) -> filelock.BaseFileLock:
+    """Returns the held lock of a directory, which is made if need be."""
+    lock = filelock.FileLock(directory / ".lock", timeout=0)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise WorkdirError(
+            f"another run is writing to {directory}; wait for it or choose another --workdir"
+        ) from error
     except OSError as error:
         raise WorkdirError(
             f"cannot write to {directory}: {error.strerror}; choose another --workdir"
         ) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise WorkdirError(
-                f"another run is writing to {directory}; wait for it or choose another --workdir"
-            ) from error
-        _identify(directory, json.loads(json.dumps(config)))
-        for path in directory.rglob(".*"):  # what a killed run left half-written
-            if LEFT.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-        multihost.barrier()
-        yield Workdir(directory)
-    finally:
-        os.close(lock)
+    return lock
 
 
 def _identify(directory: Path, config: dict[str, Any]) -> None:
-    """Compare the config with the one that the directory was made for, or note it."""
+    """Compares the config with the one that the directory was made for, or write it there."""
     file = directory / "config.json"
     if file.exists():
         try:
             made_for = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise WorkdirError(f"{file} is damaged; choose another --workdir") from error
+        if not isinstance(made_for, dict) or made_for.get("format") != FORMAT:
+            raise WorkdirError(
+                f"{directory} was written by another version of llfc_jax, whose files this one "
+                "does not read; choose another --workdir"
+            )
         differ = [
             f"{key} ({old!r} there, {new!r} here)"
             for key, old, new in _differences(made_for, config)
@@ -115,6 +155,7 @@ def _identify(directory: Path, config: dict[str, Any]) -> None:
 
 
 def _differences(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (dotted key, old value, new value) wherever two nested mappings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             where = f"{at}.{key}" if at else key

@@ -10,7 +10,7 @@ does the product of two values that both hold parameters.
 
 import jax.numpy as jnp
 
-from llfc_jax.graph.sites import SHAPING
+from llfc_jax.graph.statistics import SHAPING
 from llfc_jax.graph.trace import LINEAR, Equation, Program, is_literal
 
 # Linear in all of their inputs together, in one of several, and in the first of two.

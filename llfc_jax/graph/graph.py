@@ -10,9 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import GraphError, unknown
+from llfc_jax.graph import queries
 from llfc_jax.graph.affine import affine
+from llfc_jax.graph.cache import trace_once
+from llfc_jax.graph.normalisers import Normaliser, find_normalisers
+from llfc_jax.graph.origins import depending
+from llfc_jax.graph.pointwise import bind_wide
 from llfc_jax.graph.sample_axes import find_sample_axes
-from llfc_jax.graph.sites import SHAPING, Site, find_sites
+from llfc_jax.graph.sites import Site, find_sites
+from llfc_jax.graph.statistics import SHAPING
 from llfc_jax.graph.trace import (
     CONTROL,
     Apply,
@@ -25,7 +31,8 @@ from llfc_jax.graph.trace import (
 )
 
 Visit = Callable[[Mapping[int, Any]], Mapping[int, Any]]
-KINDS = ("linear", "relu", "module")
+KINDS = ("linear", "activation", "module", "relu")
+DEFAULT_SITES = ("linear", "activation")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,16 +67,62 @@ class Graph:
     @functools.cached_property
     def parametric(self) -> frozenset[int]:
         """Numbers of the values that depend on any leaf of the variables."""
-        seen = set(self.program.leaves)
-        for eq in self.program.equations:
-            if any(not is_literal(a) and a in seen for a in eq.inputs):
-                seen.update(eq.outputs)
-        return frozenset(seen)
+        return depending(self.program)
 
     @functools.cached_property
     def affine(self) -> frozenset[int]:
         """Numbers of the values that are the mixture of the ends' own between any two modes."""
         return affine(self.program, self.parametric)
+
+    @functools.cached_property
+    def cut_sites(self) -> tuple[str, ...]:
+        """Names of the sites that cut the network, in order.
+
+        Every path from the input to the output passes through such a site, so the rest of the
+        network is a function of its value and of the parameters alone.
+        """
+        cuts = queries.find_cuts(self.program)
+        return tuple(s.name for s in self.sites if s.value in cuts and s.sample_axis is not None)
+
+    @property
+    def activation_sites(self) -> tuple[Site, ...]:
+        """The activation sites of one pre-activation whose value holds samples, in order.
+
+        Not among them: maxout written as the maximum of several values.
+        """
+        return tuple(
+            s
+            for s in self.sites
+            if s.kind == "activation" and s.sample_axis is not None and len(s.inputs) == 1
+        )
+
+    def activate(self, site: Site, *z: Any) -> jax.Array:
+        """Evaluate an activation site's function on other pre-activations, in their own type.
+
+        Args:
+            site: an activation site of this graph.
+            z: one array for each of `site.inputs`, in its shape; all but maxout of several values
+                have one.
+
+        Raises:
+            GraphError: no activation site, or another number of inputs.
+        """
+        if site.kind != "activation" or len(z) != len(site.inputs):
+            raise GraphError(f"site {site.name} is no activation of {len(z)} values")
+        values = {**self.program.constants, **dict(zip(site.inputs, z, strict=True))}
+        for i in site.body:
+            eq = self.program.equations[i]
+            inputs = [a.val if is_literal(a) else values[a] for a in eq.inputs]
+            exact = all(jnp.result_type(v) == self.program.avals[n].dtype
+                        for n, v in zip(site.inputs, z, strict=True))  # fmt: skip
+            out = eq.bind(*inputs)[0] if exact else bind_wide(eq, inputs)
+            values[eq.outputs[0]] = out
+        return values[site.value]
+
+    @functools.cached_property
+    def normalisers(self) -> tuple[Normaliser, ...]:
+        """Where running statistics normalise, as BatchNorm's do."""
+        return find_normalisers(self.program)
 
     def __getitem__(self, name: str) -> Site:
         """The site of this name.
@@ -81,10 +134,12 @@ class Graph:
             raise GraphError(unknown("site", name, self.by_name))
         return self.by_name[name]
 
-    def select(self, patterns: str | Iterable[str] = ("linear", "relu")) -> tuple[Site, ...]:
-        """Sites by kind ("linear", "relu", "module", "all") or by name, `*` matching anything.
+    def select(self, patterns: str | Iterable[str] = DEFAULT_SITES) -> tuple[Site, ...]:
+        """Returns sites by kind, by activation function or by name, in order.
 
-        Only sites whose value has a sample axis count: the others hold no features.
+        A pattern is a kind ("linear", "activation", "module", "all"), an activation function
+        ("relu", "gelu", ...) or a name in which `*` matches anything. Only sites whose value has a
+        sample axis count: the others hold no features.
 
         Raises:
             GraphError: a pattern matches nothing.
@@ -92,7 +147,7 @@ class Graph:
         patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         chosen: set[str] = set()
         for pattern in patterns:
-            of_kind = [s.name for s in self.sites if s.kind == pattern or pattern == "all"]
+            of_kind = [s.name for s in self.sites if pattern in (s.kind, s.function, "all")]
             match = of_kind or [s.name for s in self.sites if fnmatch.fnmatchcase(s.name, pattern)]
             if not match and pattern not in KINDS:
                 raise GraphError(unknown("site", pattern, [*KINDS, "all", *self.by_name]))
@@ -145,7 +200,7 @@ class Graph:
     def explain(self) -> str:
         """The sites as lines of text, and what could not be looked into."""
         width = max((len(s.name) for s in self.sites), default=0)
-        lines = [f"{s.name:<{width}}  {s.kind:<6}  {s.shape}" for s in self.sites]
+        lines = [f"{s.name:<{width}}  {s.function or s.kind:<6}  {s.shape}" for s in self.sites]
         lines += [f"kept whole, no sites inside: {name}" for name in self.opaque]
         return "\n".join(lines)
 
@@ -264,6 +319,10 @@ def trace(apply: Apply, variables: Any, x: Any) -> Graph:
         >>> [site.name for site in trace(apply, w, jnp.ones((5, 3))).sites]
         ['first', 'first.relu', 'second']
     """
+    return trace_once(_trace, lambda graph: graph.program, apply, variables, x)
+
+
+def _trace(apply: Apply, variables: Any, x: Any) -> Graph:
     program = flatten(apply, variables, x)
     sample_axes = find_sample_axes(program, apply, variables, x)
     return Graph(program, find_sites(program, sample_axes), sample_axes)

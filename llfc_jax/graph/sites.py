@@ -1,9 +1,10 @@
 """Sites: the values of a trace that have a name.
 
 Three kinds. A *linear* site is one `dot_general` or `conv_general_dilated` that has exactly one
-operand made of parameters; its value is the pre-activation, bias included. A *relu* site is any
-`max(x, 0)`, wherever it was called. A *module* site is what a module hands out, where the name
-stack says which module an equation belongs to (Linen writes it there).
+operand made of parameters; its value is the pre-activation, bias included. An *activation* site is
+what an activation function gives, a ReLU for example, however it was written. A *module* site is
+what a module hands out, where the name stack says which module an equation belongs to (Linen
+writes it there).
 
 Names come from the parameter tree, which every framework has: `Dense_0` for the layer whose weight
 is `params/Dense_0/kernel`, `Dense_0.relu` for the ReLU behind it, `Block_2` for a module.
@@ -14,14 +15,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from llfc_jax.graph.trace import LINEAR, Equation, Program, body, is_literal
+from llfc_jax.graph.activations import find_activations
+from llfc_jax.graph.origins import Origins, depending, origins
+from llfc_jax.graph.statistics import SHAPING
+from llfc_jax.graph.trace import LINEAR, Equation, Program, is_literal
 
-# What may stand between a layer's product and its bias, and between a leaf and its product.
-SHAPING = ("reshape", "transpose", "convert_element_type", "broadcast_in_dim", "squeeze", "copy")
 COLLECTION = "params"
 
 
@@ -31,19 +31,22 @@ class Site:
 
     Attributes:
         name: unique, stable name.
-        kind: "linear", "relu" or "module".
+        kind: "linear", "activation" or "module".
         value: number of the value that is read or written here.
         shape: its shape at the traced batch size.
         sample_axis: the axis along which the samples stand; None where there is none.
         equation: index of the equation: the product itself (before the bias) of a linear site.
-        data: for linear and relu sites, which input of that equation is the feature.
+        data: for linear sites, which input of that equation is the feature.
         weight: for linear sites, which input of that equation is the weight.
         leaf: for linear sites, the path of the leaf that holds the weight ("" where it is computed
             from several).
+        function: for activation sites, the function's name: "relu", "gelu", ...
+        inputs: for activation sites, the numbers of the values that go in: the pre-activation.
+        body: for activation sites, the indices of the equations that make the value of them.
     """
 
     name: str
-    kind: Literal["linear", "relu", "module"]
+    kind: Literal["linear", "activation", "module"]
     value: int
     shape: tuple[int, ...]
     sample_axis: int | None
@@ -51,66 +54,9 @@ class Site:
     data: int | None = None
     weight: int | None = None
     leaf: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Origins:
-    """Where each value comes from.
-
-    Attributes:
-        data: numbers of the values that depend on `x`.
-        leaves: for the others, the indices of the leaves that they depend on.
-        zeros: numbers of the values known to be zero everywhere.
-    """
-
-    data: frozenset[int]
-    leaves: dict[int, frozenset[int]]
-    zeros: frozenset[int]
-
-
-def origins(program: Program) -> Origins:
-    """Follow `x` and every leaf through the equations."""
-    data = {program.input}
-    leaves = {number: frozenset({i}) for i, number in enumerate(program.leaves)}
-    zeros = {n for n, c in program.constants.items() if _is_known_zero(c)}
-    for eq in program.equations:
-        numbers = [a for a in eq.inputs if not is_literal(a)]
-        if any(n in data for n in numbers):
-            data.update(eq.outputs)
-            continue
-        from_ = frozenset[int]().union(*(leaves.get(n, frozenset()) for n in numbers))
-        leaves.update(dict.fromkeys(eq.outputs, from_))
-        if eq.name in SHAPING and _is_zero(eq.inputs[0], zeros):
-            zeros.update(eq.outputs)
-    return Origins(frozenset(data), leaves, frozenset(zeros))
-
-
-def _is_zero(atom: Any, zeros: Iterable[int]) -> bool:
-    return _is_known_zero(atom.val) if is_literal(atom) else atom in zeros
-
-
-def _is_known_zero(value: Any) -> bool:
-    """Whether a number or array is zero; not known of one that is itself being traced."""
-    if isinstance(value, Tracer) or not jnp.issubdtype(jnp.result_type(value), jnp.number):
-        return False
-    return not np.any(np.asarray(value))
-
-
-def relu_input(eq: Equation, zeros: Iterable[int]) -> int | None:
-    """Which input of an equation is rectified, or None where it is no ReLU."""
-    inner: Any = eq
-    while (jaxpr := body(inner)) is not None:  # jax.nn.relu: a derivative rule around max
-        nested = getattr(jaxpr, "jaxpr", jaxpr).eqns
-        if len(nested) != 1 or len(inner.params.get("call_jaxpr", jaxpr).in_avals) != 1:
-            return None
-        inner = nested[0]
-    if inner.primitive.name != "max":
-        return None
-    atoms = inner.inputs if inner is eq else inner.invars
-    zero = [_is_zero(a, zeros if inner is eq else ()) for a in atoms]
-    if sorted(zero) != [False, True]:
-        return None
-    return zero.index(False) if inner is eq else 0
+    function: str = ""
+    inputs: tuple[int, ...] = ()
+    body: tuple[int, ...] = ()
 
 
 def linear_inputs(eq: Equation, found: Origins) -> tuple[int, int] | None:
@@ -202,13 +148,12 @@ def find_sites(program: Program, sample_axes: dict[int, int | None]) -> tuple[Si
             layer_of[i] = names[held[i]]
             value = _with_bias(program, found, users, eq.outputs[0])
             add(layer_of[i], "linear", value, i, data=feature, weight=weight, leaf=leaf)
-        elif (
-            (place := relu_input(eq, found.zeros)) is not None
-            and eq.outputs[0] in found.data
-            and not _clamps_variance(program, users, eq.outputs[0])
-        ):
-            layer = layer_of.get(above, "")
-            add(f"{layer}.relu" if layer else "relu", "relu", eq.outputs[0], i, data=place)
+    weights = {i: weight for i, (_, weight) in linear.items()}
+    for one in find_activations(program, found.data, depending(program), latest, weights):
+        equation = one.body[-1]
+        layer = layer_of.get(latest[one.value], "")
+        add(f"{layer}.{one.function}" if layer else one.function, "activation", one.value,
+            equation, function=one.function, inputs=one.inputs, body=one.body)  # fmt: skip
     layers = {site.name for site in sites}  # a layer's module hands out the layer's own value
     for scope, value, i in _module_outputs(program, found, users):
         if scope not in layers:
@@ -241,18 +186,6 @@ def _with_bias(program: Program, found: Origins, users: dict[int, list[int]], va
             break
         at = eq.outputs[0]
     return value
-
-
-def _clamps_variance(program: Program, users: dict[int, list[int]], value: int) -> bool:
-    """Whether a `max(v, 0)` only keeps a norm's variance from rounding below zero."""
-    while len(users[value]) == 1:
-        eq = program.equations[users[value][0]]
-        if eq.name in ("sqrt", "rsqrt"):
-            return True
-        if eq.name not in (*SHAPING, "add"):
-            return False
-        value = eq.outputs[0]
-    return False
 
 
 def _module_outputs(

@@ -4,27 +4,37 @@
 the subject of `llfc_jax.symmetry`.
 """
 
+from llfc_jax.matching.align import align, check_symmetry
 from llfc_jax.matching.assignment.solvers import assign, assign_warm
 from llfc_jax.matching.merge import Merged, merge
-from llfc_jax.matching.methods.activation import activation_matching
-from llfc_jax.matching.methods.commutativity import commutativity_matching
-from llfc_jax.matching.methods.output import output_matching
-from llfc_jax.matching.methods.ste import ste_matching
-from llfc_jax.matching.methods.weight import weight_matching
-from llfc_jax.matching.registry import METHODS, Method, align, check_options
-from llfc_jax.matching.result import Matching
+from llfc_jax.matching.methods.activation import ActivationMatching, activation_matching
+from llfc_jax.matching.methods.commutativity import CommutativityMatching, commutativity_matching
+from llfc_jax.matching.methods.output import OutputMatching, output_matching
+from llfc_jax.matching.methods.ste import StraightThroughMatching, ste_matching
+from llfc_jax.matching.methods.weight import WeightMatching, weight_matching
+from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.registry import METHODS, Method, build_method, matching_method
+from llfc_jax.matching.result import Match
 
 __all__ = [
     "METHODS",
-    "Matching",
+    "ActivationMatching",
+    "CommutativityMatching",
+    "Match",
     "Merged",
     "Method",
+    "OutputMatching",
+    "Problem",
+    "StraightThroughMatching",
+    "WeightMatching",
     "activation_matching",
     "align",
     "assign",
     "assign_warm",
-    "check_options",
+    "build_method",
+    "check_symmetry",
     "commutativity_matching",
+    "matching_method",
     "merge",
     "output_matching",
     "ste_matching",

@@ -1,68 +1,63 @@
-"""What is asked of a pair of modes; each measure is a question to the traced network.
+"""What is measured of a pair of modes, from one set of forward passes of the traced network.
 
-Every function takes `(apply, a, b, batches, ...)` and returns a result with `.records()`. θ_α is
-α a + (1 - α) b throughout. `MEASURES` lists them by name for configs and reports.
+Every measure is a frozen dataclass of its own options, listed by name in `MEASURES`; `EvalOptions`
+holds what all measurements share. `PairEvaluator` measures several of them in one pass; the
+functions below measure one each: `lmc(network, a, b, batches)`. θ_α is α a + (1 - α) b throughout.
 """
 
-from llfc_jax.measures import commutativity as _commutativity
-from llfc_jax.measures import ensemble as _ensemble
-from llfc_jax.measures import layerwise as _layerwise
-from llfc_jax.measures import llfc as _llfc
-from llfc_jax.measures import lmc as _lmc
-from llfc_jax.measures import spectrum as _spectrum
-from llfc_jax.measures import stitching as _stitching
-from llfc_jax.measures import theorem1 as _theorem
-from llfc_jax.measures import weak_additivity as _weak
-from llfc_jax.measures.commutativity import Commutativity, commutativity
-from llfc_jax.measures.ensemble import Ensemble, ensemble
-from llfc_jax.measures.evaluator import ALPHAS, Line, line
-from llfc_jax.measures.layerwise import LayerwiseLMC, layerwise_lmc
-from llfc_jax.measures.llfc import LLFC, llfc
-from llfc_jax.measures.lmc import LMC, lmc
-from llfc_jax.measures.measure import Measure, Setup
+from llfc_jax.measures.evaluator import PairEvaluator
+from llfc_jax.measures.measure import Measure
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.registry import MEASURES, build, build_all, check_options, measure
 from llfc_jax.measures.similarity import Rows, compare
-from llfc_jax.measures.spectrum import Spectrum, spectrum
-from llfc_jax.measures.stitching import Stitching, stitching
-from llfc_jax.measures.theorem1 import Theorem1, theorem1
-from llfc_jax.measures.weak_additivity import WeakAdditivity, weak_additivity
 
-# In the order in which the report tells them. A new measure is one file and its line here.
-_ALL = (
-    _lmc,
-    _llfc,
-    _ensemble,
-    _weak,
-    _commutativity,
-    _theorem,
-    _stitching,
-    _layerwise,
-    _spectrum,
-)
-MEASURES: dict[str, Measure] = {module.MEASURE.name: module.MEASURE for module in _ALL}
+# The report's order is that of these lines: each file lists its measure as it is imported.
+# isort: off
+from llfc_jax.measures.lmc import LMC, LMCResult, lmc
+from llfc_jax.measures.llfc import LLFC, LLFCResult, llfc
+from llfc_jax.measures.ensemble import Ensemble, EnsembleResult, ensemble
+from llfc_jax.measures.weak_additivity import WeakAdditivity, WeakAdditivityResult, weak_additivity
+from llfc_jax.measures.commutativity import Commutativity, CommutativityResult, commutativity
+from llfc_jax.measures.theorem1 import Theorem1, Theorem1Result, theorem1
+from llfc_jax.measures.stitching import Stitching, StitchingResult, stitching
+from llfc_jax.measures.layerwise import Layerwise, LayerwiseResult, layerwise
+from llfc_jax.measures.spectrum import Spectrum, SpectrumResult, spectrum
+# isort: on
 
 __all__ = [
-    "ALPHAS",
     "LLFC",
     "LMC",
     "MEASURES",
     "Commutativity",
+    "CommutativityResult",
     "Ensemble",
-    "LayerwiseLMC",
-    "Line",
+    "EnsembleResult",
+    "EvalOptions",
+    "LLFCResult",
+    "LMCResult",
+    "Layerwise",
+    "LayerwiseResult",
     "Measure",
+    "PairEvaluator",
     "Rows",
-    "Setup",
     "Spectrum",
+    "SpectrumResult",
     "Stitching",
+    "StitchingResult",
     "Theorem1",
+    "Theorem1Result",
     "WeakAdditivity",
+    "WeakAdditivityResult",
+    "build",
+    "build_all",
+    "check_options",
     "commutativity",
     "compare",
     "ensemble",
-    "layerwise_lmc",
-    "line",
+    "layerwise",
     "llfc",
     "lmc",
+    "measure",
     "spectrum",
     "stitching",
     "theorem1",

@@ -1,22 +1,30 @@
 """Commutativity: do the two networks' weights and features change places?"""
 
+import dataclasses
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from llfc_jax.errors import GraphError
-from llfc_jax.graph import Equation, Graph, Site, Values, rows, trace
-from llfc_jax.measures.accumulate import Batches, Progress, padded
-from llfc_jax.measures.evaluator import Step, line
-from llfc_jax.measures.measure import Measure
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph, Site, Values, rows
+from llfc_jax.graph.queries import linear_sites, operands
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import Measure, Totals
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.precision import wide
+from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import pool, pooled, sums
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
 
 @result
-class Commutativity(Result):
+class CommutativityResult(Result):
     """W_a H_a + W_b H_b against W_a H_b + W_b H_a at every linear layer.
 
     dist(u, v) = |u - v|² / (|u| |v|), over the whole data set as one vector; no bias enters.
@@ -29,6 +37,7 @@ class Commutativity(Result):
         ratio: dist_com / min(dist_w, dist_h): far below 1 where commutativity holds beyond what
             alike weights or features would give; NaN where that minimum is 0 [layers].
         samples: number of samples.
+        renormalise: the kind of renormalisation.
     """
 
     layers: tuple[str, ...] = labels("layer")
@@ -37,116 +46,20 @@ class Commutativity(Result):
     dist_h: Any = axes("layers")
     ratio: Any = axes("layers")
     samples: int = setting()
+    renormalise: str = setting("none")
 
 
-def commutativity(
-    apply: Any, a: Any, b: Any, batches: Batches, *, progress: Progress | None = None
-) -> Commutativity:
-    """Measure commutativity at every linear site in one pass over the data.
+@measure("commutativity")
+@dataclasses.dataclass(frozen=True)
+class Commutativity(Measure):
+    """Exchanged products against own ones at every linear layer.
 
-    The layer's one equation of the trace is evaluated anew with the difference of the two weights
-    on the difference of the two inputs, since the defect is exactly (W_a - W_b)(H_a - H_b). So a
-    convolution, a dense layer and an attention projection are all treated alike.
-
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of one mode.
-        b: variables of the other (permuted, to measure after matching).
-        batches: re-iterable pairs (x, labels).
-        progress: called as (done, total, words).
-
-    Raises:
-        ModeError: the modes are no pair.
-        GraphError: the network has no linear layer.
-
-    Source: the LLFC paper, definition 4.
+    It visits no α and reads every linear layer, so neither the grid nor `sites` bears on it.
     """
-    path = line(apply, a, b, batches, alphas=(0.5,))
-    names = tuple(s.name for s in linear_sites(trace(apply, a, next(padded(batches))[0])))
-    found = path.fold(_kernel, batches, progress, "commutativity", sites=names)
-    dist_com = np.array([pooled(found[name]["com"]).relative for name in names])
-    dist_h = np.array([pooled(found[name]["h"]).relative for name in names])
-    dist_w = np.array([_relative(*w) for w in _weights(apply, a, b, batches, names)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        least = np.fmin(dist_w, dist_h)
-        ratio = np.where(least > 0, dist_com / least, np.nan)
-    return Commutativity(names, dist_com, dist_w, dist_h, ratio, int(found["samples"]))
 
-
-def linear_sites(graph: Graph) -> tuple[Site, ...]:
-    """The linear sites that act on features.
-
-    Raises:
-        GraphError: there is none.
-    """
-    sites = tuple(s for s in graph.sites if s.kind == "linear" and s.sample_axis is not None)
-    if not sites:
-        raise GraphError("the network has no linear layer whose weight is a parameter")
-    return sites
-
-
-def operands(graph: Graph, site: Site) -> tuple[Equation, int, int]:
-    """A linear site's equation, and the numbers of its feature and of its weight."""
-    assert site.data is not None
-    assert site.weight is not None
-    eq = graph.program.equations[site.equation]
-    return eq, eq.inputs[site.data], eq.inputs[site.weight]
-
-
-def defect(site: Site, a: Values, b: Values) -> jax.Array:
-    """(W_a - W_b)(H_a - H_b) at a linear site, in the layout of its product."""
-    eq, feature, weight = operands(a.graph, site)
-    pair: list[Any] = [None, None]
-    pair[site.data or 0] = a.all[feature] - b.all[feature]
-    pair[site.weight or 0] = a.all[weight] - b.all[weight]
-    return eq.bind(*pair)[0]
-
-
-def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {"samples": step.weight.sum()}
-    for name in sites:
-        site = step.graph[name]
-        eq, feature, _ = operands(step.graph, site)
-        as_rows = functools.partial(rows, step.graph, eq.outputs[0])
-        own = as_rows(step.a.all[eq.outputs[0]] + step.b.all[eq.outputs[0]])
-        gap = as_rows(defect(site, step.a, step.b))
-        h_a, h_b = (rows(step.graph, feature, v.all[feature]) for v in (step.a, step.b))
-        found[name] = {
-            "com": pool(sums(own, own - gap, gap=gap), step.weight),
-            "h": pool(sums(h_a, h_b), step.weight),
-        }
-    return found
-
-
-def _weights(
-    apply: Any, a: Any, b: Any, batches: Batches, names: tuple[str, ...]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The two weights of every site, as the products see them."""
-    x, _, _ = next(padded(batches))
-
-    @jax.jit  # only the weights are asked for, so nothing else of the network is run
-    def read(variables: Any) -> list[jax.Array]:
-        graph = trace(apply, variables, x)
-        values = graph.evaluate(variables, np.zeros(x.shape, x.dtype))
-        return [values.all[operands(graph, graph[name])[2]] for name in names]
-
-    pairs = zip(read(a), read(b), strict=True)
-    return [(np.asarray(p, np.float64), np.asarray(q, np.float64)) for p, q in pairs]
-
-
-def _relative(u: np.ndarray, v: np.ndarray) -> float:
-    lengths = np.linalg.norm(u) * np.linalg.norm(v)
-    return float(np.sum((u - v) ** 2) / lengths) if lengths > 0 else float("nan")
-
-
-def _headline(of: Commutativity) -> dict[str, Any]:
-    ratio = np.asarray(of.ratio)
-    return {"com_ratio": float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else np.nan}
-
-
-MEASURE = Measure(
-    run=lambda s: commutativity(s.apply, s.a, s.b, s.batches, progress=s.progress),
-    section=Section(
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    columns: ClassVar[Mapping[str, str]] = {"com_ratio": "dist com / least of W, H"}
+    section: ClassVar[Section] = Section(
         name="commutativity",
         title="Second condition: commutativity",
         text=(
@@ -181,7 +94,116 @@ MEASURE = Measure(
             "dist_h": "dist H",
             "ratio": "com / least",
         },
-    ),
-    headline=_headline,
-    columns={"com_ratio": "dist com / least of W, H"},
-)
+    )
+
+    def plan(self, graph: Graph, options: EvalOptions) -> tuple[str, ...]:
+        """Returns the names of the linear sites."""
+        return tuple(site.name for site in linear_sites(graph))
+
+    def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
+        """Returns pooled sums of the products and of the inputs of every layer."""
+        found: dict[str, Any] = {}
+        for name in plan:
+            site = batch.graph[name]
+            eq, feature, _ = operands(batch.graph, site)
+            as_rows = functools.partial(rows, batch.graph, eq.outputs[0])
+            own = as_rows(_product(site, batch.a) + _product(site, batch.b))
+            gap = as_rows(defect(site, batch.a, batch.b))
+            h_a, h_b = (rows(batch.graph, feature, v.all[feature]) for v in (batch.a, batch.b))
+            found[name] = {
+                "com": pool(sums(own, own - gap, gap=gap), batch.mask),
+                "h": pool(sums(h_a, h_b), batch.mask),
+            }
+        return Reading(found)
+
+    def finish(self, totals: Totals) -> CommutativityResult:
+        """Returns the three distances of every layer."""
+        names, found = totals.plan, totals.sums
+        dist_com = np.array([pooled(found[name]["com"]).relative for name in names])
+        dist_h = np.array([pooled(found[name]["h"]).relative for name in names])
+        dist_w = np.array([_relative(*pair) for pair in totals.weights(names)])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            least = np.fmin(dist_w, dist_h)
+            ratio = np.where(least > 0, dist_com / least, np.nan)
+        return CommutativityResult(
+            names, dist_com, dist_w, dist_h, ratio, totals.samples, totals.renormalise
+        )
+
+    def summary_metrics(self, result: CommutativityResult) -> dict[str, float]:
+        """Returns the median over the layers of dist com over the least of dist W and dist H."""
+        ratio = np.asarray(result.ratio)
+        return {"com_ratio": float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else np.nan}
+
+
+def defect(site: Site, a: Values, b: Values) -> jax.Array:
+    """Returns (W_a - W_b)(H_a - H_b) at a linear site, in the layout of its product."""
+    _, feature, weight = operands(a.graph, site)
+    h, w = (wide(a.all[number]) - wide(b.all[number]) for number in (feature, weight))
+    return _bind(a.graph, site, h, w)
+
+
+def _product(site: Site, run: Values) -> jax.Array:
+    """Returns W H at a linear site of a run; computed anew where the network's type is narrow."""
+    eq, feature, weight = operands(run.graph, site)
+    product = run.all[eq.outputs[0]]
+    if wide(product).dtype == product.dtype:
+        return product
+    return _bind(run.graph, site, wide(run.all[feature]), wide(run.all[weight]))
+
+
+def _bind(graph: Graph, site: Site, feature: jax.Array, weight: jax.Array) -> jax.Array:
+    """Evaluates a linear site's one equation on other operands, in their own type."""
+    eq, _, _ = operands(graph, site)
+    pair: list[Any] = [None, None]
+    pair[site.data or 0], pair[site.weight or 0] = feature, weight
+    preferred = eq.params.get("preferred_element_type")
+    if preferred is not None and preferred != feature.dtype:
+        params = {**eq.params, "preferred_element_type": feature.dtype}
+        eq = dataclasses.replace(eq, params=params)
+    return eq.bind(*pair)[0]
+
+
+def _relative(u: np.ndarray, v: np.ndarray) -> float:
+    """Returns |u - v|² / (|u| |v|); NaN where one of them is zero."""
+    lengths = np.linalg.norm(u) * np.linalg.norm(v)
+    return float(np.sum((u - v) ** 2) / lengths) if lengths > 0 else float("nan")
+
+
+def commutativity(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> CommutativityResult:
+    """Measures commutativity at every linear site in one pass over the data.
+
+    The layer's one equation of the trace is evaluated anew with the difference of the two weights
+    on the difference of the two inputs, since the defect is exactly (W_a - W_b)(H_a - H_b). So a
+    convolution, a dense layer and an attention projection are all treated alike.
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        GraphError: the network has no linear layer.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, definition 4.
+    """
+    return measure_pair(
+        "commutativity", network, a, b, batches, options, train_batches, progress, changes
+    )

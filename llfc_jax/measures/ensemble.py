@@ -4,21 +4,29 @@ If LLFC holds at the logits, θ_α decides as the mixture of the ends' logits do
 only where one of the ends errs.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from llfc_jax.measures.accumulate import Batches
-from llfc_jax.measures.evaluator import ALPHAS, Step, line
-from llfc_jax.measures.lmc import loss_and_right
-from llfc_jax.measures.measure import Measure
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Values
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.classification import loss_and_right, predictions
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import MIDDLE, Measure, Totals
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.precision import wide
+from llfc_jax.measures.registry import measure
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
 
 @result
-class Ensemble(Result):
+class EnsembleResult(Result):
     """θ_α beside the mixture of the ends' logits, α f(a) + (1 - α) f(b).
 
     Attributes:
@@ -48,78 +56,20 @@ class Ensemble(Result):
     renormalise: str = setting("none")
 
 
-def ensemble(
-    apply: Any,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    **options: Any,
-) -> Ensemble:
-    """Compare the interpolated network with the interpolated logits.
+@measure("ensemble")
+@dataclasses.dataclass(frozen=True)
+class Ensemble(Measure):
+    """θ_α against the mixture of the ends' logits, along the line; ½ is always on the grid.
 
-    That is f(θ_α; x) with α f(a; x) + (1 - α) f(b; x).
-    With ε = max(error(a), error(b)), the mixed logits err on at most 2 ε of the data, since an
-    argmax of a positive combination is wrong only where one of its parts is; so θ_α errs on at
-    most 2 ε plus the share on which it disagrees with them (Lemma 1).
-
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of the mode that α multiplies.
-        b: variables of the other mode.
-        batches: re-iterable pairs (x, labels).
-        alphas: points on the line.
-        **options: of `line`.
-
-    Raises:
-        ModeError: the modes are no pair, or the grid is none.
-        DataError: the data do not fit the network.
+    It reads the logits alone, so `sites` does not bear on it.
     """
-    path = line(apply, a, b, batches, alphas=alphas, **options)
-    sums = path.fold(_kernel, batches, options.get("progress"), "output layer")
-    n = sums["samples"]
-    loss, right, mixed_loss, mixed_right, differ = (x / n for x in sums["line"])
-    error_a, error_b = (np.asarray(1 - x / n) for x in sums["ends"])
-    bound = 2 * np.maximum(error_a, error_b)
-    return Ensemble(
-        path.alphas,
-        1 - right,
-        loss,
-        1 - mixed_right,
-        mixed_loss,
-        differ,
-        error_a,
-        error_b,
-        bound,
-        int(n),
-        path.renormalise,
+
+    always: ClassVar[tuple[float, ...]] = (MIDDLE,)
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
-
-
-def _kernel(step: Step) -> dict[str, Any]:
-    a, b = step.a.output, step.b.output
-
-    def at(alpha: jax.Array, values: Any) -> tuple[jax.Array, ...]:
-        mixed = alpha * a + (1 - alpha) * b
-        differ = ((mixed.argmax(-1) != values.output.argmax(-1)) * step.weight).sum()
-        own = loss_and_right(values.output, step.y, step.weight)
-        return (*own, *loss_and_right(mixed, step.y, step.weight), differ)
-
-    return {
-        "line": step.walk(at),
-        "ends": tuple(loss_and_right(out, step.y, step.weight)[1] for out in (a, b)),
-        "samples": step.weight.sum(),
-    }
-
-
-def _headline(of: Ensemble) -> dict[str, Any]:
-    return {"disagreement": float(np.max(of.disagreement))}
-
-
-MEASURE = Measure(
-    run=lambda s: ensemble(s.apply, s.a, s.b, s.batches, alphas=s.alphas, **s.line_options),
-    section=Section(
+    columns: ClassVar[Mapping[str, str]] = {"disagreement": "disagrees with the mixed logits"}
+    section: ClassVar[Section] = Section(
         name="ensemble",
         title="The output layer: Lemma 1 and the ensemble",
         text=(
@@ -153,7 +103,80 @@ MEASURE = Measure(
             "disagreement": "they disagree on",
             "bound": "2 ε",
         },
-    ),
-    headline=_headline,
-    columns={"disagreement": "disagrees with the mixed logits"},
-)
+    )
+
+    def read(self, batch: PairBatch, plan: Any) -> Reading:
+        """Returns loss and right predictions of both classifiers, and where they disagree."""
+        a, b = wide(batch.a.output), wide(batch.b.output)
+
+        def at(alpha: jax.Array, values: Values) -> tuple[jax.Array, ...]:
+            mixed = alpha * a + (1 - alpha) * b
+            differ = (predictions(mixed) != predictions(values.output)) * batch.mask
+            of_point = loss_and_right(values.output, batch.y, batch.mask)
+            return (*of_point, *loss_and_right(mixed, batch.y, batch.mask), differ.sum())
+
+        ends = tuple(loss_and_right(logits, batch.y, batch.mask)[1] for logits in (a, b))
+        return Reading(sums=ends, on_line=at)
+
+    def finish(self, totals: Totals) -> EnsembleResult:
+        """Returns the two curves and Lemma 1's bound."""
+        n = totals.samples
+        loss, right, mixed_loss, mixed_right, differ = (total / n for total in totals.on_line)
+        error_a, error_b = (np.asarray(1 - right / n) for right in totals.sums)
+        return EnsembleResult(
+            alphas=totals.alphas,
+            error=1 - right,
+            loss=loss,
+            ensemble_error=1 - mixed_right,
+            ensemble_loss=mixed_loss,
+            disagreement=differ,
+            error_a=error_a,
+            error_b=error_b,
+            bound=2 * np.maximum(error_a, error_b),
+            samples=n,
+            renormalise=totals.renormalise,
+        )
+
+    def summary_metrics(self, result: EnsembleResult) -> dict[str, float]:
+        """Returns the largest share on which a θ_α and the mixture disagree."""
+        return {"disagreement": float(np.max(result.disagreement))}
+
+
+def ensemble(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> EnsembleResult:
+    """Compares the interpolated network with the interpolated logits.
+
+    That is f(θ_α; x) with α f(a; x) + (1 - α) f(b; x).
+    With ε = max(error(a), error(b)), the mixed logits err on at most 2 ε of the data, since an
+    argmax of a positive combination is wrong only where one of its parts is; so θ_α errs on at
+    most 2 ε plus the share on which it disagrees with them (Lemma 1).
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, lemma 1.
+    """
+    return measure_pair(
+        "ensemble", network, a, b, batches, options, train_batches, progress, changes
+    )

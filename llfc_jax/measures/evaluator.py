@@ -1,271 +1,258 @@
-"""The straight line between two modes, and running the network along it.
+"""A pair under evaluation: checked and traced once, and measured in one pass by all measures."""
 
-α multiplies `a`: θ_α = α a + (1 - α) b. Every measure that walks the line does it here, so that
-what is interpolated, what is renormalised and how a loop over α runs is decided once.
-"""
-
-import dataclasses
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.errors import GraphError, ModeError, unknown
-from llfc_jax.graph import Apply, Graph, Values, trace
-from llfc_jax.graph.graph import Visit
-from llfc_jax.graph.trace import LINEAR, abstract
+from llfc_jax.errors import ModeError
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph
+from llfc_jax.graph.queries import check_used_leaves
+from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import Batches, Progress, check_labels, fold, inspect, padded
+from llfc_jax.measures.accumulate import accumulate, inspect_batch, pad_batches
+from llfc_jax.measures.batch import Part, Points, TracedNetwork, measure_batch, read_weights
 from llfc_jax.measures.calibration import calibrate
-from llfc_jax.measures.similarity import wide
-from llfc_jax.pair import check_pair, interpolate
-from llfc_jax.parallel import sharding
-from llfc_jax.parallel.loops import How, over, plan
+from llfc_jax.measures.classification import check_labels, check_logits
+from llfc_jax.measures.measure import MIDDLE, Measure, Totals
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.precision import matmul_precision
+from llfc_jax.measures.registry import check_options, configure
+from llfc_jax.pair import check_pair
+from llfc_jax.parallel import loops, sharding
+from llfc_jax.results import Result
+from llfc_jax.types import Apply, Batches, ProgressFn, Variables
 
-T = TypeVar("T")
 
-ALPHAS = tuple(i / 10 for i in range(11))
+class PairEvaluator:
+    """Two modes of one network, ready to be measured.
 
+    The points of the line are θ_α = α a + (1 - α) b: α multiplies `a`. The grid always holds 0,
+    ½ and 1. With `renormalise`, all of its points are renormalised, the two ends included, and
+    every measure sees these networks.
 
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """The points θ_α that a measure visits.
-
-    Attributes:
-        apply: `apply(variables, x) -> logits`.
-        a: the mode that α multiplies.
+    Args:
+        network: a module of any framework, `apply(variables, x) -> logits [n, classes]`, or a
+            `Network`.
+        a: the mode that α multiplies, as its framework has it.
         b: the other mode.
-        alphas: the points, in [0, 1] unless made with `outside=True`.
-        how: how the loop over α runs.
-        classes: number of the network's outputs.
-        corrections: renormalisation of every point, stacked along α; None for none.
-        renormalise: the kind of renormalisation, as results record it.
-    """
-
-    apply: Apply
-    a: Any
-    b: Any
-    alphas: tuple[float, ...]
-    how: How
-    classes: int
-    corrections: renorm.Correction | None = None
-    renormalise: str = "none"
-
-    @property
-    def ends(self) -> tuple[bool, bool]:
-        """Whether the first point is b itself and the last one a, with others between them."""
-        if self.corrections is not None or len(self.alphas) < 3:
-            return False, False
-        return self.alphas[0] == 0, self.alphas[-1] == 1
-
-    def fold(
-        self,
-        kernel: "Kernel",
-        batches: Batches,
-        progress: Progress | None = None,
-        words: str = "measuring",
-        **static: Any,
-    ) -> Any:
-        """Run a measure's kernel on every batch; see `Kernel` and `stream.fold`."""
-        run = compiled(kernel, self.apply, self.how, self.ends, tuple(sorted(static.items())))
-        alphas = np.asarray(self.alphas, jnp.result_type(float))
-        corrections = self.corrections or renorm.NOTHING
-        return fold(
-            lambda x, y, weight: run(self.a, self.b, (alphas, corrections), x, y, weight),
-            batches,
-            progress,
-            words,
-            self.classes,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """What a kernel sees of one batch: both ends evaluated, and every point at hand.
+        batches: re-iterable pairs (x [n, ...], labels [n]); the first one gives the shapes.
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (done, total, words) while renormalising.
 
     Attributes:
-        graph: the trace at this batch's shape.
-        a: all values of the run of `a`.
-        b: all values of the run of `b`.
-        x: the inputs [n, ...].
-        y: labels [n].
-        weight: 1 for a sample, 0 for padding [n].
-        walk: maps `fn(alpha, values of θ_alpha)` over the line, results stacked along α; where a
-            kernel knows what `fn` gives at α = 0 and α = 1 it hands the two over, and the network
-            does not run there again.
-        grid: maps `fn(alpha)` over the line without running the network there.
-    """
-
-    graph: Graph
-    a: Values
-    b: Values
-    x: jax.Array
-    y: jax.Array
-    weight: jax.Array
-    walk: Callable[..., Any]
-    grid: Callable[[Callable[[jax.Array], Any]], Any]
-
-
-# A kernel takes a `Step` and the measure's static options and returns what `stream.fold` merges.
-Kernel = Callable[..., Any]
-
-
-def stack(parts: Sequence[Any]) -> Any:
-    """Trees of one structure, stacked leaf by leaf along a new first axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-
-
-def by_layer(stacked: Any) -> np.ndarray:
-    """[alphas, layers], as kernels stack it, as [layers, alphas]."""
-    return np.asarray(stacked).T
-
-
-@functools.lru_cache(maxsize=64)
-def compiled(
-    kernel: Kernel,
-    apply: Apply,
-    how: How,
-    on_ends: tuple[bool, bool],
-    static: tuple[tuple[str, Any], ...],
-) -> Any:
-    """The jitted kernel; one compilation serves every pair of the same network."""
-
-    @jax.jit
-    def run(a: Any, b: Any, points: Any, x: jax.Array, y: jax.Array, weight: jax.Array) -> Any:
-        graph = trace(apply, a, x)
-        ends = graph.evaluate(a, x), graph.evaluate(b, x)
-
-        def walk(
-            fn: Callable[[jax.Array, Values], Any], known: tuple[Any, Any] | None = None
-        ) -> Any:
-            def at(point: tuple[jax.Array, renorm.Correction]) -> Any:
-                alpha, correction = point
-                theta = interpolate(a, b, alpha)
-                if correction == renorm.NOTHING:
-                    return fn(alpha, graph.evaluate(theta, x, mixed(*ends, alpha)))
-                return fn(alpha, renorm.evaluate(graph, theta, x, correction))
-
-            if known is None or not any(on_ends):
-                return over(at, points, how)
-            first, last = ([end] * on for end, on in zip(known, on_ends, strict=True))
-            between = slice(len(first), len(points[0]) - len(last))
-            rest = over(at, jax.tree.map(lambda leaf: leaf[between], points), how)
-            parts = [*map(_alone, first), rest, *map(_alone, last)]
-            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-        grid = functools.partial(over, xs=points[0], how=how)
-        return kernel(Step(graph, *ends, x, y, weight, walk, grid), **dict(static))
-
-    return run
-
-
-def _alone(tree: Any) -> Any:
-    """What belongs to one point, as the stack of that point alone."""
-    return jax.tree.map(lambda leaf: leaf[None], tree)
-
-
-def mixed(a: Values, b: Values, alpha: jax.Array) -> dict[int, Visit]:
-    """The first layer's product at θ_α as the mixture of the ends', so that none is computed.
-
-    For an MLP that is nearly half of the work of every α.
-    """
-
-    def visit(number: int) -> Visit:
-        p, q = a.all[number], b.all[number]
-        return lambda _: {number: interpolate(wide(p), wide(q), alpha).astype(p.dtype)}
-
-    products = (eq.outputs[0] for eq in a.graph.program.equations if eq.name in LINEAR)
-    return {number: visit(number) for number in products if number in a.graph.affine}
-
-
-def check_alphas(alphas: Sequence[float], *, outside: bool = False) -> tuple[float, ...]:
-    """The grid, as floats in increasing order.
+        network: the network as a `Network`.
+        a: variables of a.
+        b: variables of b.
+        options: how the pair is measured.
+        grid: the α at which the network is run: those of the options, 0, ½ and 1.
+        graph: the network's trace.
+        classes: number of the network's outputs.
+        alpha_loop: how the loop over α runs.
 
     Raises:
-        ModeError: an empty grid, a number that is not finite, or one outside [0, 1] without
-            `outside=True`.
+        ModeError: the modes are no pair; `renormalise` without `train_batches`, or of a kind that
+            does not fit the network.
+        GraphError: the network does not take the data, or returns no logits.
+        DataError: the batches are none, or labels outside the classes.
+
+    Example:
+        >>> import numpy as np
+        >>> from llfc_jax import measures
+        >>> a, b, x, y = np.eye(2), 2 * np.eye(2), np.ones((3, 2)), np.array([0, 1, 1])
+        >>> pair = measures.PairEvaluator(lambda w, x: x @ w, a, b, [(x, y)])
+        >>> found = pair.measure([measures.build("lmc"), measures.build("ensemble")])
+        >>> round(float(found["ensemble"].disagreement.max()), 6)
+        0.0
     """
-    try:
-        grid = tuple(sorted({float(alpha) for alpha in alphas}))
-    except (TypeError, ValueError) as error:
-        raise ModeError(f"alphas must be numbers, not {alphas!r}") from error
-    if not grid:
-        raise ModeError("the grid of alphas is empty; give at least one in [0, 1]")
-    if not np.isfinite(grid).all():
-        raise ModeError(f"alphas must be finite, not {alphas!r}")
-    if not outside and not (grid[0] >= 0 and grid[-1] <= 1):
-        raise ModeError(f"alphas lie outside [0, 1]: {grid[0]} to {grid[-1]}; say outside=True")
-    return grid
+
+    def __init__(
+        self,
+        network: Network | Apply | Any,
+        a: Any,
+        b: Any,
+        batches: Batches,
+        options: EvalOptions | None = None,
+        train_batches: Batches | None = None,
+        progress: ProgressFn | None = None,
+    ) -> None:
+        self.options = options = options or EvalOptions()
+        self.network = Network.of(network)
+        a, b = self.network.variables(a), self.network.variables(b)
+        check_pair(a, b)
+        self.batches, self.train_batches = batches, train_batches
+        self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
+        x, y, _ = next(pad_batches(batches))
+        self.a, self.b = sharding.replicate_like(x, (a, b))
+        self._traces: dict[Any, TracedNetwork] = {}
+        self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        self.classes = check_logits(self.graph, len(y))
+        check_used_leaves(self.graph, a, b)
+        _, low, high = inspect_batch(x, y)
+        check_labels(int(low), int(high), self.classes)
+        self.alpha_loop: loops.AlphaLoop = options.alpha_loop or _choose_loop(
+            self.network.apply, a, x
+        )
+        self._points = self._lay_out(x, progress)
+
+    @property
+    def graph(self) -> Graph:
+        """The network's trace at the first batch's shape."""
+        return self._traced(self._x).graph
+
+    def measure(
+        self,
+        measures: Sequence[Measure],
+        batches: Batches | None = None,
+        progress: ProgressFn | None = None,
+    ) -> dict[str, Result]:
+        """Measures the pair in one pass over the data, with one compiled program.
+
+        For each batch the network runs once for every α of the grid, the ends being two of them,
+        however many measures there are.
+
+        Args:
+            measures: what is measured; see `build`.
+            batches: data to measure on; those that the evaluator was made with if None.
+            progress: called as (batches done, batches in all or 0, words).
+
+        Returns:
+            The result of each measure, by its name.
+
+        Raises:
+            ConfigError: an option that a measure cannot honour, or a measure named twice.
+            GraphError: the network lacks what a measure reads.
+            DataError: data that are not finite, or do not fit the network.
+        """
+        check_options(measures, self.options)
+        batches = self.batches if batches is None else batches
+        x, y, _ = next(pad_batches(batches))
+        network = self._traced(jax.ShapeDtypeStruct(x.shape, x.dtype))
+        check_logits(network.graph, len(y))
+        plans = {m.name: m.plan(network.graph, self.options) for m in measures}
+        parts = {m.name: m.parts(network.graph, plans[m.name]) for m in measures}
+        words = ", ".join(parts) if len(parts) < 4 else f"{len(parts)} measures"
+        found = self._pass(network, [(m, parts[m.name][0]) for m in measures],
+                           batches, progress, words)  # fmt: skip
+        more = {
+            m.name: [
+                self._pass(network, [(m, part)], batches, progress, f"{m.name}, {i} of {len(all_)}")
+                for i, part in enumerate(all_[1:], 2)
+            ]
+            for m in measures
+            if len(all_ := parts[m.name]) > 1
+        }
+        results = {}
+        for m in measures:
+            sums = [one["sums"][m.name] for one in (found, *more.get(m.name, ()))]
+            grid = m.grid(self.options.alphas)
+            totals = Totals(
+                graph=network.graph,
+                plan=plans[m.name],
+                alphas=grid,
+                samples=int(found["samples"]),
+                sums=m.join(sums),
+                on_grid=self._at(grid, found["on_grid"].get(m.name)),
+                on_line=self._at(grid, found["on_line"].get(m.name)),
+                renormalise=self.options.renormalise,
+                weights=self.weights,
+            )
+            results[m.name] = m.finish(totals)
+        return results
+
+    def weights(self, names: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns (a's weight, b's) of linear sites, as their products see them, in float64."""
+        missing = tuple(name for name in names if name not in self._weights)
+        if missing:
+            network = self._traced(self._x)
+            with matmul_precision(self.options.precision):
+                ends = [sharding.fetch(read_weights(network, missing, m)) for m in (self.a, self.b)]
+            for name, *pair in zip(missing, *ends, strict=True):
+                p, q = (np.asarray(weight, np.float64) for weight in pair)
+                self._weights[name] = p, q
+        return [self._weights[name] for name in names]
+
+    def _traced(self, x: jax.ShapeDtypeStruct) -> TracedNetwork:
+        """Returns the trace at a batch's shape; made once."""
+        key = x.shape, x.dtype
+        if key not in self._traces:
+            with matmul_precision(self.options.precision):
+                self._traces[key] = TracedNetwork(self.network.apply, self.a, x)
+        return self._traces[key]
+
+    def _lay_out(self, x: Any, progress: ProgressFn | None) -> Points:
+        """Returns the grid, with the renormalisation of each of its points."""
+        alphas = np.asarray(self.grid, jax.numpy.result_type(float))
+        kind = self.options.renormalise
+        if kind == "none":
+            return Points(alphas, renorm.NOTHING)
+        renorm.check(self.graph, kind)
+        if self.train_batches is None:
+            raise ModeError(f"renormalise={kind!r} needs train_batches")
+        apply, a, b = self.network.apply, self.a, self.b
+        with matmul_precision(self.options.precision):
+            corrections = calibrate(
+                apply, a, b, self.grid, self.train_batches, kind, self.alpha_loop, progress
+            )
+        return Points(alphas, sharding.replicate_like(x, corrections))
+
+    def _pass(
+        self,
+        network: TracedNetwork,
+        parts: Sequence[Part],
+        batches: Batches,
+        progress: ProgressFn | None,
+        words: str,
+    ) -> Any:
+        """Runs measures, or parts of them, over the data."""
+        places = self.grid.index(0.0), self.grid.index(1.0)
+        static = network, tuple(parts), places, self.alpha_loop
+
+        def kernel(x: jax.Array, y: jax.Array, mask: jax.Array) -> dict[str, Any]:
+            return measure_batch(*static, (self.a, self.b), self._points, x, y, mask)
+
+        with matmul_precision(self.options.precision):
+            return accumulate(kernel, batches, progress, words, self.classes)
+
+    def _at(self, grid: Sequence[float], stacked: Any) -> Any:
+        """Returns the rows of a tree, stacked along the whole grid, that are a measure's."""
+        rows = [self.grid.index(alpha) for alpha in grid if alpha in self.grid]
+        return jax.tree.map(lambda leaf: leaf[rows], stacked)
 
 
-def line(
-    apply: Apply,
+def _choose_loop(apply: Apply, variables: Variables, x: Any) -> loops.AlphaLoop:
+    """Returns how the loop over α runs for this network on this backend."""
+    return loops.choose_loops(apply, abstract(variables), x).alphas
+
+
+def measure_pair(
+    name: str,
+    network: Any,
     a: Any,
     b: Any,
     batches: Batches,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    outside: bool = False,
-    over: How | None = None,
-    renormalise: str = "none",
-    train_batches: Batches | None = None,
-    progress: Progress | None = None,
-) -> Line:
-    """Check a pair and lay out the points between its modes.
+    options: EvalOptions | None,
+    train_batches: Batches | None,
+    progress: ProgressFn | None,
+    changes: dict[str, Any],
+) -> Any:
+    """Returns the result of one measure of one pair: what `measures.lmc` and its kin call.
 
     Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of the mode that α multiplies.
-        b: variables of the other.
-        batches: what will be measured on; its first batch gives the shapes.
-        alphas: points to visit.
-        outside: allows α outside [0, 1].
-        over: how the loop over α runs; chosen by network and backend if None.
-        renormalise: "none", "reset" (BatchNorm) or "repair" (networks without it).
-        train_batches: the data for renormalising.
-        progress: called while renormalising.
-
-    Raises:
-        ModeError: no pair of modes, or a grid that is none.
-        DataError: batches that do not fit the network.
+        name: the measure's.
+        network: see `PairEvaluator`.
+        a: see there.
+        b: see there.
+        batches: see there.
+        options: see there.
+        train_batches: see there.
+        progress: called as (done, total, words).
+        changes: fields of the options or of the measure that are to be other than said.
     """
-    grid = check_alphas(alphas, outside=outside)
-    check_pair(a, b)
-    x, y, _ = next(padded(batches))
-    graph = trace(apply, a, x)
-    classes = check_logits(graph, x, y)
-    how = choose(over, apply, a, x)
-    a, b = sharding.replicate_like(x, (a, b))
-    if renormalise == "none":
-        return Line(apply, a, b, grid, how, classes)
-    renorm.check(graph, renormalise)
-    if train_batches is None:
-        raise ModeError(f"renormalise={renormalise!r} needs train_batches")
-    corrections = calibrate(apply, a, b, grid, train_batches, renormalise, how, progress)
-    corrections = sharding.replicate_like(x, corrections)
-    return Line(apply, a, b, grid, how, classes, corrections, renormalise)
-
-
-def choose(over: How | None, apply: Apply, variables: Any, x: Any) -> How:
-    """How the loop over α runs: as asked for, or as the execution plan has it.
-
-    Raises:
-        ModeError: there is no such way.
-    """
-    ways = get_args(How)
-    if over is not None and over not in ways:
-        raise ModeError(unknown("way to run over alphas", over, ways))
-    return over or plan(apply, abstract(variables), x).alphas
-
-
-def check_logits(graph: Graph, x: Any, y: Any) -> int:
-    """See that the output is [n, classes] and the labels are among them; returns their number."""
-    shape = graph.program.avals[graph.program.output].shape
-    if len(shape) != 2 or shape[0] != len(y):
-        raise GraphError(f"the network must return logits [n, classes], not shape {shape}")
-    _, low, high = inspect(x, y)
-    check_labels(int(low), int(high), shape[1])
-    return shape[1]
+    measure, options = configure(name, options, changes)
+    pair = PairEvaluator(network, a, b, batches, options, train_batches, progress)
+    return pair.measure([measure], progress=progress)[name]

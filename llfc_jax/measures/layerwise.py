@@ -1,35 +1,47 @@
 """Layer-wise connectivity: the line walked in one layer at a time."""
 
+import bisect
+import dataclasses
 import fnmatch
-import functools
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import ModeError
-from llfc_jax.graph import Apply, trace
-from llfc_jax.graph.convolutions import adapted
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph
 from llfc_jax.graph.sites import layer_paths
-from llfc_jax.measures.accumulate import Batches, Progress, fold, padded
-from llfc_jax.measures.evaluator import ALPHAS, check_alphas, check_logits, choose
-from llfc_jax.measures.lmc import loss_and_right
-from llfc_jax.measures.measure import Measure
-from llfc_jax.pair import check_pair, interpolate
-from llfc_jax.parallel import sharding
-from llfc_jax.parallel.loops import How, over
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.classification import loss_and_right
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import MIDDLE, Measure, Totals
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.registry import measure
+from llfc_jax.pair import interpolate
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
+
+ENDS_AND_MIDDLE = (0.0, MIDDLE, 1.0)
+CUTS = "cuts"
+Groups = Mapping[str, Sequence[str]] | tuple[tuple[str, tuple[str, ...]], ...] | None
+
+# Names of layers, or of groups of them, and the indices of their leaves.
+Plan = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @result
-class LayerwiseLMC(Result):
+class LayerwiseResult(Result):
     """Loss and error where only one layer is interpolated.
 
     Attributes:
         layers: layers, or groups of them.
         alphas: points; at 1 the layer is a's, at 0 it is b's.
+        cuts: whether the layer is a whole stretch between two cuts of the network; where it is
+            not, it stands inside a branch [layers].
         loss: cross-entropy [layers, alphas].
         error: share of samples classified wrongly [layers, alphas].
         loss_barrier: loss with the layer averaged (α = ½), minus that of `base` [layers].
@@ -43,6 +55,7 @@ class LayerwiseLMC(Result):
 
     layers: tuple[str, ...] = labels("layer")
     alphas: tuple[float, ...] = labels("alpha")
+    cuts: Any = axes("layers")
     loss: Any = axes("layers", "alphas")
     error: Any = axes("layers", "alphas")
     loss_barrier: Any = axes("layers")
@@ -53,131 +66,45 @@ class LayerwiseLMC(Result):
     base: str = setting("a")
 
 
-def layerwise_lmc(
-    apply: Apply,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    groups: dict[str, Sequence[str]] | None = None,
-    base: Literal["a", "b"] = "a",
-    outside: bool = False,
-    over: How | None = None,
-    progress: Progress | None = None,
-) -> LayerwiseLMC:
-    """Walk the line in one layer (or group of layers) while the others stay.
+@measure("layerwise")
+@dataclasses.dataclass(frozen=True)
+class Layerwise(Measure):
+    """The line walked in one layer while the others stay; 0, ½ and 1 are always on the grid.
 
-    For a layer l: θ_α = base, but for θ_l = α a_l + (1 - α) b_l. The barrier of a layer is what
-    averaging it alone (α = ½) costs, above the unchanged `base`.
+    It reads no features, so the options' `sites` do not bear on it.
 
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of the mode that α multiplies.
-        b: variables of the other mode.
-        batches: re-iterable pairs (x, labels).
-        alphas: points; ½ and the end that is `base` are added.
+    Attributes:
+        base: "a" or "b": whose parameters all other layers keep.
         groups: name -> paths of leaves, or of what holds them (`params/Dense_0`), `*` matching
-            anything; one group per layer if None, a norm going with the layer before it.
-        base: "a" or "b".
-        outside: allows α outside [0, 1].
-        over: how the loop over layers and points runs; chosen if None.
-        progress: called per batch.
-
-    Raises:
-        ModeError: the modes are no pair, a group without parameters, or a grid that is none.
-
-    Source: Adilova et al. 2024 (layer-wise linear mode connectivity).
+            anything; chosen by `sites` if None.
+        sites: "cuts" for the stretches between the sites that cut the network: single layers
+            where they follow one another, a residual block as a whole. Or kinds or name patterns
+            of linear sites ("linear" for all), for single layers, whether they stand inside a
+            branch or not: the result says of each. A norm goes with the layer before it.
     """
-    if base not in ("a", "b"):
-        raise ModeError(f"base must be 'a' or 'b', not {base!r}")
-    own = 1.0 if base == "a" else 0.0
-    grid = check_alphas((*check_alphas(alphas, outside=outside), own, 0.5), outside=outside)
-    check_pair(a, b)
-    x, y, _ = next(padded(batches))
-    graph = trace(apply, a, x)
-    classes = check_logits(graph, x, y)
-    paths = graph.program.paths
-    chosen = groups if groups is not None else layer_paths(graph.program, graph.sites)
-    masks = np.array([[_within(path, group) for path in paths] for group in chosen.values()])
-    for name, mask in zip(chosen, masks, strict=True):
-        if not mask.any():
-            raise ModeError(f"group {name!r} holds no parameters; their paths are as {paths[0]!r}")
-    how = choose(over, apply, a, x)
-    run = _compiled(apply, how, own)
-    points = (
-        jnp.repeat(jnp.asarray(masks), len(grid), 0),
-        jnp.tile(jnp.asarray(grid, float), len(masks)),
-    )
-    a, b, points = sharding.replicate_like(x, (a, b, points))
-    loss, right, n = fold(
-        lambda x, y, weight: run(a, b, points, x, y, weight),
-        batches,
-        progress,
-        "one layer at a time",
-        classes,
-    )
-    loss, error = ((v / n).reshape(len(masks), len(grid)) for v in (loss, n - right))
-    at_base, middle = grid.index(own), grid.index(0.5)
-    return LayerwiseLMC(
-        layers=tuple(chosen),
-        alphas=grid,
-        loss=loss,
-        error=error,
-        loss_barrier=loss[:, middle] - loss[:, at_base],
-        error_barrier=error[:, middle] - error[:, at_base],
-        loss_highest=loss.max(1) - loss[:, at_base],
-        error_highest=error.max(1) - error[:, at_base],
-        samples=int(n),
-        base=base,
-    )
 
+    base: Literal["a", "b"] = "a"
+    groups: Groups = None
+    sites: str | tuple[str, ...] = CUTS
 
-def _within(path: str, group: Sequence[str]) -> bool:
-    """Whether a leaf is of a group: `Dense_1` holds `Dense_1/kernel`, not `Dense_10/kernel`."""
-    inside = (pattern for entry in group for pattern in (entry, f"{entry.rstrip('/')}/*"))
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in inside)
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled(apply: Apply, how: How, own: float) -> Any:
-    @jax.jit
-    def run(a: Any, b: Any, points: Any, x: Any, y: Any, weight: Any) -> Any:
-        keep = a if own == 1.0 else b
-
-        def at(point: Any) -> Any:
-            mask, alpha = point
-            mixed, structure = jax.tree.flatten(interpolate(a, b, alpha))
-            leaves = jax.tree.leaves(keep)
-            chosen = [
-                jnp.where(mask[i], m, leaf)
-                for i, (m, leaf) in enumerate(zip(mixed, leaves, strict=True))
-            ]
-            logits = adapted(apply)(jax.tree.unflatten(structure, chosen), x)
-            return loss_and_right(logits, y, weight)
-
-        loss, right = over(at, points, how)
-        return loss, right, weight.sum()
-
-    return run
-
-
-def _headline(of: LayerwiseLMC) -> dict[str, Any]:
-    return {"layer_barrier": float(np.max(of.error_barrier))}
-
-
-MEASURE = Measure(
-    run=lambda s: layerwise_lmc(
-        s.apply, s.a, s.b, s.batches, alphas=s.alphas, outside=s.outside, progress=s.progress
-    ),
-    section=Section(
+    always: ClassVar[tuple[float, ...]] = ENDS_AND_MIDDLE
+    uses: ClassVar[frozenset[str]] = frozenset({"alphas", "extrapolate", "alpha_loop", "precision"})
+    refuses: ClassVar[Mapping[str, str]] = {
+        "renormalise": "its points lie off the line that is renormalised; measure without "
+        "layerwise, or set renormalise='none'"
+    }
+    columns: ClassVar[Mapping[str, str]] = {"layer_barrier": "barrier of one layer, worst"}
+    section: ClassVar[Section] = Section(
         name="layerwise",
         title="One layer at a time",
         text=(
             "The same walk from network b to network a, but in a single layer, while every other "
             "layer keeps a's weights. It shows which layers make the barrier: often the whole "
             "line has one although averaging any single layer costs next to nothing. Towards "
-            "α = 0 the layer becomes wholly b's, a stranger among a's layers."
+            "α = 0 the layer becomes wholly b's, a stranger among a's layers.\n\n"
+            "Layers that stand inside a residual block are walked together, as one stretch "
+            "between two places where the network can be cut. Single layers inside blocks are "
+            "measured on request; the column `cuts` says which they are."
         ),
         charts=(
             Chart(
@@ -205,13 +132,182 @@ MEASURE = Measure(
         ),
         columns={
             "layer": "layer",
+            "cuts": "between cuts",
             "alpha": "α",
             "error": "error",
             "loss": "loss",
             "error_barrier": "error barrier",
             "error_highest": "highest error above a's",
         },
-    ),
-    headline=_headline,
-    columns={"layer_barrier": "barrier of one layer, worst"},
-)
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields, and make the groups hashable."""
+        if isinstance(self.groups, Mapping):
+            groups = tuple((name, tuple(paths)) for name, paths in self.groups.items())
+            object.__setattr__(self, "groups", groups)
+        super().__post_init__()
+
+    def plan(self, graph: Graph, options: EvalOptions) -> Plan:
+        """Returns the groups and the leaves of each.
+
+        Raises:
+            ModeError: a group without parameters.
+        """
+        paths = graph.program.paths
+        plan = tuple(
+            (name, tuple(i for i, path in enumerate(paths) if _within(path, group)))
+            for name, group in self._groups(graph)
+        )
+        for name, leaves in plan:
+            if not leaves:
+                raise ModeError(
+                    f"group {name!r} holds no parameters; their paths are as {paths[0]!r}"
+                )
+        return plan
+
+    def _groups(self, graph: Graph) -> Sequence[tuple[str, Sequence[str]]]:
+        """Returns the groups' names and paths."""
+        if self.groups is not None:
+            return tuple(self.groups)  # pyright: ignore[reportReturnType]
+        if self.sites == CUTS:
+            return _stretches(graph)
+        layers = layer_paths(graph.program, graph.sites)
+        if self.sites in ("linear", "all", ("linear",), ("all",)):
+            return tuple(layers.items())
+        names = {site.name for site in graph.select(self.sites)}
+        return tuple((name, paths) for name, paths in layers.items() if name in names)
+
+    def read(self, batch: PairBatch, plan: Plan) -> Reading:
+        """Returns loss and right predictions of every group at every α."""
+        graph, count = batch.graph, len(batch.graph.program.paths)
+        masks = np.array([[i in leaves for i in range(count)] for _, leaves in plan])
+        end = 0 if self.base == "a" else 1
+        keep, run, own = batch.modes[end], (batch.a, batch.b)[end], batch.places[1 - end]
+        rest = np.delete(np.arange(len(batch.alphas)), own)
+        at_base = jnp.stack(loss_and_right(run.output, batch.y, batch.mask))
+
+        def at(point: tuple[jax.Array, jax.Array]) -> jax.Array:
+            chosen, alpha = point
+            theta = _choose(chosen, interpolate(*batch.modes, alpha), keep)
+            logits = graph.evaluate(theta, batch.x).output
+            return jnp.stack(loss_and_right(logits, batch.y, batch.mask))
+
+        points = jnp.repeat(masks, len(rest), 0), jnp.tile(batch.alphas[rest], len(masks))
+        found = batch.map_over(at, points).reshape(len(masks), len(rest), 2)
+        base = jnp.broadcast_to(at_base, (len(masks), 1, 2))  # there no layer has moved
+        order = np.argsort(np.array([own, *rest]))
+        return Reading(jnp.concatenate([base, found], 1)[:, order])
+
+    def finish(self, totals: Totals) -> LayerwiseResult:
+        """Returns the curves of all groups, and what averaging each costs."""
+        loss, right = np.moveaxis(totals.sums / totals.samples, -1, 0)
+        error = 1 - right
+        at_base = totals.alphas.index(1.0 if self.base == "a" else 0.0)
+        middle = totals.alphas.index(MIDDLE)
+        stretches = [set(paths) for _, paths in _stretches(totals.graph)]
+        paths = totals.graph.program.paths
+        groups = [{paths[i] for i in leaves} for _, leaves in totals.plan]
+        return LayerwiseResult(
+            layers=tuple(name for name, _ in totals.plan),
+            alphas=totals.alphas,
+            cuts=np.array([all(s <= group or not s & group for s in stretches)
+                           for group in groups]),
+            loss=loss,
+            error=error,
+            loss_barrier=loss[:, middle] - loss[:, at_base],
+            error_barrier=error[:, middle] - error[:, at_base],
+            loss_highest=loss.max(1) - loss[:, at_base],
+            error_highest=error.max(1) - error[:, at_base],
+            samples=totals.samples,
+            base=self.base,
+        )  # fmt: skip
+
+    def summary_metrics(self, result: LayerwiseResult) -> dict[str, float]:
+        """Returns the largest error barrier of a layer."""
+        return {"layer_barrier": float(np.max(result.error_barrier))}
+
+
+def _choose(chosen: jax.Array, moved: Any, keep: Any) -> Any:
+    """Returns `keep`, but with the leaves of `moved` that are chosen."""
+    leaves, structure = jax.tree.flatten(keep)
+    pairs = enumerate(zip(jax.tree.leaves(moved), leaves, strict=True))
+    return jax.tree.unflatten(structure, [jnp.where(chosen[i], m, k) for i, (m, k) in pairs])
+
+
+def _within(path: str, group: Sequence[str]) -> bool:
+    """Returns whether a leaf is of a group: `w1` holds `w1/kernel`, not `w10/kernel`."""
+    inside = (pattern for entry in group for pattern in (entry, f"{entry.rstrip('/')}/*"))
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in inside)
+
+
+def _stretches(graph: Graph) -> list[tuple[str, tuple[str, ...]]]:
+    """Returns the layers between one cut of the network and the next, with their paths.
+
+    A single layer keeps its name; several have the name of the module that holds them, or of the
+    first and the last.
+    """
+    made_by = {v: i for i, eq in enumerate(graph.program.equations) for v in eq.outputs}
+    cuts = sorted({made_by[graph[name].value] for name in graph.cut_sites})
+    layers = layer_paths(graph.program, graph.sites)
+    stretches: dict[int, list[str]] = {}
+    for name in layers:  # what stands before every layer is a stretch of its own
+        number = bisect.bisect_left(cuts, graph[name].equation) if name in graph.by_name else -1
+        stretches.setdefault(number, []).append(name)
+    modules = [_common_module(names) for names in stretches.values()]
+    found = []
+    for names, module in zip(stretches.values(), modules, strict=True):
+        several = module if module and modules.count(module) == 1 else f"{names[0]}..{names[-1]}"
+        paths = tuple(path for name in names for path in layers[name])
+        found.append((names[0] if len(names) == 1 else several, paths))
+    return found
+
+
+def _common_module(names: Sequence[str]) -> str:
+    """Returns the path of the module that holds all layers; "" where there is none."""
+    parts = [name.split("/")[:-1] for name in names]
+    common = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    return "/".join(common)
+
+
+def layerwise(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> LayerwiseResult:
+    """Walks the line in one layer (or group of layers) while the others stay.
+
+    For a layer l: θ_α = base, but for θ_l = α a_l + (1 - α) b_l. The barrier of a layer is what
+    averaging it alone (α = ½) costs, above the unchanged `base`.
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options or of `Layerwise` that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        GraphError: a pattern of `sites` matches no site.
+        DataError: the data do not fit the network.
+
+    Source: Adilova et al. 2024 (layer-wise linear mode connectivity).
+    """
+    return measure_pair(
+        "layerwise", network, a, b, batches, options, train_batches, progress, changes
+    )

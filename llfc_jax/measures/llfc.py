@@ -1,27 +1,45 @@
 """Layerwise linear feature connectivity: are the features of θ_α the interpolated features?"""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Values, features, trace
-from llfc_jax.measures.accumulate import Batches, moments, padded
-from llfc_jax.measures.evaluator import ALPHAS, Step, by_layer, line, stack
-from llfc_jax.measures.lmc import loss_and_right
-from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.similarity import Sums, absolute, from_sums, pool, pooled, scale_of, sums
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph, Values, features
+from llfc_jax.measures.accumulate import moments
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.precision import wide
+from llfc_jax.measures.registry import measure
+from llfc_jax.measures.similarity import (
+    Sums,
+    absolute,
+    from_sums,
+    pool,
+    pooled,
+    scale_of,
+    stack,
+    sums,
+)
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
 # Below this baseline the two ends have the same features, and LLFC holds whatever the networks do.
 SAME = 1e-4
-# An end within this many standard errors of always guessing the most frequent class is at chance.
-CHANCE = 3.0
+_WORDS = {"distance": "1 - cosine α (θ_α against the interpolated features)",
+          "baseline": "1 - cosine AB (a against b)"}  # fmt: skip
 
 
 @result
-class LLFC(Result):
+class LLFCResult(Result):
     """Distance between f_l(θ_α) and α f_l(a) + (1 - α) f_l(b), layer by layer.
 
     Attributes:
@@ -39,8 +57,8 @@ class LLFC(Result):
         pooled_distance: 1 - cosine of the whole data set's features as one vector [layers, alphas].
         pooled_coefficient: coefficient of the same [layers, alphas].
         pooled_baseline: baseline of the same [layers].
-        left_out: samples without a cosine, one of their vectors being zero [layers, alphas].
-        telling: False where LLFC says nothing: an end is at chance, the baseline is below 1e-4,
+        num_undefined: samples without a cosine, one of their vectors being zero [layers, alphas].
+        informative: False where LLFC says nothing: an end is at chance, the baseline is below 1e-4,
             or the layer is affine in the parameters, as the first one is, so that it holds for
             any two networks [layers].
         accuracy_a: accuracy of the end a [].
@@ -63,161 +81,35 @@ class LLFC(Result):
     pooled_distance: Any = axes("layers", "alphas")
     pooled_coefficient: Any = axes("layers", "alphas")
     pooled_baseline: Any = axes("layers")
-    left_out: Any = axes("layers", "alphas")
-    telling: Any = axes("layers")
+    num_undefined: Any = axes("layers", "alphas")
+    informative: Any = axes("layers")
     accuracy_a: Any = axes()
     accuracy_b: Any = axes()
     samples: int = setting()
     renormalise: str = setting("none")
 
     def ratio(self) -> np.ndarray:
-        """Baseline over distance at the α nearest ½, per layer: far above 1 where LLFC holds."""
-        middle = int(np.argmin(np.abs(np.asarray(self.alphas) - 0.5)))
+        """Returns baseline over distance at α = ½ [layers]: far above 1 where LLFC holds."""
+        distance = np.asarray(self.distance)[:, self.alphas.index(MIDDLE)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self.baseline) / np.asarray(self.distance)[:, middle]
+            return np.asarray(self.baseline) / distance
 
 
-def llfc(
-    apply: Any,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    sites: str | Sequence[str] = ("linear", "relu"),
-    **options: Any,
-) -> LLFC:
-    """Measure LLFC at every site and every α in one pass over the data.
+@measure("llfc")
+@dataclasses.dataclass(frozen=True)
+class LLFC(Measure):
+    """Features of θ_α against the interpolated features, per layer; ½ is always on the grid."""
 
-    Per sample x, with m = α f_l(a; x) + (1 - α) f_l(b; x):
-
-        cos_α(x) = <f_l(θ_α; x), m> / (|f_l(θ_α; x)| |m|),   c_α(x) = <f_l(θ_α; x), m> / <m, m>.
-
-    `a` and `b` run once a batch, every θ_α between them once after them; features never leave the
-    device, and memory does not grow with the number of samples.
-
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of the mode that α multiplies.
-        b: variables of the other mode.
-        batches: re-iterable pairs (x [n, ...], labels [n]).
-        alphas: points on the line.
-        sites: kinds ("linear", "relu", "module", "all") or name patterns.
-        **options: of `line`: `outside`, `over`, `renormalise`, `train_batches`, `progress`.
-
-    Raises:
-        ModeError: the modes are no pair, or the grid is none.
-        GraphError: a pattern matches no site.
-        DataError: the data do not fit the network.
-
-    Source: the LLFC paper, definition 2.
-    """
-    path = line(apply, a, b, batches, alphas=alphas, **options)
-    graph = trace(apply, a, next(padded(batches))[0])
-    names = tuple(site.name for site in graph.select(sites))
-    holds_always = np.array([graph[name].value in graph.affine for name in names])
-    found = path.fold(_kernel, batches, options.get("progress"), "features", sites=names)
-    n = found["samples"]
-    distance, coefficient, distance_abs = found["line"]
-    baseline, _, baseline_abs = found["ends"]
-    of_line, of_ends = pooled(found["pooled_line"]), pooled(found["pooled_ends"])
-    accuracies = [float(right / n) for right in found["right"]]
-    return LLFC(
-        layers=names,
-        alphas=path.alphas,
-        distance=by_layer(distance.average),
-        distance_std=by_layer(distance.std),
-        distance_abs=by_layer(distance_abs.average),
-        distance_abs_std=by_layer(distance_abs.std),
-        baseline=baseline.average,
-        baseline_std=baseline.std,
-        baseline_abs=baseline_abs.average,
-        coefficient=by_layer(coefficient.average),
-        coefficient_std=by_layer(coefficient.std),
-        pooled_distance=by_layer(of_line.distance),
-        pooled_coefficient=by_layer(of_line.coefficient),
-        pooled_baseline=of_ends.distance,
-        left_out=by_layer(n - distance.count),
-        telling=better_than_chance(accuracies, found["classes"], n)
-        & (baseline.average >= SAME)
-        & ~holds_always,
-        accuracy_a=np.asarray(accuracies[0]),
-        accuracy_b=np.asarray(accuracies[1]),
-        samples=int(n),
-        renormalise=path.renormalise,
+    always: ClassVar[tuple[float, ...]] = (MIDDLE,)
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {"alphas", "extrapolate", "sites", "alpha_loop", "renormalise", "precision"}
     )
-
-
-def better_than_chance(accuracies: Sequence[float], classes: np.ndarray, n: float) -> bool:
-    """Whether both ends do better than always naming the most frequent class."""
-    chance = float(classes.max() / n)
-    margin = CHANCE * np.sqrt(chance * (1 - chance) / n)
-    return all(accuracy > chance + margin for accuracy in accuracies)
-
-
-def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
-    chosen = [step.graph[name] for name in sites]
-    of_a = [features(step.a, site) for site in chosen]
-    of_b = [features(step.b, site) for site in chosen]
-    scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
-    w = step.weight
-
-    def against(squares: Sums) -> Any:
-        rows = from_sums(squares)
-        many = (rows.distance, rows.coefficient, absolute(rows.distance))
-        weight = w.reshape(*(1,) * (squares.uu.ndim - 1), -1)
-        return tuple(moments(x, weight) for x in many), pool(squares, weight)
-
-    def at(alpha: jax.Array, values: Values) -> Any:
-        return against(stack([  # all layers at once: many small operations become few
-            sums(features(values, site), alpha * p + (1 - alpha) * q, scale)
-            for site, p, q, scale in zip(chosen, of_a, of_b, scales, strict=True)
-        ]))  # fmt: skip
-
-    def itself(square: jax.Array) -> Sums:
-        """An end against the mixture that is that end."""
-        return Sums(square, square, square, jax.numpy.zeros_like(square), both.scale)
-
-    both = stack([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
-    of_ends = against(stack([both, itself(both.vv), itself(both.uu)]))
-    (ends, pooled_ends), *known = (jax.tree.map(lambda x, i=i: x[i], of_ends) for i in range(3))
-    on_line, pooled_line = step.walk(at, known)
-    logits = step.a.output, step.b.output
-    return {
-        "line": on_line,
-        "pooled_line": pooled_line,
-        "ends": ends,
-        "pooled_ends": pooled_ends,
-        "right": jax.numpy.stack([loss_and_right(out, step.y, w)[1] for out in logits]),
-        "classes": jax.numpy.zeros(logits[0].shape[1]).at[step.y].add(w),
-        "samples": w.sum(),
+    columns: ClassVar[Mapping[str, str]] = {
+        "llfc_worst": "1 - cos, worst layer",
+        "llfc_median": "median layer",
+        "llfc_ratio": "baseline / distance",
     }
-
-
-def _headline(of: LLFC) -> dict[str, Any]:
-    middle = int(np.argmin(np.abs(np.asarray(of.alphas) - 0.5)))
-    distance = np.asarray(of.distance)[:, middle]
-    some = np.isfinite(distance) & np.asarray(of.telling)
-    said = bool(some.any())
-    if not said:  # the numbers still stand in the table, beside the word that they say nothing
-        some = np.isfinite(distance)
-    nothing = not some.any()
-    return {
-        "llfc_worst": np.nan if nothing else float(distance[some].max()),
-        "llfc_median": np.nan if nothing else float(np.median(distance[some])),
-        "llfc_ratio": np.nan if nothing else float(np.median(of.ratio()[some])),
-        "telling": said,
-    }
-
-
-_WORDS = {"distance": "1 - cosine α (θ_α against the interpolated features)",
-          "baseline": "1 - cosine AB (a against b)"}  # fmt: skip
-
-MEASURE = Measure(
-    run=lambda s: llfc(
-        s.apply, s.a, s.b, s.batches, alphas=s.alphas, sites=s.sites, **s.line_options
-    ),
-    section=Section(
+    section: ClassVar[Section] = Section(
         name="llfc",
         title="Layerwise linear feature connectivity",
         text=(
@@ -276,13 +168,138 @@ MEASURE = Measure(
             "distance_std": "deviation",
             "baseline": "1 - cos AB",
             "coefficient": "coefficient",
-            "telling": "tells something",
+            "informative": "informative",
         },
-    ),
-    headline=_headline,
-    columns={
-        "llfc_worst": "1 - cos, worst layer",
-        "llfc_median": "median layer",
-        "llfc_ratio": "baseline / distance",
-    },
-)
+    )
+
+    def plan(self, graph: Graph, options: EvalOptions) -> tuple[str, ...]:
+        """Returns the names of the sites."""
+        return tuple(site.name for site in graph.select(options.sites))
+
+    def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
+        """Returns moments of the comparisons at every site, and pooled sums."""
+        sites = [batch.graph[name] for name in plan]
+        of_a, of_b = ([wide(features(run, s)) for s in sites] for run in (batch.a, batch.b))
+        scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
+
+        def at(alpha: jax.Array, values: Values) -> Any:
+            return _summarise(stack([  # all layers at once: many small operations become few
+                sums(features(values, site), alpha * p + (1 - alpha) * q, scale)
+                for site, p, q, scale in zip(sites, of_a, of_b, scales, strict=True)
+            ]), batch.mask)  # fmt: skip
+
+        both = stack([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
+        itself = [_against_itself(square, both.scale) for square in (both.vv, both.uu)]
+        of_ends = _summarise(stack([both, *itself]), batch.mask)
+        ends, *known = (jax.tree.map(lambda leaf, i=i: leaf[i], of_ends) for i in range(3))
+        logits = batch.a.output, batch.b.output
+        right = [loss_and_right(out, batch.y, batch.mask)[1] for out in logits]
+        classes = count_classes(batch.y, batch.mask, logits[0].shape[1])
+        return Reading((ends, jnp.stack(right), classes), on_line=at, at_ends=tuple(known))
+
+    def finish(self, totals: Totals) -> LLFCResult:
+        """Returns distances, coefficients and baselines, and where they say something."""
+        n, names, graph = totals.samples, totals.plan, totals.graph
+        ((baseline, _, baseline_abs), of_ends), right, classes = totals.sums
+        (distance, coefficient, distance_abs), of_line = totals.on_line
+        pooled_line = pooled(of_line)
+        accuracies = [float(count / n) for count in right]
+        holds_always = np.array([graph[name].value in graph.affine for name in names])
+        informative = better_than_chance(accuracies, classes, n) & (baseline.average >= SAME)
+        return LLFCResult(
+            layers=names,
+            alphas=totals.alphas,
+            distance=by_layer(distance.average),
+            distance_std=by_layer(distance.std),
+            distance_abs=by_layer(distance_abs.average),
+            distance_abs_std=by_layer(distance_abs.std),
+            baseline=baseline.average,
+            baseline_std=baseline.std,
+            baseline_abs=baseline_abs.average,
+            coefficient=by_layer(coefficient.average),
+            coefficient_std=by_layer(coefficient.std),
+            pooled_distance=by_layer(pooled_line.distance),
+            pooled_coefficient=by_layer(pooled_line.coefficient),
+            pooled_baseline=pooled(of_ends).distance,
+            num_undefined=by_layer(n - distance.count),
+            informative=informative & ~holds_always,
+            accuracy_a=np.asarray(accuracies[0]),
+            accuracy_b=np.asarray(accuracies[1]),
+            samples=n,
+            renormalise=totals.renormalise,
+        )
+
+    def summary_metrics(self, result: LLFCResult) -> dict[str, Any]:
+        """Returns distances at α = ½ over the informative layers, and whether there are any.
+
+        Where there is none, the numbers are those of all layers, beside the word that they say
+        nothing.
+        """
+        distance = np.asarray(result.distance)[:, result.alphas.index(MIDDLE)]
+        defined = np.isfinite(distance)
+        counted = defined & np.asarray(result.informative)
+        informative = bool(counted.any())
+        counted = counted if informative else defined
+        if not counted.any():
+            nothing = dict.fromkeys(self.columns, float("nan"))
+            return {**nothing, "informative": False}
+        return {
+            "llfc_worst": float(distance[counted].max()),
+            "llfc_median": float(np.median(distance[counted])),
+            "llfc_ratio": float(np.median(result.ratio()[counted])),
+            "informative": informative,
+        }
+
+
+def _summarise(squares: Sums, mask: jax.Array) -> Any:
+    """Returns moments over samples of distance, coefficient and |distance|, and pooled sums."""
+    rows = from_sums(squares)
+    mask = mask.reshape(*(1,) * (squares.uu.ndim - 1), -1)
+    many = (rows.distance, rows.coefficient, absolute(rows.distance))
+    return tuple(moments(x, mask) for x in many), pool(squares, mask)
+
+
+def _against_itself(square: jax.Array, scale: jax.Array) -> Sums:
+    """Returns the sums of an end against the mixture that is that end."""
+    return Sums(square, square, square, jnp.zeros_like(square), scale)
+
+
+def llfc(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> LLFCResult:
+    """Measures LLFC at every site and every α in one pass over the data.
+
+    Per sample x, with m = α f_l(a; x) + (1 - α) f_l(b; x):
+
+        cos_α(x) = <f_l(θ_α; x), m> / (|f_l(θ_α; x)| |m|),   c_α(x) = <f_l(θ_α; x), m> / <m, m>.
+
+    `a` and `b` run once a batch, every θ_α between them once after them; features never leave the
+    device, and memory does not grow with the number of samples.
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        GraphError: a pattern of `sites` matches no site.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, definition 2.
+    """
+    return measure_pair("llfc", network, a, b, batches, options, train_batches, progress, changes)

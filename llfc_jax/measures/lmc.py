@@ -1,23 +1,29 @@
 """Linear mode connectivity: loss and error along the straight line between two modes."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from llfc_jax.measures.accumulate import Batches
-from llfc_jax.measures.evaluator import ALPHAS, Step, check_alphas, line
-from llfc_jax.measures.measure import Measure
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Values
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.classification import loss_and_right
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import Measure, Totals
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.registry import measure
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
-ENDS = (0.0, 0.5, 1.0)
+ENDS_AND_MIDDLE = (0.0, 0.5, 1.0)
 
 
 @result
-class LMC(Result):
+class LMCResult(Result):
     """Loss and error of θ_α, over one data set.
 
     Attributes:
@@ -37,7 +43,7 @@ class LMC(Result):
     renormalise: str = setting("none")
 
     def barriers(self, of: str = "error") -> dict[str, float]:
-        """How far θ_α rises above its ends, three ways (the LLFC paper, definition 1).
+        """Returns how far θ_α rises above its ends, three ways (the LLFC paper, definition 1).
 
         With E the `error` or `loss`:
 
@@ -50,7 +56,7 @@ class LMC(Result):
         alphas = np.asarray(self.alphas)
         inside = (alphas >= 0) & (alphas <= 1)
         curve, alphas = np.asarray(getattr(self, of))[inside], alphas[inside]
-        b, middle, a = (float(curve[alphas == end][0]) for end in ENDS)
+        b, middle, a = (float(curve[alphas == end][0]) for end in ENDS_AND_MIDDLE)
         return {
             "max": float(np.max(curve)) - (a + b) / 2,
             "linear": float(np.max(curve - (alphas * a + (1 - alphas) * b))),
@@ -58,7 +64,7 @@ class LMC(Result):
         }
 
     def records(self) -> list[dict[str, Any]]:
-        """Rows per α, the barriers of the whole curve repeated in each."""
+        """Returns rows per α, the barriers of the whole curve repeated in each."""
         extra = {
             f"{of}_barrier_{kind}": value
             for of in ("loss", "error")
@@ -67,71 +73,26 @@ class LMC(Result):
         return [row | extra for row in super().records()]
 
 
-def lmc(
-    apply: Any,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    **options: Any,
-) -> LMC:
-    """Measure linear mode connectivity in one pass over the data.
+@measure("lmc")
+@dataclasses.dataclass(frozen=True)
+class LMC(Measure):
+    """Loss and error of θ_α; the grid always holds 0, ½ and 1, which the barriers need.
 
-    θ_α = α a + (1 - α) b: α = 1 is `a`, α = 0 is `b`.
-
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of the mode that α multiplies.
-        b: variables of the other mode.
-        batches: re-iterable pairs (x [n, ...], labels [n]).
-        alphas: grid; 0, ½ and 1 are added to it.
-        **options: of `line`: `outside`, `over`, `renormalise`, `train_batches`, `progress`.
-
-    Raises:
-        ModeError: the modes are no pair, or the grid is none.
-        DataError: the data do not fit the network.
-
-    Source: the LLFC paper, definition 1; Frankle et al. 2020.
+    It reads no features, so `sites` does not bear on it.
     """
-    grid = check_alphas(alphas, outside=options.get("outside", False))
-    path = line(apply, a, b, batches, alphas=(*grid, *ENDS), **options)
-    sums = path.fold(_kernel, batches, options.get("progress"), "loss along the line")
-    n = sums["samples"]
-    right = sums["right"] / n
-    return LMC(path.alphas, sums["loss"] / n, right, 1 - right, int(n), path.renormalise)
 
-
-def _kernel(step: Step) -> dict[str, Any]:
-    def at(alpha: jax.Array, values: Any) -> tuple[jax.Array, jax.Array]:
-        return loss_and_right(values.output, step.y, step.weight)
-
-    loss, right = step.walk(at)
-    return {"loss": loss, "right": right, "samples": step.weight.sum()}
-
-
-def loss_and_right(logits: Any, y: Any, weight: Any) -> tuple[jax.Array, jax.Array]:
-    """Summed cross-entropy and number of right predictions of a batch; NaN predicts nothing."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    right = (logits.argmax(-1) == y) & ~jnp.isnan(logits).any(-1)
-    return (losses * weight).sum(), (right * weight).sum()
-
-
-def _headline(of: LMC) -> dict[str, Any]:
-    error, loss = of.barriers("error"), of.barriers("loss")
-    ends = [float(np.asarray(of.error)[of.alphas.index(end)]) for end in (1.0, 0.0)]
-    return {
-        "error_a": ends[0],
-        "error_b": ends[1],
-        "error_barrier": error["max"],
-        "loss_barrier": loss["max"],
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    always: ClassVar[tuple[float, ...]] = ENDS_AND_MIDDLE
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
+    )
+    columns: ClassVar[Mapping[str, str]] = {
+        "error_a": "error of a",
+        "error_b": "error of b",
+        "error_barrier": "error barrier",
+        "loss_barrier": "loss barrier",
     }
-
-
-MEASURE = Measure(
-    run=lambda s: lmc(s.apply, s.a, s.b, s.batches, alphas=s.alphas, **s.line_options),
-    section=Section(
+    section: ClassVar[Section] = Section(
         name="lmc",
         title="Linear mode connectivity",
         text=(
@@ -173,13 +134,63 @@ MEASURE = Measure(
             "error": "error",
             "accuracy": "accuracy",
         },
-    ),
-    headline=_headline,
-    columns={
-        "error_a": "error of a",
-        "error_b": "error of b",
-        "error_barrier": "error barrier",
-        "loss_barrier": "loss barrier",
-    },
-    splits=("train", "test"),
-)
+    )
+
+    def read(self, batch: PairBatch, plan: Any) -> Reading:
+        """Returns summed loss and right predictions along the line."""
+
+        def at(alpha: jax.Array, values: Values) -> tuple[jax.Array, jax.Array]:
+            return loss_and_right(values.output, batch.y, batch.mask)
+
+        return Reading(on_line=at)
+
+    def finish(self, totals: Totals) -> LMCResult:
+        """Returns the curve."""
+        loss, right = (total / totals.samples for total in totals.on_line)
+        return LMCResult(totals.alphas, loss, right, 1 - right, totals.samples, totals.renormalise)
+
+    def summary_metrics(self, result: LMCResult) -> dict[str, float]:
+        """Returns the error of both ends, the barriers (`max`), and the error barrier at ½."""
+        error = np.asarray(result.error)
+        return {
+            "error_a": float(error[result.alphas.index(1.0)]),
+            "error_b": float(error[result.alphas.index(0.0)]),
+            "error_barrier": result.barriers("error")["max"],
+            "midpoint_barrier": result.barriers("error")["midpoint"],
+            "loss_barrier": result.barriers("loss")["max"],
+        }
+
+
+def lmc(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> LMCResult:
+    """Measures linear mode connectivity in one pass over the data.
+
+    θ_α = α a + (1 - α) b: α = 1 is `a`, α = 0 is `b`.
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, definition 1; Frankle et al. 2020.
+    """
+    return measure_pair("lmc", network, a, b, batches, options, train_batches, progress, changes)

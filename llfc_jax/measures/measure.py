@@ -1,72 +1,122 @@
-"""What the experiment and the report need to know of a measure, in one entry each."""
+"""What a measure is: its own options, what it reads from a batch, and what it makes of the sums."""
 
+import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar
 
-from llfc_jax.graph import Apply
-from llfc_jax.measures.accumulate import Batches, Progress
-from llfc_jax.measures.evaluator import ALPHAS
-from llfc_jax.parallel.loops import How
-from llfc_jax.results import Result, Section
+import numpy as np
+from jaxtyping import PyTree
+
+from llfc_jax import fields
+from llfc_jax.graph import Graph
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.report.charts import Section
+from llfc_jax.results import Result
+
+MIDDLE = 0.5  # the α at which verdicts and summary numbers stand
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-    """A pair, the data, and how to measure: what every measure is called with.
+class Totals:
+    """What one pass over the data gives a measure; arrays are NumPy float64.
 
     Attributes:
-        apply: `apply(variables, x) -> logits`.
-        a: the mode that α multiplies.
-        b: the other mode.
-        batches: data that is measured on.
-        train_batches: data for renormalising.
-        alphas: points on the line.
-        outside: allows α outside [0, 1].
-        sites: kinds or name patterns of the sites that are read (see `Graph.select`).
-        over: how the loop over α runs; chosen if None.
-        renormalise: "none", "reset" or "repair".
-        progress: called as (done, total, words).
+        graph: the network's trace.
+        plan: what `Measure.plan` chose.
+        alphas: the measure's grid.
+        samples: number of samples.
+        sums: `Reading.sums` of all samples.
+        on_grid: `Reading.on_grid` of all samples, stacked along the measure's grid.
+        on_line: `Reading.on_line` of all samples, stacked likewise.
+        renormalise: the kind of renormalisation.
+        weights: names of linear sites -> (a's weight, b's) of each.
     """
 
-    apply: Apply
-    a: Any
-    b: Any
-    batches: Batches
-    train_batches: Batches | None = None
-    alphas: Sequence[float] = ALPHAS
-    outside: bool = False
-    sites: str | Sequence[str] = ("linear", "relu")
-    over: How | None = None
-    renormalise: str = "none"
-    progress: Progress | None = None
-
-    @property
-    def line_options(self) -> dict[str, Any]:
-        """What `line` takes besides the pair, the data and the grid."""
-        names = ("outside", "over", "renormalise", "train_batches", "progress")
-        return {name: getattr(self, name) for name in names}
+    graph: Graph
+    plan: Any
+    alphas: tuple[float, ...]
+    samples: int
+    sums: Any
+    on_grid: Any
+    on_line: Any
+    renormalise: str
+    weights: Callable[[Sequence[str]], list[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
-    """An entry in the list of measures.
+class Measure(abc.ABC):
+    """Base of every measure: a frozen dataclass of the measure's own options.
+
+    A measure is hashable, since compiled programs take it as a static argument. What it needs of
+    a batch it reads in `read`, under `jit`; what it reads there is summed over the data and comes
+    back in `finish`, on the host.
 
     Attributes:
-        run: measures a pair.
+        name: its name in the config, and of its files; set by the registry.
         section: the report's words and charts.
-        headline: the numbers that stand for a result in the summary: column -> value.
-        columns: what the summary calls them: column -> heading.
-        splits: the splits that it is measured on unless the config says otherwise.
+        result_type: what `finish` returns; set by the registry.
+        columns: what the summary calls the numbers of `summary_metrics`: column -> heading.
+        splits: the splits that it is measured on unless the options say otherwise.
+        always: α that are measured whatever the grid, since numbers of the summary stand there.
+        uses: the fields of `EvalOptions` that bear on it.
+        refuses: the fields of `EvalOptions` that must keep their default, and why: field -> why.
     """
 
-    run: Callable[[Setup], Result]
-    section: Section
-    headline: Callable[[Any], Mapping[str, Any]]
-    columns: Mapping[str, str]
-    splits: tuple[str, ...] = ("test",)
+    name: ClassVar[str] = ""
+    section: ClassVar[Section]
+    result_type: ClassVar[type[Result]]
+    columns: ClassVar[Mapping[str, str]]
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    always: ClassVar[tuple[float, ...]] = ()
+    uses: ClassVar[frozenset[str]]
+    refuses: ClassVar[Mapping[str, str]] = {}
 
-    @property
-    def name(self) -> str:
-        """Its name in the config, and of its files."""
-        return self.section.name
+    def __post_init__(self) -> None:
+        """Check and normalise the type of every field."""
+        for name, hint in fields.hints(type(self)).items():
+            value = fields.convert(getattr(self, name), hint, f"{self.name}: {name}")
+            object.__setattr__(self, name, value)
+
+    def plan(self, graph: Graph, options: EvalOptions) -> Hashable:
+        """Returns what is to be read of this network: the names of sites, as a rule.
+
+        Raises:
+            LlfcError: the network has nothing that the measure could read.
+        """
+        return ()
+
+    def parts(self, graph: Graph, plan: Any) -> tuple[Any, ...]:
+        """Returns the plan in parts, where it is too large for one program; see `join`."""
+        return (plan,)
+
+    def join(self, sums: Sequence[PyTree]) -> PyTree:
+        """Returns the sums of the whole plan from those of its parts."""
+        return sums[0]
+
+    def grid(self, alphas: Sequence[float]) -> tuple[float, ...]:
+        """Returns the measure's α: those asked for, and `always`, in rising order."""
+        return tuple(sorted({*alphas, *self.always}))
+
+    @abc.abstractmethod
+    def read(self, batch: PairBatch, plan: Any) -> Reading:
+        """Returns what the measure reads from a batch."""
+
+    @abc.abstractmethod
+    def finish(self, totals: Totals) -> Result:
+        """Returns the result from the sums over all samples."""
+
+    @abc.abstractmethod
+    def summary_metrics(self, result: Any) -> Mapping[str, Any]:
+        """Returns the numbers that stand for a result in the summary: column -> value."""
+
+
+def by_layer(stacked: Any) -> np.ndarray:
+    """Returns [alphas, layers], as kernels stack it, as [layers, alphas]."""
+    return np.asarray(stacked).T
+
+
+def middle_of(alphas: Sequence[float]) -> int:
+    """Returns where ½ stands in a grid."""
+    return list(alphas).index(MIDDLE)

@@ -1,19 +1,19 @@
-"""All that a measurement can be told, in one object: built once, checked once, passed whole."""
+"""All options of a measurement in one object: built once, checked once, passed whole."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.parallel.loops import AlphaLoop
 
 ALPHAS = tuple(i / 10 for i in range(11))
 SPLITS = ("train", "test")
 RENORMALISATIONS = ("none", "reset", "repair")
 
-AlphaLoop = Literal["vmap", "map", "unroll"]
 Precision = Literal["highest", "high", "default"]
 
 
@@ -24,8 +24,8 @@ class EvalOptions:
     Attributes:
         alphas: points on the line; α multiplies a. In rising order, each once.
         extrapolate: allows α outside [0, 1].
-        sites: kinds ("linear", "relu", "activation", "module", "all") or name patterns of the
-            layers whose features are read.
+        sites: kinds ("linear", "activation", "module", "all"), activation functions ("relu",
+            ...) or name patterns of the layers whose features are read.
         alpha_loop: how the loop over α runs: "vmap", "map" or "unroll"; chosen by network and
             backend if None.
         renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
@@ -42,7 +42,7 @@ class EvalOptions:
 
     alphas: tuple[float, ...] = ALPHAS
     extrapolate: bool = False
-    sites: tuple[str, ...] = ("linear", "relu")
+    sites: tuple[str, ...] = ("linear", "activation")
     alpha_loop: AlphaLoop | None = None
     renormalise: str = "none"
     splits: tuple[str, ...] | None = None
@@ -54,6 +54,14 @@ class EvalOptions:
         """Check and normalise every field."""
         sites = (self.sites,) if isinstance(self.sites, str) else self.sites
         object.__setattr__(self, "sites", sites)
+        for what, name, known in (
+            ("alpha_loop", self.alpha_loop, (None, *get_args(AlphaLoop))),
+            ("precision", self.precision, get_args(Precision)),
+            ("renormalisation", self.renormalise, RENORMALISATIONS),
+            *(("split", split, SPLITS) for split in self.splits or ()),
+        ):
+            if name not in known:
+                raise ConfigError(unknown(what, name, [k for k in known if k]))
         object.__setattr__(
             self, "alphas", check_alphas(self.alphas, extrapolate=bool(self.extrapolate))
         )
@@ -63,11 +71,6 @@ class EvalOptions:
             raise ConfigError("sites is empty; name kinds or layers")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, not {self.batch_size}")
-        if self.renormalise not in RENORMALISATIONS:
-            raise ConfigError(unknown("renormalisation", self.renormalise, RENORMALISATIONS))
-        for split in self.splits or ():
-            if split not in SPLITS:
-                raise ConfigError(unknown("split", split, SPLITS))
 
 
 def check_alphas(alphas: Sequence[float], *, extrapolate: bool = False) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ Rows are divided by a scale of their own first, a power of two so that no digit 
 features from 1e-20 to 1e20 neither overflow nor vanish.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.measures.accumulate import Products
+from llfc_jax.measures.precision import wide
 
 
 class Rows(NamedTuple):
@@ -52,13 +54,13 @@ class Sums(NamedTuple):
     scale: jax.Array
 
 
-def wide(x: jax.Array) -> jax.Array:
-    """The array in float32 at least (float64 stays)."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def stack(parts: Sequence[Any]) -> Any:
+    """Returns trees of one structure stacked leaf by leaf along a new first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
 
 def scale_of(*parts: jax.Array) -> jax.Array:
-    """The power of two below the largest entry of each row of several [n, d]; 1 for zeros."""
+    """Returns the power of two below the largest entry of each row of [n, d]; 1 for zeros."""
     largest = jnp.stack([jnp.abs(wide(part)).max(-1) for part in parts]).max(0)
     _, exponent = jnp.frexp(largest)
     return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent - 1), 1)
@@ -67,7 +69,7 @@ def scale_of(*parts: jax.Array) -> jax.Array:
 def sums(
     u: jax.Array, v: jax.Array, scale: jax.Array | None = None, gap: jax.Array | None = None
 ) -> Sums:
-    """The squares that every comparison of row i of u with row i of v is made of.
+    """Returns the squares that every comparison of row i of u with row i of v is made of.
 
     Args:
         u: features [n, d].
@@ -85,7 +87,7 @@ def sums(
 
 
 def from_sums(of: Any, xp: Any = jnp) -> Rows:
-    """Distance, coefficient and relative distance from <u,u>, <v,v>, <u,v> and |u-v|²."""
+    """Returns distance, coefficient and relative distance from <u,u>, <v,v>, <u,v> and |u-v|²."""
     nan = xp.nan
     some_u, some_v = of.uu > 0, of.vv > 0
     both = some_u & some_v
@@ -101,7 +103,7 @@ def from_sums(of: Any, xp: Any = jnp) -> Rows:
 
 
 def compare(u: jax.Array, v: jax.Array) -> Rows:
-    """Compare row i of u with row i of v.
+    """Compares row i of u with row i of v.
 
     Args:
         u: features [n, d].
@@ -116,13 +118,13 @@ def compare(u: jax.Array, v: jax.Array) -> Rows:
 
 
 def absolute(distance: jax.Array) -> jax.Array:
-    """1 - |cos| from 1 - cos: the authors' form, in which an anti-parallel feature scores 0."""
+    """Returns 1 - |cos| from 1 - cos: the authors' form, anti-parallel features score 0."""
     return jnp.minimum(distance, 2 - distance)
 
 
-def pool(of: Sums, weight: jax.Array) -> Products:
-    """The squares added up over the last axis, as of one long vector over rows of weight one."""
-    scale = jnp.where(weight > 0, of.scale, 0)
+def pool(of: Sums, mask: jax.Array) -> Products:
+    """Adds the squares up over the last axis: one long vector of the rows whose mask is 1."""
+    scale = jnp.where(mask > 0, of.scale, 0)
     largest = scale.max(-1, keepdims=True)
     largest = jnp.where(largest > 0, largest, 1)
     share = (scale / largest) ** 2
@@ -131,5 +133,5 @@ def pool(of: Sums, weight: jax.Array) -> Products:
 
 
 def pooled(of: Products) -> Rows:
-    """Distance, coefficient and relative distance of the long vectors (host, float64)."""
+    """Returns distance, coefficient and relative distance of the long vectors (host, float64)."""
     return from_sums(of, np)

@@ -1,31 +1,36 @@
 """Spectra of weights and features, and the angles between the two networks' leading subspaces."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from llfc_jax.errors import ModeError
-from llfc_jax.graph import Graph, Site, Values, trace
-from llfc_jax.measures.accumulate import Batches, Progress, Squares, padded
-from llfc_jax.measures.commutativity import linear_sites, operands
-from llfc_jax.measures.evaluator import Step, line
-from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.renormalise import unit_axes
-from llfc_jax.measures.similarity import scale_of, wide
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.errors import ConfigError
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph, Site, Values
+from llfc_jax.graph.queries import linear_sites, operands, unit_axes
+from llfc_jax.measures.accumulate import Squares
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import Measure, Totals
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.precision import wide
+from llfc_jax.measures.registry import measure
+from llfc_jax.measures.similarity import scale_of
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
-TOP = 5  # k of the paper: dimension of the leading subspaces
-RANKS = 256  # singular values kept per layer
 # Share of the largest second moment below which the others are single precision's rounding.
 ROUNDING = float(np.finfo(np.float32).eps)
 
 
 @result
-class Spectrum(Result):
+class SpectrumResult(Result):
     """Singular values and subspace angles, layer by layer; NaN beyond a layer's rank.
 
     A weight is the matrix [units out, units in] (a convolution [out, in * height * width]). The
@@ -50,6 +55,7 @@ class Spectrum(Result):
         effective_feature_b: of b's [layers].
         samples: number of samples.
         top: k.
+        renormalise: the kind of renormalisation.
     """
 
     layers: tuple[str, ...] = labels("layer")
@@ -66,161 +72,28 @@ class Spectrum(Result):
     effective_feature_a: Any = axes("layers")
     effective_feature_b: Any = axes("layers")
     samples: int = setting()
-    top: int = setting(TOP)
+    top: int = setting(5)
+    renormalise: str = setting("none")
 
 
-def spectrum(
-    apply: Any,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    top: int = TOP,
-    ranks: int = RANKS,
-    progress: Progress | None = None,
-) -> Spectrum:
-    """Measure spectra and subspace angles of every linear layer, in one pass over the data.
+@measure("spectrum")
+@dataclasses.dataclass(frozen=True)
+class Spectrum(Measure):
+    """Singular values and subspace angles of every linear layer.
 
-    Features enter through their second moments [units, units], which are summed over batches;
-    decompositions are in float64 on the host.
+    It visits no α and reads every linear layer, so neither the grid nor `sites` bears on it.
 
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of one mode.
-        b: variables of the other.
-        batches: re-iterable pairs (x, labels).
-        top: k, dimension of the compared subspaces.
+    Attributes:
+        top: k of the paper: dimension of the leading subspaces that are compared.
         ranks: singular values kept per layer.
-        progress: called as (done, total, words).
-
-    Raises:
-        ModeError: the modes are no pair, or top or ranks is below 1.
-
-    Source: the LLFC paper, appendix B.5; Roy and Vetterli 2007 (effective rank).
     """
-    if top < 1 or ranks < 1:
-        raise ModeError(f"top and ranks must be 1 or more, not {top} and {ranks}")
-    path = line(apply, a, b, batches, alphas=(0.5,))
-    x, _, _ = next(padded(batches))
-    names = tuple(site.name for site in linear_sites(trace(apply, a, x)))
-    found = path.fold(_kernel, batches, progress, "spectra", sites=names)
-    n = found["samples"]
-    of_weights = [[_decompose(w) for w in pair] for pair in _matrices(apply, a, b, x, names)]
-    of_features = [[_from_moments(m / n) for m in found["moments"][name]] for name in names]
-    length = min(ranks, max(len(s) for pair in (*of_weights, *of_features) for _, s, _ in pair))
-    table: dict[str, Any] = {}
-    for i, end in enumerate("ab"):
-        for what, kind in (("weight", of_weights), ("feature", of_features)):
-            spectra = [pair[i][1] for pair in kind]
-            table[f"{what}_{end}"] = _pad(spectra, length)
-            table[f"effective_{what}_{end}"] = np.array([effective_rank(s) for s in spectra])
-    for name, kind, side in (
-        ("angle_left", of_weights, 0),
-        ("angle_right", of_weights, 2),
-        ("angle_feature", of_features, 0),
-    ):
-        table[name] = _pad([_angles(p[side], q[side], top) for p, q in kind], length)
-    return Spectrum(
-        layers=names, ranks=tuple(range(1, length + 1)), **table, samples=int(n), top=top
-    )
 
+    top: int = 5
+    ranks: int = 256
 
-def effective_rank(singular_values: np.ndarray) -> float:
-    """Exp of the entropy of the singular values as shares of their sum: 1 to their number."""
-    total = singular_values.sum()
-    if not total > 0:
-        return float("nan")
-    share = singular_values[singular_values > 0] / total
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Left vectors, singular values, right vectors (as columns)."""
-    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    return u, s, vt.T
-
-
-def _from_moments(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Left vectors and singular values of H from H Hᵀ; there are no right ones."""
-    if not np.isfinite(moments).all():  # the features overflowed
-        return moments[:, :0], np.zeros(0), moments[:, :0]
-    values, vectors = np.linalg.eigh(moments)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    held = values > ROUNDING * values[0]
-    return vectors[:, held], np.sqrt(values[held]), vectors[:, :0]
-
-
-def _angles(p: np.ndarray, q: np.ndarray, top: int) -> np.ndarray:
-    k = min(top, p.shape[1], q.shape[1])
-    if not k:  # features that vanish span nothing
-        return np.zeros(0)
-    return np.degrees(scipy.linalg.subspace_angles(p[:, :k], q[:, :k]))
-
-
-def _pad(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
-    out = np.full((len(rows), length), np.nan)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row[:length]
-    return out
-
-
-def _unit_rows(graph: Graph, site: Site, values: Values, weight: jax.Array) -> jax.Array:
-    """Pre-activations without bias as [units, samples * positions], padding zeroed."""
-    product, units = unit_axes(graph, site)
-    value = wide(values.all[product])
-    samples = graph.sample_axes[product]
-    value = value * weight.reshape([-1 if i == samples else 1 for i in range(value.ndim)])
-    value = jnp.moveaxis(value, units, range(len(units)))
-    return value.reshape(int(np.prod(value.shape[: len(units)])), -1)
-
-
-def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in sites:
-        both = [_unit_rows(step.graph, step.graph[name], v, step.weight) for v in (step.a, step.b)]
-        scales = [scale_of(h.reshape(1, -1))[0] for h in both]
-        found[name] = tuple(
-            Squares(jnp.matmul(h / s, (h / s).T, precision="highest"), s)
-            for h, s in zip(both, scales, strict=True)
-        )
-    return {"moments": found, "samples": step.weight.sum()}
-
-
-def _matrices(
-    apply: Any, a: Any, b: Any, x: Any, names: tuple[str, ...]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The two weights of every site as [units out, units in]."""
-
-    @jax.jit
-    def read(variables: Any) -> list[jax.Array]:
-        graph = trace(apply, variables, x)
-        values = graph.evaluate(variables, np.zeros(x.shape, x.dtype))
-        return [_as_matrix(graph, graph[name], values) for name in names]
-
-    pairs = zip(read(a), read(b), strict=True)
-    return [(np.asarray(p, np.float64), np.asarray(q, np.float64)) for p, q in pairs]
-
-
-def _as_matrix(graph: Graph, site: Site, values: Values) -> jax.Array:
-    eq, _, number = operands(graph, site)
-    weight = values.all[number]
-    if eq.name == "conv_general_dilated":
-        out = (eq.params["dimension_numbers"].rhs_spec[0],)
-    else:
-        contract, batch = eq.params["dimension_numbers"]
-        side = site.weight or 0
-        out = tuple(i for i in range(weight.ndim) if i not in (*contract[side], *batch[side]))
-    weight = jnp.moveaxis(weight, out, range(len(out)))
-    return weight.reshape(int(np.prod(weight.shape[: len(out)])), -1)
-
-
-def _headline(of: Spectrum) -> dict[str, Any]:
-    return {"angle": float(np.nanmedian(np.asarray(of.angle_left)[:, : of.top]))}
-
-
-MEASURE = Measure(
-    run=lambda s: spectrum(s.apply, s.a, s.b, s.batches, progress=s.progress),
-    section=Section(
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    columns: ClassVar[Mapping[str, str]] = {"angle": "angle of subspaces, median"}
+    section: ClassVar[Section] = Section(
         name="spectrum",
         title="Spectra and subspaces",
         text=(
@@ -275,7 +148,165 @@ MEASURE = Measure(
             "angle_left": "angle left",
             "angle_right": "angle right",
         },
-    ),
-    headline=_headline,
-    columns={"angle": "angle of subspaces, median"},
-)
+    )
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        for name in ("top", "ranks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"spectrum: {name} must be 1 or more, not {getattr(self, name)}")
+
+    def plan(self, graph: Graph, options: EvalOptions) -> tuple[str, ...]:
+        """Returns the names of the linear sites."""
+        return tuple(site.name for site in linear_sites(graph))
+
+    def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
+        """Returns the features' second moments [units, units] at both ends."""
+        found: dict[str, Any] = {}
+        for name in plan:
+            site = batch.graph[name]
+            both = [_unit_rows(batch.graph, site, v, batch.mask) for v in (batch.a, batch.b)]
+            scales = [scale_of(h.reshape(1, -1))[0] for h in both]
+            found[name] = tuple(
+                Squares(jnp.matmul(h / s, (h / s).T, precision="highest"), s)
+                for h, s in zip(both, scales, strict=True)
+            )
+        return Reading(found)
+
+    def finish(self, totals: Totals) -> SpectrumResult:
+        """Returns singular values and angles; decompositions are in float64."""
+        names, n, graph = totals.plan, totals.samples, totals.graph
+        of_weights = [
+            [_decompose(_as_matrix(graph, graph[name], weight)) for weight in pair]
+            for name, pair in zip(names, totals.weights(names), strict=True)
+        ]
+        of_features = [[_from_moments(m / n) for m in totals.sums[name]] for name in names]
+        longest = max(len(s) for pair in (*of_weights, *of_features) for _, s, _ in pair)
+        length = min(self.ranks, longest)
+        table: dict[str, Any] = {}
+        for i, end in enumerate("ab"):
+            for what, kind in (("weight", of_weights), ("feature", of_features)):
+                spectra = [pair[i][1] for pair in kind]
+                table[f"{what}_{end}"] = _pad(spectra, length)
+                table[f"effective_{what}_{end}"] = np.array([effective_rank(s) for s in spectra])
+        for name, kind, side in (
+            ("angle_left", of_weights, 0),
+            ("angle_right", of_weights, 2),
+            ("angle_feature", of_features, 0),
+        ):
+            table[name] = _pad([_angles(p[side], q[side], self.top) for p, q in kind], length)
+        return SpectrumResult(
+            layers=names,
+            ranks=tuple(range(1, length + 1)),
+            **table,
+            samples=n,
+            top=self.top,
+            renormalise=totals.renormalise,
+        )
+
+    def summary_metrics(self, result: SpectrumResult) -> dict[str, float]:
+        """Returns the median of the weights' left angles."""
+        angles = np.asarray(result.angle_left)[:, : result.top]
+        return {"angle": float(np.nanmedian(angles)) if np.isfinite(angles).any() else np.nan}
+
+
+def effective_rank(singular_values: np.ndarray) -> float:
+    """Returns exp of the entropy of the singular values as shares of their sum: at least 1."""
+    total = singular_values.sum()
+    if not total > 0:
+        return float("nan")
+    share = singular_values[singular_values > 0] / total
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns left vectors, singular values, right vectors (as columns)."""
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    return u, s, vt.T
+
+
+def _from_moments(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns left vectors and singular values of H from H Hᵀ; there are no right ones."""
+    if not np.isfinite(moments).all():  # the features overflowed
+        return moments[:, :0], np.zeros(0), moments[:, :0]
+    values, vectors = np.linalg.eigh(moments)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    held = values > ROUNDING * values[0]
+    return vectors[:, held], np.sqrt(values[held]), vectors[:, :0]
+
+
+def _angles(p: np.ndarray, q: np.ndarray, top: int) -> np.ndarray:
+    k = min(top, p.shape[1], q.shape[1])
+    if not k:  # features that vanish span nothing
+        return np.zeros(0)
+    return np.degrees(scipy.linalg.subspace_angles(p[:, :k], q[:, :k]))
+
+
+def _pad(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
+    out = np.full((len(rows), length), np.nan)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row[:length]
+    return out
+
+
+def _unit_rows(graph: Graph, site: Site, values: Values, mask: jax.Array) -> jax.Array:
+    """Returns pre-activations without bias, [units, samples * positions], padding zeroed."""
+    product, units = unit_axes(graph, site)
+    value = wide(values.all[product])
+    samples = graph.sample_axes[product]
+    value = value * mask.reshape([-1 if i == samples else 1 for i in range(value.ndim)])
+    value = jnp.moveaxis(value, units, range(len(units)))
+    return value.reshape(int(np.prod(value.shape[: len(units)])), -1)
+
+
+def _as_matrix(graph: Graph, site: Site, weight: np.ndarray) -> np.ndarray:
+    """Returns a weight as [units out, units in]."""
+    eq, _, _ = operands(graph, site)
+    if eq.name == "conv_general_dilated":
+        out = (eq.params["dimension_numbers"].rhs_spec[0],)
+    else:
+        contract, batch = eq.params["dimension_numbers"]
+        side = site.weight or 0
+        out = tuple(i for i in range(weight.ndim) if i not in (*contract[side], *batch[side]))
+    weight = np.moveaxis(weight, out, range(len(out)))
+    return weight.reshape(int(np.prod(weight.shape[: len(out)])), -1)
+
+
+def spectrum(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> SpectrumResult:
+    """Measures spectra and subspace angles of every linear layer, in one pass over the data.
+
+    Features enter through their second moments [units, units], which are summed over batches;
+    decompositions are in float64 on the host.
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options or of `Spectrum` that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        GraphError: the network has no linear layer.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, appendix B.5; Roy and Vetterli 2007 (effective rank).
+    """
+    return measure_pair(
+        "spectrum", network, a, b, batches, options, train_batches, progress, changes
+    )

@@ -1,31 +1,41 @@
 """Model stitching: one network's features, fed to the rest of the other."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Graph, Values, trace
-from llfc_jax.measures.accumulate import Batches, Progress, padded
-from llfc_jax.measures.evaluator import Step, line
-from llfc_jax.measures.lmc import loss_and_right
-from llfc_jax.measures.measure import Measure
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.errors import GraphError
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph, Values
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.classification import loss_and_right
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import Measure, Totals
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.registry import measure
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
 DIRECTIONS = ("a into b", "b into a")
 # Equations evaluated in one compiled program: beyond, compiling would outweigh the prefixes saved.
 BUDGET = 3000
+CUTS = "cuts"
 
 
 @result
-class Stitching(Result):
+class StitchingResult(Result):
     """Loss and error of stitched networks, without an adapter.
 
     Attributes:
         layers: sites whose value is handed over.
         directions: "a into b": a's value at the site, the rest is b; and the other way round.
+        cuts: whether every path from input to output passes the site; where it does not, the
+            stitched network runs one end's branch beside the other's shortcut [layers].
         loss: cross-entropy [layers, directions].
         error: share of samples classified wrongly [layers, directions].
         loss_a: of the end a [].
@@ -33,10 +43,12 @@ class Stitching(Result):
         error_a: of the end a [].
         error_b: of the end b [].
         samples: number of samples.
+        renormalise: the kind of renormalisation.
     """
 
     layers: tuple[str, ...] = labels("layer")
     directions: tuple[str, ...] = labels("direction")
+    cuts: Any = axes("layers")
     loss: Any = axes("layers", "directions")
     error: Any = axes("layers", "directions")
     loss_a: Any = axes()
@@ -44,110 +56,37 @@ class Stitching(Result):
     error_a: Any = axes()
     error_b: Any = axes()
     samples: int = setting()
+    renormalise: str = setting("none")
 
 
-def stitching(
-    apply: Any,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    sites: str | Sequence[str] = ("linear", "relu"),
-    progress: Progress | None = None,
-) -> Stitching:
-    """Stitch the two networks at every site, in both directions.
+@measure("stitching")
+@dataclasses.dataclass(frozen=True)
+class Stitching(Measure):
+    """Stitched networks at sites that cut the network, or at others on request.
 
-    With f_l the network up to site l and g_l what follows it, "a into b" is g_l(b; f_l(a; x)).
+    It visits no α, so the grid does not bear on it.
 
-    Each end runs once a batch; a stitched network starts from the end that it goes on in, and
-    only what depends on the site is evaluated again.
-
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of one mode.
-        b: variables of the other.
-        batches: re-iterable pairs (x, labels).
-        sites: kinds or name patterns of the sites.
-        progress: called as (done, total, words).
-
-    Raises:
-        ModeError: the modes are no pair.
-        GraphError: a pattern matches no site.
-
-    Source: the LLFC paper, appendix B.4; Lenc and Vedaldi 2015; Bansal et al. 2021.
+    Attributes:
+        sites: "cuts" for those of the options' sites that every path from input to output passes;
+            or kinds or name patterns of sites, whether they cut the network or not: the result
+            says of each whether it does.
     """
-    path = line(apply, a, b, batches, alphas=(0.5,))
-    graph = trace(apply, a, next(padded(batches))[0])
-    names = tuple(site.name for site in graph.select(sites))
-    parts = [
-        path.fold(_kernel, batches, progress, "stitching", sites=group)
-        for group in _groups(graph, names)
-    ]
-    n = parts[0]["samples"]
-    loss = np.concatenate([part["loss"] for part in parts]) / n
-    right = np.concatenate([part["right"] for part in parts]) / n
-    (loss_a, right_a), (loss_b, right_b) = parts[0]["ends"]
-    return Stitching(
-        layers=names,
-        directions=DIRECTIONS,
-        loss=loss,
-        error=1 - right,
-        loss_a=loss_a / n,
-        loss_b=loss_b / n,
-        error_a=1 - right_a / n,
-        error_b=1 - right_b / n,
-        samples=int(n),
-    )
 
+    sites: str | tuple[str, ...] = CUTS
 
-def _groups(graph: Graph, names: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The sites in runs whose stitched networks fit into one program."""
-    total = len(graph.program.equations)
-    groups: list[list[str]] = [[]]
-    spent = 0
-    for name in names:
-        cost = 2 * (total - graph[name].equation)
-        if groups[-1] and spent + cost > BUDGET:
-            groups.append([])
-            spent = 0
-        groups[-1].append(name)
-        spent += cost
-    return [tuple(group) for group in groups]
-
-
-def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
-    def judge(values: Values) -> tuple[jax.Array, jax.Array]:
-        return loss_and_right(values.output, step.y, step.weight)
-
-    ways = ((step.a, step.b), (step.b, step.a))
-    stitched = [
-        [judge(rest.replace({name: start[name]})) for start, rest in ways] for name in sites
-    ]
-    loss, right = (
-        jnp.stack([jnp.stack([one[part] for one in row]) for row in stitched]) for part in (0, 1)
-    )
-    return {
-        "loss": loss,
-        "right": right,
-        "ends": (judge(step.a), judge(step.b)),
-        "samples": step.weight.sum(),
-    }
-
-
-def _headline(of: Stitching) -> dict[str, Any]:
-    return {"stitch_best": float(np.min(of.error)), "stitch_worst": float(np.max(of.error))}
-
-
-MEASURE = Measure(
-    run=lambda s: stitching(s.apply, s.a, s.b, s.batches, sites=s.sites, progress=s.progress),
-    section=Section(
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error stitched, worst"}
+    section: ClassVar[Section] = Section(
         name="stitching",
         title="Stitching",
         text=(
             "Cut both networks behind a layer and glue the first part of one to the second part "
             "of the other, with nothing trained in between. If the result works about as well as "
             "the two networks, they hold the same information there in the same place; if it is "
-            "no better than chance, their features only look alike."
+            "no better than chance, their features only look alike.\n\n"
+            "A network can be cut only where every path from input to output passes: behind a "
+            "residual block, not inside it. Layers inside branches are measured on request; the "
+            "column `cuts` says which they are."
         ),
         charts=(
             Chart(
@@ -164,12 +103,128 @@ MEASURE = Measure(
         columns={
             "layer": "cut behind",
             "direction": "direction",
+            "cuts": "cuts the network",
             "error": "error",
             "loss": "loss",
             "error_a": "error of a",
             "error_b": "error of b",
         },
-    ),
-    headline=_headline,
-    columns={"stitch_worst": "error stitched, worst"},
-)
+    )
+
+    def plan(self, graph: Graph, options: EvalOptions) -> tuple[str, ...]:
+        """Returns the names of the sites.
+
+        Raises:
+            GraphError: none of the options' sites cuts the network.
+        """
+        if self.sites != CUTS:
+            return tuple(site.name for site in graph.select(self.sites))
+        cuts = set(graph.cut_sites)
+        found = tuple(site.name for site in graph.select(options.sites) if site.name in cuts)
+        if not found:
+            raise GraphError(
+                f"no site among {', '.join(options.sites)} cuts the network; give stitching "
+                "sites='all', or names of sites, to stitch inside its branches"
+            )
+        return found
+
+    def parts(self, graph: Graph, plan: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        """Returns the sites in runs whose stitched networks fit into one program."""
+        total = len(graph.program.equations)
+        groups: list[list[str]] = [[]]
+        spent = 0
+        for name in plan:
+            cost = 2 * (total - graph[name].equation)
+            if groups[-1] and spent + cost > BUDGET:
+                groups.append([])
+                spent = 0
+            groups[-1].append(name)
+            spent += cost
+        return tuple(map(tuple, groups))
+
+    def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
+        """Returns loss and right predictions of the stitched networks, and of the ends.
+
+        A stitched network starts from the end that it goes on in; only what depends on the site
+        is evaluated again.
+        """
+
+        def judge(values: Values) -> jax.Array:
+            return jnp.stack(loss_and_right(values.output, batch.y, batch.mask))
+
+        ways = ((batch.a, batch.b), (batch.b, batch.a))
+        stitched = [
+            jnp.stack([judge(rest.replace({name: start[name]})) for start, rest in ways])
+            for name in plan
+        ]
+        return Reading((jnp.stack(stitched), (judge(batch.a), judge(batch.b))))
+
+    def join(self, sums: Sequence[Any]) -> Any:
+        """Returns the sums of all runs of sites."""
+        return np.concatenate([stitched for stitched, _ in sums]), sums[0][1]
+
+    def finish(self, totals: Totals) -> StitchingResult:
+        """Returns loss and error of the stitched networks beside those of the ends."""
+        n = totals.samples
+        stitched, ends = totals.sums
+        loss, right = np.moveaxis(stitched / n, -1, 0)
+        (loss_a, right_a), (loss_b, right_b) = (end / n for end in ends)
+        cuts = set(totals.graph.cut_sites)
+        return StitchingResult(
+            layers=totals.plan,
+            directions=DIRECTIONS,
+            cuts=np.array([name in cuts for name in totals.plan]),
+            loss=loss,
+            error=1 - right,
+            loss_a=np.asarray(loss_a),
+            loss_b=np.asarray(loss_b),
+            error_a=np.asarray(1 - right_a),
+            error_b=np.asarray(1 - right_b),
+            samples=n,
+            renormalise=totals.renormalise,
+        )
+
+    def summary_metrics(self, result: StitchingResult) -> dict[str, float]:
+        """Returns the least and the largest error of a stitched network."""
+        error = np.asarray(result.error)
+        return {"stitch_best": float(error.min()), "stitch_worst": float(error.max())}
+
+
+def stitching(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> StitchingResult:
+    """Stitches the two networks at every site that cuts them, in both directions.
+
+    With f_l the network up to site l and g_l what follows it, "a into b" is g_l(b; f_l(a; x)). A
+    site inside a residual branch has no such g_l: there a's branch would run beside b's own
+    shortcut. Such sites are measured on request (`sites="linear"`, say) and marked in the result.
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options or of `Stitching` that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        GraphError: a pattern matches no site, or no site cuts the network.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, appendix B.4; Lenc and Vedaldi 2015; Bansal et al. 2021.
+    """
+    return measure_pair(
+        "stitching", network, a, b, batches, options, train_batches, progress, changes
+    )

@@ -1,37 +1,48 @@
 """Theorem 1 as a measurement: where along the depth the error of LLFC comes from."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Site, Values, in_layout, rows, trace
-from llfc_jax.measures.accumulate import Batches, Squares, padded
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph, Site, Values, in_layout, rows
+from llfc_jax.measures.accumulate import Squares
+from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.commutativity import defect
-from llfc_jax.measures.evaluator import ALPHAS, Step, by_layer, line
-from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.similarity import scale_of, wide
-from llfc_jax.measures.weak_additivity import before
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.precision import wide
+from llfc_jax.measures.registry import measure
+from llfc_jax.measures.similarity import scale_of
+from llfc_jax.measures.weak_additivity import activate, activation_inputs, mix
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
 
 @result
-class Theorem1(Result):
+class Theorem1Result(Result):
     """Each layer's departure from LLFC, split into what it adds itself and what it inherits.
 
     All are lengths over the whole data set, relative to the length of the mixture M of the two
     ends' features there.
 
     Attributes:
-        layers: linear and ReLU sites.
+        layers: linear and activation sites.
         alphas: points on the line.
         error: |f_l(θ_α) - M| / |M| [layers, alphas].
         added: |D| / |M| of the layer's own defect D: of commutativity at a linear site, of weak
-            additivity at a ReLU [layers, alphas].
+            additivity at an activation [layers, alphas].
         inherited: |f_l(θ_α) - M - D| / |M|: the error of what goes into the layer, passed
-            through it (by a max-pool or a norm in between as well) [layers, alphas].
+            through it. That is the earlier layers' error, and whatever stands in between and is
+            neither linear nor an activation adds: max-pools, normalisations, softmax, products
+            of features. None of these is a condition of the theorem, and none is measured here
+            by itself [layers, alphas].
         accumulated: √(Σ added²) over the layers so far: what the conditions' defects would come
             to if each were passed on unchanged and they were at right angles [layers, alphas].
         samples: number of samples.
@@ -48,117 +59,34 @@ class Theorem1(Result):
     renormalise: str = setting("none")
 
 
-def theorem1(
-    apply: Any,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    **options: Any,
-) -> Theorem1:
-    """Split the error of LLFC at each layer into the two conditions' defects and the rest.
+@measure("theorem1")
+@dataclasses.dataclass(frozen=True)
+class Theorem1(Measure):
+    """LLFC's error at each layer, split into the layer's own defect and the rest.
 
-    With M = α f(a) + (1 - α) f(b) at each site, two identities hold exactly:
-
-        linear:  W_α H_α + b_α - M = -α (1 - α) (W_a - W_b)(H_a - H_b) + W_α (H_α - M_H)
-        ReLU:    σ(Z_α) - M = [σ(M_Z) - α σ(Z_a) - (1 - α) σ(Z_b)] + [σ(Z_α) - σ(M_Z)]
-
-    The first term on the right is the layer's own defect, of commutativity or of weak
-    additivity; the second is inherited. Where all defects vanish nothing is ever inherited, which
-    is Theorem 1.
-
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of the mode that α multiplies.
-        b: variables of the other mode.
-        batches: re-iterable pairs (x, labels).
-        alphas: points on the line.
-        **options: of `line`.
-
-    Raises:
-        ModeError: the modes are no pair, or the grid is none.
+    It reads every linear layer and every activation, so `sites` does not bear on it; ½ is always
+    on the grid.
     """
-    path = line(apply, a, b, batches, alphas=alphas, **options)
-    graph = trace(apply, a, next(padded(batches))[0])
-    names = tuple(site.name for site in graph.select(("linear", "relu")))
-    found = path.fold(_kernel, batches, options.get("progress"), "Theorem 1", sites=names)
-    error, added, inherited, length = (by_layer(np.sqrt(x)) for x in found["squares"])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error, added, inherited = (x / length for x in (error, added, inherited))
-    return Theorem1(
-        layers=names,
-        alphas=path.alphas,
-        error=error,
-        added=added,
-        inherited=inherited,
-        accumulated=np.sqrt(np.nancumsum(added**2, axis=0)),
-        samples=int(found["samples"]),
-        renormalise=path.renormalise,
+
+    always: ClassVar[tuple[float, ...]] = (MIDDLE,)
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
-
-
-def _kernel(step: Step, sites: tuple[str, ...]) -> dict[str, Any]:
-    chosen = [step.graph[name] for name in sites]
-    crossed = {
-        s.name: in_layout(step.graph, s, defect(s, step.a, step.b))
-        for s in chosen
-        if s.kind == "linear"
-    }
-
-    scales = {
-        s.name: scale_of(*(v.all[s.value].reshape(1, -1) for v in (step.a, step.b)))[0]
-        for s in chosen
-    }
-
-    def own(site: Site, alpha: jax.Array) -> jax.Array:
-        """The layer's own defect, a row per sample."""
-        if site.kind == "linear":
-            return -alpha * (1 - alpha) * wide(rows(step.graph, site.value, crossed[site.name]))
-        number = before(step.graph, site)
-        za, zb = (wide(rows(step.graph, number, v.all[number])) for v in (step.a, step.b))
-        mixed = alpha * za + (1 - alpha) * zb
-        rectified = alpha * jax.nn.relu(za) + (1 - alpha) * jax.nn.relu(zb)
-        return jax.nn.relu(mixed) - rectified
-
-    def at(alpha: jax.Array, values: Values) -> jax.Array:
-        found = []
-        for site in chosen:
-            of_a, of_b, here = (
-                wide(rows(step.graph, site.value, v.all[site.value]))
-                for v in (step.a, step.b, values)
-            )
-            mixture = alpha * of_a + (1 - alpha) * of_b
-            gap, added = here - mixture, own(site, alpha)
-            parts = [p / scales[site.name] for p in (gap, added, gap - added, mixture)]
-            found.append(jnp.stack([((p * p).sum(-1) * step.weight).sum() for p in parts]))
-        return jnp.stack(found)
-
-    sums = jnp.moveaxis(step.walk(at), -1, 0)  # [parts, alphas, layers]
-    return {
-        "squares": Squares(sums, jnp.stack(list(scales.values()))),
-        "samples": step.weight.sum(),
-    }
-
-
-def _headline(of: Theorem1) -> dict[str, Any]:
-    middle = int(np.argmin(np.abs(np.asarray(of.alphas) - 0.5)))
-    return {"output_error": float(np.asarray(of.error)[-1, middle])}
-
-
-MEASURE = Measure(
-    run=lambda s: theorem1(s.apply, s.a, s.b, s.batches, alphas=s.alphas, **s.line_options),
-    section=Section(
+    columns: ClassVar[Mapping[str, str]] = {"output_error": "relative error of the logits"}
+    section: ClassVar[Section] = Section(
         name="theorem1",
         title="Theorem 1: where the error of LLFC comes from",
         text=(
-            "If both conditions held exactly at every layer, the features of the network in "
-            "between would be exactly the mixture. They hold nearly, so each layer adds an error "
-            "of its own: a linear layer by failing to commute, a ReLU by failing to add up. What "
-            "the layers before have added arrives with its input, larger or smaller.\n\n"
+            "In a network of linear layers, activations and sums, features in between are exactly "
+            "the mixture if both conditions hold exactly at every layer. They hold nearly, so "
+            "each layer adds an error of its own: a linear layer by failing to commute, an "
+            "activation by failing to add up. What was wrong before arrives with its input, "
+            "larger or smaller.\n\n"
             "The figure splits the error at each layer into these two parts, as shares of the "
-            "mixture's length. Where the added parts are small everywhere the whole error is "
-            "small: that is the theorem, measured."
+            "mixture's length. The split shows the theorem only for such networks: max-pools, "
+            "normalisations (BatchNorm in evaluation among them, since it multiplies by its "
+            "own scale), softmax and products of features are no condition of it. What they add "
+            "is not measured by itself; it stands in the inherited error of the layer behind them."
         ),
         charts=(
             Chart(
@@ -185,7 +113,131 @@ MEASURE = Measure(
             "inherited": "inherited",
             "accumulated": "accumulated",
         },
-    ),
-    headline=_headline,
-    columns={"output_error": "relative error of the logits"},
-)
+    )
+
+    def plan(self, graph: Graph, options: EvalOptions) -> tuple[str, ...]:
+        """Returns the names of the linear and activation sites, in order.
+
+        Raises:
+            GraphError: there is none.
+        """
+        active = {site.name for site in graph.activation_sites}
+        chosen = [s for s in graph.sites if s.kind == "linear" or s.name in active]
+        found = tuple(site.name for site in chosen if site.sample_axis is not None)
+        return found or tuple(site.name for site in graph.select("linear"))
+
+    def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
+        """Returns squared lengths of the error, its two parts and the mixture, site by site."""
+        sites = [batch.graph[name] for name in plan]
+        own = [_own_defect(batch, site) for site in sites]
+        of_a, of_b = ([_rows(run, s) for s in sites] for run in (batch.a, batch.b))
+        scales = [scale_of(p.reshape(1, -1), q.reshape(1, -1))[0]
+                  for p, q in zip(of_a, of_b, strict=True)]  # fmt: skip
+
+        def lengths(parts: Sequence[jax.Array], scale: jax.Array) -> jax.Array:
+            scaled = (part / scale for part in parts)
+            return jnp.stack([((p * p).sum(-1) * batch.mask).sum() for p in scaled])
+
+        def at(alpha: jax.Array, values: Values) -> Squares:
+            found = []
+            for site, p, q, added_at, scale in zip(sites, of_a, of_b, own, scales, strict=True):
+                mixture = alpha * p + (1 - alpha) * q
+                gap, added = _rows(values, site) - mixture, added_at(alpha)
+                found.append(lengths((gap, added, gap - added, mixture), scale))
+            return Squares(jnp.stack(found), jnp.stack(scales)[:, None])
+
+        def end(of_end: Sequence[jax.Array]) -> Squares:
+            zero = jnp.zeros(3)
+            mixture = [lengths([m], s) for m, s in zip(of_end, scales, strict=True)]
+            squares = jnp.stack([jnp.concatenate([zero.astype(m.dtype), m]) for m in mixture])
+            return Squares(squares, jnp.stack(scales)[:, None])
+
+        return Reading(on_line=at, at_ends=(end(of_b), end(of_a)))
+
+    def finish(self, totals: Totals) -> Theorem1Result:
+        """Returns the parts as shares of the mixture's length."""
+        squares = np.moveaxis(totals.on_line, -1, 0)  # [parts, alphas, layers]
+        error, added, inherited, length = (by_layer(np.sqrt(part)) for part in squares)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error, added, inherited = (part / length for part in (error, added, inherited))
+        return Theorem1Result(
+            layers=totals.plan,
+            alphas=totals.alphas,
+            error=error,
+            added=added,
+            inherited=inherited,
+            accumulated=np.sqrt(np.nancumsum(added**2, axis=0)),
+            samples=totals.samples,
+            renormalise=totals.renormalise,
+        )
+
+    def summary_metrics(self, result: Theorem1Result) -> dict[str, float]:
+        """Returns the relative error of the last site at α = ½."""
+        return {"output_error": float(np.asarray(result.error)[-1, result.alphas.index(MIDDLE)])}
+
+
+def _rows(run: Values, site: Site) -> jax.Array:
+    return wide(rows(run.graph, site.value, run.all[site.value]))
+
+
+def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array]:
+    """Returns α -> the site's own defect, a row per sample."""
+    graph = batch.graph
+    if site.kind == "linear":
+        crossed = wide(in_layout(graph, site, defect(site, batch.a, batch.b)))
+        exchanged = rows(graph, site.value, crossed)
+        return lambda alpha: -alpha * (1 - alpha) * exchanged
+    za, zb = (activation_inputs(run, site) for run in (batch.a, batch.b))
+    ha, hb = (activate(graph, site, z) for z in (za, zb))
+
+    def of_activation(alpha: jax.Array) -> jax.Array:
+        activated = activate(graph, site, mix(alpha, za, 1 - alpha, zb))
+        return rows(graph, site.value, activated - (alpha * ha + (1 - alpha) * hb))
+
+    return of_activation
+
+
+def theorem1(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> Theorem1Result:
+    """Splits the error of LLFC at each layer into the two conditions' defects and the rest.
+
+    With M = α f(a) + (1 - α) f(b) at each site, two identities hold exactly:
+
+        linear:      W_α H_α + b_α - M = -α (1 - α) (W_a - W_b)(H_a - H_b) + W_α (H_α - M_H)
+        activation:  σ(Z_α) - M = [σ(M_Z) - α σ(Z_a) - (1 - α) σ(Z_b)] + [σ(Z_α) - σ(M_Z)]
+
+    The first term on the right is the layer's own defect, of commutativity or of weak
+    additivity; the second is inherited. In a network of linear layers, activations and sums
+    nothing is inherited where all defects vanish, which is Theorem 1. Max-pools, normalisations,
+    softmax and products of features are no condition of the theorem: what they add counts as
+    inherited by the next layer, and can be there though every defect is 0.
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, theorem 1.
+    """
+    return measure_pair(
+        "theorem1", network, a, b, batches, options, train_batches, progress, changes
+    )

@@ -1,34 +1,47 @@
-"""Weak additivity of ReLU: does rectifying the mixture give the mixture of the rectified?"""
+"""Weak additivity: does activating the mixture give the mixture of the activated?"""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.errors import GraphError, ModeError
-from llfc_jax.graph import Graph, Site, rows, trace
-from llfc_jax.measures.accumulate import Batches, Progress, moments, padded
-from llfc_jax.measures.evaluator import ALPHAS, Step, by_layer, line, stack
-from llfc_jax.measures.measure import Measure
-from llfc_jax.measures.similarity import compare, from_sums, pool, pooled, scale_of, sums
-from llfc_jax.parallel.loops import How
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
-
-Form = Literal["mixture", "sum"]
+from llfc_jax.frameworks import Network
+from llfc_jax.graph import Graph, Site, Values, rows
+from llfc_jax.graph.queries import activation_sites
+from llfc_jax.measures.accumulate import moments
+from llfc_jax.measures.batch import PairBatch, Reading
+from llfc_jax.measures.evaluator import measure_pair
+from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
+from llfc_jax.measures.options import EvalOptions
+from llfc_jax.measures.precision import wide
+from llfc_jax.measures.registry import measure
+from llfc_jax.measures.similarity import (
+    compare,
+    from_sums,
+    pool,
+    pooled,
+    scale_of,
+    stack,
+    sums,
+)
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Apply, Batches, ProgressFn
 
 
 @result
-class WeakAdditivity(Result):
-    """σ(α Z_a + (1 - α) Z_b) against α σ(Z_a) + (1 - α) σ(Z_b), ReLU by ReLU.
+class WeakAdditivityResult(Result):
+    """σ(α Z_a + (1 - α) Z_b) against α σ(Z_a) + (1 - α) σ(Z_b), activation by activation.
 
     Attributes:
-        layers: names of the ReLU sites.
+        layers: names of the activation sites.
         alphas: points on the line; (1,) where `form` is "sum".
         distance: mean over samples of 1 - cosine of the two sides [layers, alphas].
         distance_std: its standard deviation [layers, alphas].
-        coefficient: mean of c in (mixture of the rectified) ≈ c (rectified mixture).
+        coefficient: mean of c in (mixture of the activated) ≈ c (activated mixture).
         coefficient_std: its standard deviation [layers, alphas].
         relative: mean of dist(u, v) = |u - v|² / (|u| |v|) of the two sides [layers, alphas].
         relative_std: its standard deviation [layers, alphas].
@@ -38,10 +51,11 @@ class WeakAdditivity(Result):
         baseline: mean of dist(σ(Z_a), σ(Z_b)) [layers].
         baseline_distance: mean of 1 - cosine of σ(Z_a) and σ(Z_b) [layers].
         sign_agreement: share of units, over all samples, whose pre-activations have one sign in
-            both networks (or are 0 in either): there the two sides agree exactly [layers].
-        left_out: samples without a cosine, one side being zero [layers, alphas].
+            both networks (or are 0 in either): there a ReLU's two sides agree exactly [layers].
+        num_undefined: samples without a cosine, one side being zero [layers, alphas].
         samples: number of samples.
         form: "mixture", or "sum" for the authors' σ(Z_a + Z_b) against σ(Z_a) + σ(Z_b).
+        renormalise: the kind of renormalisation.
     """
 
     layers: tuple[str, ...] = labels("layer")
@@ -58,168 +72,53 @@ class WeakAdditivity(Result):
     baseline: Any = axes("layers")
     baseline_distance: Any = axes("layers")
     sign_agreement: Any = axes("layers")
-    left_out: Any = axes("layers", "alphas")
+    num_undefined: Any = axes("layers", "alphas")
     samples: int = setting()
     form: str = setting("mixture")
+    renormalise: str = setting("none")
 
 
-def weak_additivity(
-    apply: Any,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    form: Form = "mixture",
-    outside: bool = False,
-    over: How | None = None,
-    progress: Progress | None = None,
-) -> WeakAdditivity:
-    """Measure weak additivity at every ReLU in one pass, wherever the ReLU was called.
+@measure("weak_additivity")
+@dataclasses.dataclass(frozen=True)
+class WeakAdditivity(Measure):
+    """Weak additivity of every activation site; ½ is always on the grid.
 
-    Per sample, with Z what goes into the ReLU, u = α σ(Z_a) + (1 - α) σ(Z_b) and
-    v = σ(α Z_a + (1 - α) Z_b): 1 - cos(u, v), c = <u, v> / <v, v>, |u - v|² / (|u| |v|).
+    It reads every elementwise activation of the network, so `sites` does not bear on it.
 
-    Args:
-        apply: `apply(variables, x) -> logits [n, classes]`.
-        a: variables of the mode that α multiplies.
-        b: variables of the other mode.
-        batches: re-iterable pairs (x, labels).
-        alphas: points on the line.
-        form: "mixture" as above; "sum" puts 1 in the place of both α and 1 - α, as the authors'
-            code does: the same cosine, coefficient and dist as α = ½.
-        outside: allows α outside [0, 1].
-        over: how the loop over α runs; chosen by network and backend if None.
-        progress: called as (done, total, words).
-
-    Raises:
-        GraphError: the network has no ReLU.
-        ModeError: the modes are no pair, or the grid is none.
-
-    Source: the LLFC paper, definition 3.
+    Attributes:
+        form: "mixture" for weights α and 1 - α; "sum" puts 1 in the place of both, as the
+            authors' code does: the same cosine, coefficient and dist as α = ½.
     """
-    if form not in ("mixture", "sum"):
-        raise ModeError(f"form must be 'mixture' or 'sum', not {form!r}")
-    grid = alphas if form == "mixture" else (1,)
-    path = line(apply, a, b, batches, alphas=grid, outside=outside, over=over)
-    names = tuple(site.name for site in relus(trace(apply, a, next(padded(batches))[0])))
-    found = path.fold(_kernel, batches, progress, "ReLUs", sites=names, form=form)
-    n, (distance, coefficient, relative) = found["samples"], found["line"]
-    of_all = pooled(found["pooled"])
-    return WeakAdditivity(
-        layers=names,
-        alphas=path.alphas,
-        distance=by_layer(distance.average),
-        distance_std=by_layer(distance.std),
-        coefficient=by_layer(coefficient.average),
-        coefficient_std=by_layer(coefficient.std),
-        relative=by_layer(relative.average),
-        relative_std=by_layer(relative.std),
-        pooled_distance=by_layer(of_all.distance),
-        pooled_coefficient=by_layer(of_all.coefficient),
-        pooled_relative=by_layer(of_all.relative),
-        baseline=found["ends"][2].average,
-        baseline_distance=found["ends"][0].average,
-        sign_agreement=found["agreeing"] / n,
-        left_out=by_layer(n - distance.count),
-        samples=int(n),
-        form=form,
+
+    form: Literal["mixture", "sum"] = "mixture"
+
+    always: ClassVar[tuple[float, ...]] = (MIDDLE,)
+    uses: ClassVar[frozenset[str]] = frozenset(
+        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
-
-
-def relus(graph: Graph) -> tuple[Site, ...]:
-    """The ReLU sites that act on features.
-
-    Raises:
-        GraphError: there is none.
-    """
-    sites = tuple(s for s in graph.sites if s.kind == "relu" and s.sample_axis is not None)
-    if not sites:
-        raise GraphError("the network has no ReLU, so weak additivity cannot be measured")
-    return sites
-
-
-def before(graph: Graph, site: Site) -> int:
-    """Number of the value that goes into a ReLU."""
-    assert site.data is not None
-    return graph.program.equations[site.equation].inputs[site.data]
-
-
-def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:
-    """Whether signs agree, zero with both; a product of the two could vanish in rounding."""
-    return ((za >= 0) & (zb >= 0)) | ((za <= 0) & (zb <= 0))
-
-
-def _kernel(step: Step, sites: tuple[str, ...], form: Form) -> dict[str, Any]:
-    w = step.weight
-    numbers = [before(step.graph, step.graph[name]) for name in sites]
-    inputs = [
-        tuple(rows(step.graph, i, values.all[i]) for values in (step.a, step.b)) for i in numbers
-    ]
-
-    scales = [scale_of(za, zb) for za, zb in inputs]
-
-    def sides(za: jax.Array, zb: jax.Array, of_a: Any, of_b: Any) -> tuple[jax.Array, jax.Array]:
-        mixture = of_a * jax.nn.relu(za) + of_b * jax.nn.relu(zb)
-        return mixture, jax.nn.relu(of_a * za + of_b * zb)
-
-    def at(alpha: jax.Array) -> Any:
-        shares = (alpha, 1 - alpha) if form == "mixture" else (1.0, 1.0)
-        squares = stack([
-            sums(*sides(za, zb, *shares), scale)
-            for (za, zb), scale in zip(inputs, scales, strict=True)
-        ])  # fmt: skip
-        return tuple(moments(x, w[None]) for x in from_sums(squares)), pool(squares, w[None])
-
-    on_line, together = step.grid(at)
-    ends = [compare(jax.nn.relu(za), jax.nn.relu(zb)) for za, zb in inputs]
-    return {
-        "line": on_line,
-        "pooled": together,
-        "ends": tuple(moments(x, w[None]) for x in stack(ends)),
-        "agreeing": jnp.stack([(_agree(za, zb).mean(-1) * w).sum() for za, zb in inputs]),
-        "samples": w.sum(),
-    }
-
-
-def _headline(of: WeakAdditivity) -> dict[str, Any]:
-    middle = int(np.argmin(np.abs(np.asarray(of.alphas) - 0.5)))
-    relative = np.asarray(of.relative)[:, middle]
-    return {"weak_median": float(np.nanmedian(relative)) if np.isfinite(relative).any() else np.nan}
-
-
-MEASURE = Measure(
-    run=lambda s: weak_additivity(
-        s.apply,
-        s.a,
-        s.b,
-        s.batches,
-        alphas=s.alphas,
-        outside=s.outside,
-        over=s.over,
-        progress=s.progress,
-    ),
-    section=Section(
+    columns: ClassVar[Mapping[str, str]] = {"weak_median": "activation defect, median"}
+    section: ClassVar[Section] = Section(
         name="weak_additivity",
-        title="First condition: weak additivity of ReLU",
+        title="First condition: weak additivity of the activations",
         text=(
-            "Features can only add up along the line if the ReLUs let them: rectifying a mixture "
-            "of the two networks' pre-activations must give the same as mixing what they rectify "
-            "to. Where the two pre-activations of a unit have one sign, it does exactly; where "
-            "they differ in sign, it does not.\n\n"
+            "Features can only add up along the line if the activations (ReLU, GELU, ...) let "
+            "them: activating a mixture of the two networks' pre-activations must give the same "
+            "as mixing what they are activated to. For a ReLU it does exactly where the two "
+            "pre-activations of a unit have one sign, and does not where they differ in sign.\n\n"
             "`dist` is the squared distance between the two sides over the product of their "
             "lengths. It is shown beside the same distance between the two networks' own "
-            "outputs of that ReLU: the condition holds where the first is far below the second."
+            "outputs of that activation: the condition holds where the first is far below the "
+            "second."
         ),
         charts=(
             Chart(
                 name="weak_layers",
-                title="Rectified mixture against mixture of the rectified, ReLU by ReLU",
+                title="Activated mixture against mixture of the activated, layer by layer",
                 caption="At α = ½. The condition holds where the solid line is far below the "
                 "baseline.",
                 x="layer",
                 y={"relative": "dist of the two sides", "baseline": "dist of a's and b's features"},
-                x_label="ReLU, input to output",
+                x_label="activation, input to output",
                 y_label="dist",
                 where={"alpha": 0.5},
                 log=True,
@@ -228,16 +127,16 @@ MEASURE = Measure(
                 name="weak_signs",
                 title="Units whose sign agrees",
                 caption="Share of units, over all samples, that are on in both networks or off "
-                "in both: for these the condition holds exactly.",
+                "in both: for these a ReLU adds up exactly.",
                 x="layer",
                 y={"sign_agreement": "sign agrees"},
-                x_label="ReLU, input to output",
+                x_label="activation, input to output",
                 y_label="share of units",
                 where={"alpha": 0.5},
             ),
         ),
         columns={
-            "layer": "ReLU",
+            "layer": "activation",
             "alpha": "α",
             "relative": "dist",
             "distance": "1 - cos",
@@ -245,7 +144,160 @@ MEASURE = Measure(
             "baseline": "dist of a and b",
             "sign_agreement": "sign agrees",
         },
-    ),
-    headline=_headline,
-    columns={"weak_median": "ReLU defect, median"},
-)
+    )
+
+    def grid(self, alphas: Sequence[float]) -> tuple[float, ...]:
+        """Returns the grid; (1,) for the sum, which has no α."""
+        return super().grid(alphas) if self.form == "mixture" else (1.0,)
+
+    def plan(self, graph: Graph, options: EvalOptions) -> tuple[str, ...]:
+        """Returns the names of the activation sites."""
+        return tuple(site.name for site in activation_sites(graph))
+
+    def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
+        """Returns moments of the comparisons of both sides, along the grid and of the ends."""
+        graph, mask = batch.graph, batch.mask[None]
+        sites = [graph[name] for name in plan]
+        inputs = [[activation_inputs(run, s) for run in (batch.a, batch.b)] for s in sites]
+        as_rows = [[_input_rows(graph, s, z) for z in pair]
+                   for s, pair in zip(sites, inputs, strict=True)]  # fmt: skip
+        scales = [scale_of(*pair) for pair in as_rows]
+
+        def at(of_a: Any, of_b: Any) -> Any:
+            squares = stack([
+                sums(*_sides(graph, site, za, zb, of_a, of_b), scale)
+                for site, (za, zb), scale in zip(sites, inputs, scales, strict=True)
+            ])  # fmt: skip
+            return tuple(moments(x, mask) for x in from_sums(squares)), pool(squares, mask)
+
+        ends = stack([
+            compare(_activated(graph, site, za), _activated(graph, site, zb))
+            for site, (za, zb) in zip(sites, inputs, strict=True)
+        ])  # fmt: skip
+        agreeing = jnp.stack([(_agree(za, zb).mean(-1) * batch.mask).sum() for za, zb in as_rows])
+        once = tuple(moments(x, mask) for x in ends), agreeing
+        if self.form == "sum":
+            return Reading((*once, jax.tree.map(lambda leaf: leaf[None], at(1.0, 1.0))))
+        return Reading(once, on_grid=lambda alpha: at(alpha, 1 - alpha))
+
+    def finish(self, totals: Totals) -> WeakAdditivityResult:
+        """Returns the comparisons of both sides, beside those of the ends."""
+        n = totals.samples
+        ends, agreeing, *of_sum = totals.sums
+        on_line, together = of_sum[0] if of_sum else totals.on_grid
+        distance, coefficient, relative = on_line
+        of_all = pooled(together)
+        return WeakAdditivityResult(
+            layers=totals.plan,
+            alphas=totals.alphas,
+            distance=by_layer(distance.average),
+            distance_std=by_layer(distance.std),
+            coefficient=by_layer(coefficient.average),
+            coefficient_std=by_layer(coefficient.std),
+            relative=by_layer(relative.average),
+            relative_std=by_layer(relative.std),
+            pooled_distance=by_layer(of_all.distance),
+            pooled_coefficient=by_layer(of_all.coefficient),
+            pooled_relative=by_layer(of_all.relative),
+            baseline=ends[2].average,
+            baseline_distance=ends[0].average,
+            sign_agreement=agreeing / n,
+            num_undefined=by_layer(n - distance.count),
+            samples=n,
+            form=self.form,
+            renormalise=totals.renormalise,
+        )
+
+    def summary_metrics(self, result: WeakAdditivityResult) -> dict[str, float]:
+        """Returns the median over the activations of dist at α = ½."""
+        column = result.alphas.index(MIDDLE) if self.form == "mixture" else 0
+        relative = np.asarray(result.relative)[:, column]
+        some = bool(np.isfinite(relative).any())
+        return {"weak_median": float(np.nanmedian(relative)) if some else np.nan}
+
+
+def activation_inputs(run: Values, site: Site) -> tuple[jax.Array, ...]:
+    """Returns what goes into an activation in a run, in the network's layout.
+
+    That is one value, but for a maxout of several.
+    """
+    return tuple(wide(run.all[number]) for number in site.inputs)
+
+
+def activate(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
+    """Returns σ(z), in the network's layout."""
+    return wide(graph.activate(site, *z))
+
+
+def mix(
+    of_a: Any, za: tuple[jax.Array, ...], of_b: Any, zb: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
+    """Returns the mixture of two pre-activations, with these shares of a and b."""
+    return tuple(of_a * p + of_b * q for p, q in zip(za, zb, strict=True))
+
+
+def _input_rows(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
+    """Returns a pre-activation as a row per sample."""
+    parts = [rows(graph, n, value) for n, value in zip(site.inputs, z, strict=True)]
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+
+
+def _activated(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
+    return rows(graph, site.value, activate(graph, site, z))
+
+
+def _sides(
+    graph: Graph,
+    site: Site,
+    za: tuple[jax.Array, ...],
+    zb: tuple[jax.Array, ...],
+    of_a: Any,
+    of_b: Any,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the mixture of the activated and the activated mixture, a row per sample."""
+    mixture = of_a * _activated(graph, site, za) + of_b * _activated(graph, site, zb)
+    return mixture, _activated(graph, site, mix(of_a, za, of_b, zb))
+
+
+def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:
+    """Returns whether signs agree, zero with both; a product could vanish in rounding."""
+    return ((za >= 0) & (zb >= 0)) | ((za <= 0) & (zb <= 0))
+
+
+def weak_additivity(
+    network: Network | Apply | Any,
+    a: Any,
+    b: Any,
+    batches: Batches,
+    options: EvalOptions | None = None,
+    *,
+    train_batches: Batches | None = None,
+    progress: ProgressFn | None = None,
+    **changes: Any,
+) -> WeakAdditivityResult:
+    """Measures weak additivity at every activation in one pass, wherever it was called.
+
+    Per sample, with σ the activation, Z what goes into it, u = α σ(Z_a) + (1 - α) σ(Z_b) and
+    v = σ(α Z_a + (1 - α) Z_b): 1 - cos(u, v), c = <u, v> / <v, v>, |u - v|² / (|u| |v|).
+
+    Args:
+        network: a module of any framework, or `apply(variables, x) -> logits [n, classes]`.
+        a: the mode that α multiplies.
+        b: the other mode.
+        batches: re-iterable pairs (x [n, ...], labels [n]).
+        options: how the pair is measured; the defaults if None.
+        train_batches: data for renormalising.
+        progress: called as (batches done, batches in all or 0, words).
+        **changes: fields of the options or of `WeakAdditivity` that are to be other than said.
+
+    Raises:
+        ConfigError: an option that there is not, or that the measure cannot honour.
+        ModeError: the modes are no pair.
+        GraphError: the network has no activation.
+        DataError: the data do not fit the network.
+
+    Source: the LLFC paper, definition 3.
+    """
+    return measure_pair(
+        "weak_additivity", network, a, b, batches, options, train_batches, progress, changes
+    )

@@ -32,11 +32,11 @@ import jax.numpy as jnp
 from jax.extend import core
 
 Tree = TypeVar("Tree")
-How = Literal["vmap", "map", "unroll", "loop"]
+AlphaLoop = Literal["vmap", "map", "unroll"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class LoopPlan:
     """How the three loops are run.
 
     Attributes:
@@ -49,17 +49,17 @@ class Plan:
 
     steps: Literal["scan", "python"] = "scan"
     replicas: Literal["vmap", "loop"] = "vmap"
-    alphas: Literal["vmap", "map", "unroll"] = "vmap"
+    alphas: AlphaLoop = "vmap"
 
 
-def plan(
+def choose_loops(
     apply: Callable[[Any, Any], Any],
     variables: Any,
     x: Any,
     backend: str | None = None,
     data: int = 1,
-) -> Plan:
-    """The plan for a network on a backend; change a field with `dataclasses.replace`.
+) -> LoopPlan:
+    """Choose the loops for a network on a backend; `dataclasses.replace` changes one.
 
     Args:
         apply: `apply(variables, x)`; only traced, never run.
@@ -71,9 +71,9 @@ def plan(
     convolves = has_convolution(apply, variables, x)
     if (backend or jax.default_backend()) != "cpu":
         turns = convolves and data > 1
-        return Plan(steps="scan", replicas="loop" if turns else "vmap", alphas="vmap")
+        return LoopPlan(steps="scan", replicas="loop" if turns else "vmap", alphas="vmap")
     steps = "python" if convolves else "scan"
-    return Plan(steps=steps, replicas="loop", alphas="map")
+    return LoopPlan(steps=steps, replicas="loop", alphas="map")
 
 
 def has_convolution(apply: Callable[[Any, Any], Any], variables: Any, x: Any) -> bool:
@@ -98,8 +98,8 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
                 yield from _equations(value)
 
 
-def over(fn: Callable[[Any], Tree], xs: Any, how: How) -> Tree:
-    """`fn` mapped over the leading axis of every leaf of `xs`; results stacked likewise.
+def map_over(fn: Callable[[Any], Tree], xs: Any, how: AlphaLoop | Literal["loop"]) -> Tree:
+    """Map `fn` over the leading axis of every leaf of `xs` and stack the results.
 
     Args:
         fn: takes one entry of `xs`, returns a pytree of arrays.
@@ -109,7 +109,7 @@ def over(fn: Callable[[Any], Tree], xs: Any, how: How) -> Tree:
             `fn` once per entry).
 
     Example:
-        >>> over(lambda x: x * 2, jnp.arange(3), "map").tolist()
+        >>> map_over(lambda x: x * 2, jnp.arange(3), "map").tolist()
         [0, 2, 4]
     """
     if how == "vmap":

@@ -1,16 +1,24 @@
-"""One page that shows a run: it opens offline, alone, on any screen, with or without scripts."""
+"""One page that shows a run: it opens offline, alone, on any screen, and prints."""
 
 import dataclasses
+import functools
+import importlib.resources
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from llfc_jax.report import document, markup, settings
-from llfc_jax.report.markup import escape, inline, prose, tag
-from llfc_jax.report.sections import Book, Files, Rows
-from llfc_jax.results import Section
+from markupsafe import Markup
 
-TONES = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
+from llfc_jax.io import write_text
+from llfc_jax.report import html, numbers, style, vega
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.report.content import Content, parameter, read
+from llfc_jax.report.numbers import Rows, clean, distinct, plain
+
+MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
+Json = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +42,12 @@ def write_page(
     summary_rows: Rows,
     summary_columns: Mapping[str, str],
     verdicts: Iterable[Verdict | str],
-    sections: Iterable[tuple[Section, Rows, Files]],
+    sections: Sequence[tuple[Section, Rows]],
     details: Mapping[str, Any],
     headline: str | None = None,
+    spread: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page of a run, whole or not at all.
+    """Writes the page of a run, whole or not at all.
 
     Args:
         path: the HTML file.
@@ -47,43 +56,202 @@ def write_page(
         summary_rows: one row per pair and alignment.
         summary_columns: column of these rows -> heading; a cell that is a list of words is flags.
         verdicts: what was found, in words.
-        sections: per measure its words and charts, its rows, and the SVG files of its charts in
-            order (`figures.save_all`); a chart without a file is drawn here.
+        sections: per measure its words and charts, and its rows.
         details: how it was made (config, versions, device, seed); nested mappings are folded.
         headline: name of the chart on the first screen; the first chart by default.
+        spread: summary column -> column of its deviation; shown as value ± deviation.
     """
-    book = Book(headline)
-    parts = [book.add(*section) for section in sections]
-    summary = markup.table(summary_rows, summary_columns, "Summary: one row per pair and alignment")
-    document.write(
-        path,
-        title,
-        nav=[*book.links, ("details", "Details")],
-        main="".join(
-            (
-                opening(title, lead, verdicts, book.first),
-                tag("div", summary, class_="summary"),
-                *parts,
-                settings.section(details),
-            )
-        ),
-        data=book.data(),
-    )
+    columns = html.with_keys(summary_rows, summary_columns)
+    tables = [(summary_rows, columns, "Summary: one row per pair and alignment")]
+    render(path, title, lead, tables, verdicts, sections, details, headline, spread)
 
 
-def opening(title: str, lead: str, verdicts: Iterable[Verdict | str], figure: str) -> str:
-    """The first screen: what this is, what was found, and a figure of it."""
-    head = tag("header", tag("h1", escape(title)), tag("div", prose(lead), class_="lead"))
-    found = tag("ul", *(_verdict(v) for v in verdicts), class_="verdicts")
-    return head + tag("div", found, figure, class_="first")
+def render(
+    path: str | os.PathLike[str],
+    title: str,
+    lead: str,
+    tables: Sequence[tuple[Rows, Mapping[str, str], str]],
+    verdicts: Iterable[Verdict | str],
+    sections: Sequence[tuple[Section, Rows]],
+    details: Mapping[str, Any],
+    headline: str | None = None,
+    spread: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a page with any number of tables (rows, columns, caption) on its first screen."""
+    views = [
+        [_view(section, chart, rows) for chart in section.charts] for section, rows in sections
+    ]
+    every = [view for several in views for view in several]
+    for number, view in enumerate(every):
+        view["id"] = str(number)
+    data = _data(sections, every)
+    text = html.environment().get_template("page.html").render(
+        title=title,
+        lead=lead,
+        verdicts=[Verdict(v) if isinstance(v, str) else v for v in verdicts],
+        marks=MARKS,
+        tables=tables,
+        spread=spread or {},
+        headline=next((v for v in every if headline in (None, v["name"])), None),
+        sections=[
+            {"title": s.title, "text": s.text, "name": s.name, "charts": charts}
+            for (s, _), charts in zip(sections, views, strict=True)
+        ],
+        details=_details(details),
+        css=Markup(_colours() + _asset("page.css")),
+        data=Markup(embed(data)),
+        vega=Markup(_asset("vega.min.js")),
+        script=Markup(_asset("page.js")),
+    )  # fmt: skip
+    write_text(Path(path), text.strip() + "\n")
 
 
-def _verdict(verdict: Verdict | str) -> str:
-    verdict = Verdict(verdict) if isinstance(verdict, str) else verdict
-    spoken = "" if verdict.tone == "plain" else f"{verdict.tone.capitalize()}: "
-    return tag(
-        "li",
-        tag("span", TONES[verdict.tone], class_="mark", aria_hidden="true"),
-        tag("span", tag("span", spoken, class_="hidden"), inline(verdict.text)),
-        class_=verdict.tone,
+def embed(value: Any) -> str:
+    """Returns JSON that may stand in a script element: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def pack(rows: Rows, columns: Iterable[str]) -> Json:
+    """Returns the wanted columns of rows, each as a list; of names each is written once."""
+    packed: Json = {}
+    for column in distinct(columns):
+        cells = [plain(row.get(column)) for row in rows]
+        if any(isinstance(cell, str) for cell in cells):
+            names = distinct(cells)
+            place = {name: i for i, name in enumerate(names)}
+            packed[clean(column)] = {"names": names, "codes": [place[cell] for cell in cells]}
+        elif any(cell is not None for cell in cells):
+            packed[clean(column)] = cells
+    return {"count": len(rows), "columns": packed}
+
+
+def flatten(values: Mapping[str, Any], before: str = "") -> list[dict[str, str]]:
+    """Returns nested settings as rows with dotted names; lists as they are written in Python."""
+    rows = []
+    for key, value in values.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping) and value:
+            rows += flatten(value, f"{name}.")
+        else:
+            text = value if isinstance(value, str) and value else repr(value)
+            rows.append({"name": name, "value": text})
+    return rows
+
+
+def _details(details: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """Returns single settings under the name "", and nested ones under theirs."""
+    single = {k: v for k, v in details.items() if not isinstance(v, Mapping)}
+    nested = {str(k): flatten(v) for k, v in details.items() if isinstance(v, Mapping)}
+    return ({"": flatten(single)} if single else {}) | nested
+
+
+def _view(section: Section, chart: Chart, rows: Rows) -> Json:
+    """Returns what the page knows of a chart: its words, its spec, and with the other scale."""
+    other = dataclasses.replace(chart, log=not chart.log)
+    charts = [chart, other] if chart.mark in ("line", "dots") else [chart]
+    content = read(chart, rows)
+    return {
+        "name": chart.name,
+        "title": chart.title,
+        "caption": chart.caption,
+        "section": section.name,
+        "mark": chart.mark,
+        "log": chart.log,
+        "least": 230,  # pixels that a panel takes at least
+        "margin": _margin(chart, content),
+        "content": content,
+        "where": chart.where,
+        "specs": [
+            vega.build_spec(each, rows, style.PAGE, section.name, content) for each in charts
+        ],
+    }
+
+
+def _margin(chart: Chart, content: Content) -> int:
+    """Returns how many pixels the vertical axis takes."""
+    if chart.mark != "heat":
+        return 60
+    return 50 + min(130, 6 * max((len(str(line)) for line in content.lines), default=0))
+
+
+def _data(sections: Sequence[tuple[Section, Rows]], views: Sequence[Json]) -> Json:
+    """Returns what the page's script draws from."""
+    headings = {k: v for section, _ in sections for k, v in section.columns.items()}
+    choices = _choices(views, headings | numbers.KEYS)
+    charts = []
+    for view in views:
+        content: Content = view.pop("content")
+        pinned = view.pop("where")
+        mine = {
+            parameter(choice["column"]): choice["column"]
+            for choice in choices
+            if choice["column"] in content.choices
+            and (choice["column"] in pinned) == (choice["value"] is not None)
+        }
+        charts.append({k: view[k] for k in view if k not in ("title", "caption")})
+        charts[-1]["choices"] = mine
+    tables = {}
+    for section, rows in sections:
+        columns = html.with_keys(rows, section.columns)
+        wanted = [column for chart in section.charts for column in vega.columns_of(chart)]
+        tables[section.name] = {
+            "columns": columns,
+            "keys": [choice["column"] for choice in choices if choice["value"] is None],
+            "table": pack(rows, [*columns, *wanted]),
+        }
+    colours = {name: light for name, (light, _) in style.variables().items()}
+    return {
+        "sections": tables,
+        "charts": charts,
+        "choices": choices,
+        "colours": colours,
+        "config": style.PAGE.config(),
+    }
+
+
+def _choices(views: Sequence[Json], headings: Mapping[str, str]) -> list[Json]:
+    """Returns the page's menus: of panel columns, and of columns that charts pin alike.
+
+    Charts that pin a column to unlike values keep theirs.
+    """
+    panels: dict[str, list[Any]] = {}
+    pinned: dict[str, list[Any]] = {}
+    starts: dict[str, list[Any]] = {}
+    for view in views:
+        for column, values in view["content"].choices.items():
+            if column in view["where"]:
+                pinned.setdefault(column, []).extend(values)
+                starts.setdefault(column, []).append(plain(view["where"][column]))
+            else:
+                panels.setdefault(column, []).extend(values)
+    menus = [
+        {"column": c, "label": headings.get(c, c), "values": [None, *distinct(v)], "value": None}
+        for c, v in panels.items()
+    ]
+    for column, values in pinned.items():
+        values = distinct(values)
+        same = len(set(starts[column])) == 1 and starts[column][0] in values
+        if column not in panels and same and len(values) > 1:
+            label = headings.get(column, column)
+            start = starts[column][0]
+            menus.append({"column": column, "label": label, "values": values, "value": start})
+    return menus
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (importlib.resources.files("llfc_jax.report") / "assets" / name).read_text("utf-8")
+
+
+def _colours() -> str:
+    """Returns the colours of both themes as CSS; the reader's choice wins over the system's."""
+    colours = style.variables()
+    light = "".join(f"--{name}:{pair[0]};" for name, pair in colours.items())
+    dark = "".join(f"--{name}:{pair[1]};" for name, pair in colours.items())
+    return (
+        f":root{{color-scheme:light;{light}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{"
+        f":root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
+        f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}}}\n"
     )

@@ -1,19 +1,11 @@
-"""Colours, dashes and type of every picture: quiet, and told apart without colour vision.
+"""Colours, dashes and type of every chart: quiet, and distinct without colour vision or in grey.
 
-Each colour has a twin for dark pages; the page holds both as CSS variables, so a figure drawn
-once follows the reader's theme.
+A theme is a Vega-Lite configuration with the colours that a chart's scales use. The page's theme
+names CSS variables instead of colours, so that a chart drawn once follows light, dark and print.
 """
 
-import contextlib
-import functools
-import math
-import unicodedata
-from collections.abc import Iterator
-
-import matplotlib
-import matplotlib.font_manager
-import matplotlib.ft2font
-from matplotlib.colors import to_hex
+import dataclasses
+from typing import Any
 
 INK = {
     "page": ("#ffffff", "#15181b"),
@@ -23,9 +15,7 @@ INK = {
 }
 """CSS variable -> (light, dark): background, text, secondary text, grid lines."""
 
-SOFT = INK["soft"][0]
-
-# Each has contrast 3 to its page; the first five stay apart for every kind of colour vision.
+# Contrast 3 to their page; the first five stay apart for every kind of colour vision.
 CATEGORICAL = (
     ("#1a62ab", "#5aa9e6"),
     ("#d2610c", "#f5903f"),
@@ -37,27 +27,23 @@ CATEGORICAL = (
     ("#a07800", "#ecd06a"),
 )
 LEVELS = 33
-DASHES = ("solid", (0, (4, 2)), (0, (1, 1.6)), (0, (5, 1.5, 1, 1.5)), (0, (7, 2.5)))
-MARKERS = ("o", "s", "^", "D", "v")
-HATCHES = (None, "////", "....", "xxxx", "----")
-HEADING = "heading"  # identifier of a figure's own title, which the page hides: it has one itself
-FONT = "DejaVu Sans"  # ships with Matplotlib: the same bytes on every machine
-
-
-def categorical(index: int) -> str:
-    """Colour of the `index`-th of a few names."""
-    return CATEGORICAL[index % len(CATEGORICAL)][0]
-
-
-def sequential(t: float) -> str:
-    """Colour of a place `t` in [0, 1] along an order: viridis without its palest end."""
-    return SEQUENTIAL[round(t * (LEVELS - 1))][0]
+DASHES = ([1, 0], [5, 2.5], [1.5, 2], [7, 2, 1.5, 2], [9, 3])
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "stroke", "arrow")
+_VIRIDIS = (0x440154, 0x482878, 0x3E4989, 0x31688E, 0x26828E,
+            0x1F9E89, 0x35B779, 0x6ECE58, 0xB5DE2B, 0xFDE725)  # fmt: skip
 
 
 def _viridis(t: float) -> str:
-    return to_hex(matplotlib.colormaps["viridis"](t))
+    """Returns the colour of a place `t` in [0, 1] of the viridis scale."""
+    place = min(int(t * 9), 8)
+    ends = _VIRIDIS[place], _VIRIDIS[place + 1]
+    low, high = ([colour >> shift & 255 for shift in (16, 8, 0)] for colour in ends)
+    share = t * 9 - place
+    mixed = (round(a + share * (b - a)) for a, b in zip(low, high, strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
+# The palest end of viridis is left out on a light page, the darkest on a dark one.
 SEQUENTIAL = tuple(
     (_viridis(0.78 * i / (LEVELS - 1)), _viridis(0.30 + 0.70 * i / (LEVELS - 1)))
     for i in range(LEVELS)
@@ -65,77 +51,74 @@ SEQUENTIAL = tuple(
 
 
 def variables() -> dict[str, tuple[str, str]]:
-    """Every colour as a CSS variable: name -> (light, dark)."""
-    return (
-        INK
-        | {f"c{i}": pair for i, pair in enumerate(CATEGORICAL)}
-        | {f"s{i}": pair for i, pair in enumerate(SEQUENTIAL)}
-    )
+    """Returns every colour as a CSS variable: name -> (light, dark)."""
+    named = {f"c{i}": pair for i, pair in enumerate(CATEGORICAL)}
+    return INK | named | {f"s{i}": pair for i, pair in enumerate(SEQUENTIAL)}
 
 
-@contextlib.contextmanager
-def paper() -> Iterator[None]:
-    """Matplotlib set up for our figures, whatever the user's own settings are, and put back."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "axes.axisbelow": True,
-                "axes.edgecolor": INK["soft"][0],
-                "axes.grid": True,
-                "axes.grid.axis": "y",
-                "axes.labelcolor": INK["ink"][0],
-                "axes.labelsize": 8,
-                "axes.linewidth": 0.6,
-                "axes.spines.right": False,
-                "axes.spines.top": False,
-                "axes.titlelocation": "left",
-                "axes.titlesize": 8,
-                "axes.titleweight": "bold",
-                "font.family": "sans-serif",
-                "font.sans-serif": [FONT],
-                "font.size": 8,
-                "grid.color": INK["rule"][0],
-                "grid.linewidth": 0.5,
-                "hatch.linewidth": 0.8,
-                "legend.fontsize": 7.5,
-                "legend.frameon": False,
-                "lines.linewidth": 1.3,
-                "lines.markeredgewidth": 0.9,
-                "lines.markersize": 3.2,
-                "savefig.facecolor": "white",
-                "svg.fonttype": "none",  # words stay words: small, searchable, editable
-                "svg.hashsalt": "llfc_jax",
-                "text.color": INK["ink"][0],
-                "text.hinting": "no_hinting",
-                "text.parse_math": False,
-                "xtick.color": INK["soft"][0],
-                "xtick.labelsize": 7,
-                "xtick.major.size": 2.5,
-                "xtick.major.width": 0.6,
-                "ytick.color": INK["soft"][0],
-                "ytick.labelsize": 7,
-                "ytick.major.size": 2.5,
-                "ytick.major.width": 0.6,
-                "ytick.minor.size": 0,
-            }
-        )
-        yield
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """How charts look in one place.
+
+    Attributes:
+        css: whether colours are CSS variables of the page instead of their light values.
+        width: width of a whole figure, in units of 1/72 inch for files.
+        heading: whether the chart's title stands above it.
+        font: names of the typeface.
+        size: size of the type.
+        line: width of lines.
+    """
+
+    css: bool = False
+    width: float = 720
+    heading: bool = True
+    font: str = "Helvetica, Arial, Liberation Sans, sans-serif"
+    size: float = 11
+    line: float = 1.7
+
+    def colour(self, name: str) -> str:
+        """Returns a colour of `variables` by its name."""
+        return f"var(--{name})" if self.css else variables()[name][0]
+
+    def along(self, count: int) -> list[str]:
+        """Returns `count` colours along an order."""
+        steps = (round(i * (LEVELS - 1) / max(1, count - 1)) for i in range(count))
+        return [self.colour(f"s{step}") for step in steps]
+
+    def hues(self, count: int) -> list[str]:
+        """Returns `count` colours for names."""
+        return [self.colour(f"c{i % len(CATEGORICAL)}") for i in range(count)]
+
+    def config(self) -> dict[str, Any]:
+        """Returns the Vega-Lite configuration."""
+        ink, soft, rule = (self.colour(name) for name in ("ink", "soft", "rule"))
+        words = {"titleColor": ink, "labelColor": soft, "titleFontWeight": "normal",
+                 "titleFontSize": self.size, "labelFontSize": 0.9 * self.size}  # fmt: skip
+        return {
+            "background": "transparent" if self.css else "white",
+            "font": "system-ui, Segoe UI, Roboto, sans-serif" if self.css else self.font,
+            "axis": words | {"domainColor": soft, "tickColor": soft, "gridColor": rule},
+            "axisX": {"grid": False},
+            "legend": words
+            | {"orient": "bottom", "labelColor": ink, "columnPadding": 14, "symbolSize": 60,
+               "titleOrient": "left", "offset": 6},
+            "header": {"labelColor": ink, "labelFontSize": self.size, "labelFontWeight": "bold",
+                       "labelAnchor": "start", "labelPadding": 3},
+            "title": {"anchor": "start", "color": ink, "fontSize": 1.1 * self.size, "offset": 8,
+                      "fontWeight": "normal", "lineHeight": 1.4 * self.size},
+            "view": {"stroke": None},
+            "customFormatTypes": True,  # for names in tooltips, see `vega`
+        }  # fmt: skip
 
 
-def power_of_ten(value: float) -> str:
-    """A power of ten as it is written: 10⁻³."""
-    digits = str(round(math.log10(value)))
-    return "10" + digits.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+SCREEN = Theme()
+"""For notebooks and files to look at."""
 
+PAGE = Theme(css=True, heading=False)
+"""For the page."""
 
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    path = matplotlib.font_manager.findfont(FONT)
-    return frozenset(matplotlib.ft2font.FT2Font(path).get_charmap())
+PAPER = Theme(width=3.25 * 72, heading=False, size=8, line=1.1)
+"""For a column of a paper, 3.25 inches: 8 point type, no title, since the caption says it."""
 
-
-def drawable(text: str) -> str:
-    """`text` on one line, with the replacement mark for what the figures' font cannot draw."""
-    plain = (" " if unicodedata.category(c).startswith(("C", "Z")) else c for c in text)
-    return "".join(c if ord(c) in _glyphs() else "�" for c in plain)
+PAPER_WIDE = dataclasses.replace(PAPER, width=6.75 * 72)
+"""For both columns of a paper, 6.75 inches."""

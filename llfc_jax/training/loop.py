@@ -20,7 +20,7 @@ from jaxtyping import Array, Int
 
 from llfc_jax.data import Split
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training.feed import Samples, feed_dispatches
 from llfc_jax.training.state import ORDER, TrainState
 from llfc_jax.training.step import Task, take_step
@@ -94,7 +94,7 @@ def _map_replicas(
     return lambda *arguments: sharded(shared, arguments)
 
 
-def place_states(states: TrainState, plan: Plan, mesh: Mesh | None = None) -> list[TrainState]:
+def place_states(states: TrainState, plan: LoopPlan, mesh: Mesh | None = None) -> list[TrainState]:
     """Copies replicas from the host to the devices, in the groups that advance together.
 
     One group for all where the plan says `vmap`, one for each where it says `loop`; on a mesh, the
@@ -135,7 +135,7 @@ def gather_states(groups: Sequence[TrainState], count: int | None = None) -> Tra
 
 def run_epoch(
     task: Task,
-    plan: Plan,
+    plan: LoopPlan,
     data: Samples | Split,
     groups: list[TrainState],
     first: int,

@@ -16,8 +16,7 @@ from jax.sharding import Mesh
 from llfc_jax.data import Dataset, Split
 from llfc_jax.errors import ConfigError, HostsError
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
-from llfc_jax.parallel.loops import plan as choose_plan
+from llfc_jax.parallel.loops import LoopPlan, choose_loops
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import Samples, place_train_split
 from llfc_jax.training.loop import Pace, gather_states, join_states, place_states, run_epoch
@@ -42,7 +41,7 @@ class TrainOptions(TypedDict, total=False):
         progress: called as (steps done, steps in all, words), steps counted over all runs.
     """
 
-    plan: Plan | None
+    plan: LoopPlan | None
     mesh: Mesh | None
     workdir: str | Path | None
     checkpoint_every: int
@@ -85,7 +84,7 @@ def train(
     like = _check_fit(task, dataset)
     schedule = RunSchedule(tuple(runs), recipe.epochs)
     parts = sharding.size(mesh, sharding.BATCH)
-    plan = options.get("plan") or choose_plan(
+    plan = options.get("plan") or choose_loops(
         module.apply, like.variables, _input_of(dataset), data=parts
     )
     with contextlib.ExitStack() as context:
@@ -123,7 +122,7 @@ def train(
 def _train_from(
     done: int,
     task: Task,
-    plan: Plan,
+    plan: LoopPlan,
     schedule: RunSchedule,
     data: Samples | Split,
     states: TrainState,

@@ -11,7 +11,7 @@ import pytest
 
 import llfc_jax
 from llfc_jax.errors import ConfigError, WorkdirError
-from llfc_jax.experiments.compare import compare, found
+from llfc_jax.experiments.compare import compare, spreads
 
 
 def apply(w, x):
@@ -68,19 +68,25 @@ def test_the_command_makes_one_page_of_all(runs, tmp_path):
     assert [row["run"] for row in told["summary"]] == ["near", "far"]
     assert told["report"] == str(tmp_path / "comparison.html")
     page = (tmp_path / "comparison.html").read_text("utf-8")
-    for words in ("Runs side by side", "Linear mode connectivity", "error barrier from 0.0000 in"):
+    for words in ("Runs side by side", "Linear mode connectivity", "error barrier at α = ½ from"):
         assert words in page
 
 
 def test_what_lies_apart_is_said_in_words():
     rows = [
-        {"run": name, "pair": "p", "align": "weight", "error_barrier": barrier, "llfc_median": nan}
+        {
+            "run": name,
+            "pair": "p",
+            "align": "weight",
+            "midpoint_barrier": barrier,
+            "llfc_median": nan,
+        }
         for name, barrier, nan in (("x", 0.25, 1.0), ("y", 0.5, math.nan), ("z", 0.125, math.nan))
     ]
-    assert found(rows) == [
-        "`p` aligned by weight: error barrier from 0.1250 in `z` to 0.5000 in `y`."
+    assert spreads(rows) == [
+        "`p` aligned by weight: error barrier at α = ½ from 0.1250 in `z` to 0.5000 in `y`."
     ]
-    assert found(rows[:1]) == []
+    assert spreads(rows[:1]) == []
 
 
 def test_what_is_no_run_is_told_in_one_line(runs, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llfc_jax.errors import ConfigError
 from llfc_jax.experiments.config import Config, base, check, grid
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("[!_]*.py"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("[!_]*.py"))
 
 
 def load(path):
@@ -49,7 +49,7 @@ def test_every_config_file_is_valid_and_opens_with_what_it_costs_and_shows(path)
         ({"sed": 1}, ["'sed'", "'seed'"]),
         ({"train__epoch": 1}, ["'epoch'", "'epochs'"]),
         ({"data__nam": "x"}, ["'nam'", "'name'"]),
-        ({"measure__site": ()}, ["'site'", "'sites'"]),
+        ({"eval__site": ()}, ["'site'", "'sites'"]),
         ({"seed": "one"}, ["seed", "int"]),
         ({"seed": True}, ["seed", "int"]),
         ({"seed": -1}, ["seed", "-1"]),
@@ -67,13 +67,13 @@ def test_every_config_file_is_valid_and_opens_with_what_it_costs_and_shows(path)
         ({"pairs": ("spawn",)}, ["'spawn'", "spawn_k"]),
         ({"pairs": ("spawn_k161",)}, ["spawn_k161", "160"]),
         ({"pairs": ()}, ["pairs", "empty"]),
-        ({"alphas": ()}, ["alphas", "empty"]),
-        ({"alphas": (0.0, 1.5)}, ["[0, 1]", "measure.outside=True"]),
-        ({"alphas": (0.0, float("nan"))}, ["alphas", "finite"]),
-        ({"measure__over": "loop"}, ["over", "'map'"]),
-        ({"measure__renormalise": "rest"}, ["'rest'", "'reset'"]),
-        ({"measure__splits": ("valid",)}, ["'valid'"]),
-        ({"measure__batch_size": 0}, ["measure.batch_size"]),
+        ({"eval__alphas": ()}, ["config.eval.alphas", "empty"]),
+        ({"eval__alphas": (0.0, 1.5)}, ["[0, 1]", "config.eval.extrapolate=True"]),
+        ({"eval__alphas": (0.0, float("nan"))}, ["alphas", "finite"]),
+        ({"eval__alpha_loop": "loop"}, ["alpha_loop", "'map'"]),
+        ({"eval__renormalise": "rest"}, ["'rest'", "'reset'"]),
+        ({"eval__splits": ("valid",)}, ["'valid'"]),
+        ({"eval__batch_size": 0}, ["config.eval.batch_size"]),
         ({"data__train_size": 0}, ["data.train_size"]),
         ({"checkpoint_every": 0}, ["checkpoint_every"]),
     ],
@@ -89,8 +89,8 @@ def test_a_mistake_is_one_line_that_names_it(change, words):
 
 
 def test_alphas_outside_are_taken_where_the_config_says_so():
-    config = check(changed(alphas=(-0.5, 0.5, 1.5), measure__outside=True))
-    assert config.alphas == (-0.5, 0.5, 1.5)
+    config = check(changed(eval__alphas=(-0.5, 0.5, 1.5), eval__extrapolate=True))
+    assert config.eval.alphas == (-0.5, 0.5, 1.5)
 
 
 def test_grid():
@@ -98,7 +98,7 @@ def test_grid():
     assert len(grid(30)) == 30
 
 
-NAMES = st.sampled_from(["seed", "data", "network", "train", "pairs", "align", "alphas", "measure"])
+NAMES = st.sampled_from(["seed", "data", "network", "train", "pairs", "align", "eval"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (

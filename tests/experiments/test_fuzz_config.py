@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llfc_jax.errors import LlfcError
-from llfc_jax.experiments import dry_run as outline
-from llfc_jax.experiments import sweep
+from llfc_jax.experiments import dry_run, sweep
 from llfc_jax.experiments.config import base, check
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
@@ -66,7 +65,7 @@ def test_any_edit_of_a_config_is_planned_or_refused_with_one_line(data):
     try:
         config = check(deepcopy(fields))
         runs = sweep.expand(config) if config.sweep else []
-        assert outline.plan(runs[0].config if runs else config)["network"]
+        assert dry_run.plan(runs[0].config if runs else config)["network"]
     except LlfcError as error:
         said = str(error)
     assert "\n" not in said

@@ -25,7 +25,7 @@ def swept(axes, **changes):
     config.train.update(schedule="constant", weight_decay=0.0)
     config.pairs = ("spawn_k0", "spawn_k1")
     config.measures = ("lmc", "llfc")
-    config.alphas = (0.0, 0.5, 1.0)
+    config.eval.alphas = (0.0, 0.5, 1.0)
     config.sweep.update(axes)
     config.update(changes)
     return check(config)
@@ -137,7 +137,6 @@ def test_one_row_per_run_and_pair_and_means_that_follow_from_them(whole):
         ]
         assert mean["error_barrier"] == pytest.approx(np.mean(values))
     assert "Sweep" in (path / "report.html").read_text()
-    assert (path / "figures" / "sweep_error_barrier.png").exists()
 
 
 def test_a_run_of_a_sweep_is_the_run_alone(whole, tmp_path):
@@ -215,7 +214,9 @@ def test_a_changed_sweep_keeps_what_still_fits(whole, monkeypatch):
     smaller = swept({"seed": (0,), "network": {"widths": ((8,),)}})
     done = [sweep.done(path, one) for one in sweep.expand(smaller)]
     assert done == [True]
-    other = swept({"seed": (0,), "network": {"widths": ((8,),)}}, alphas=(0.0, 0.25, 0.5, 1.0))
+    other = swept(
+        {"seed": (0,), "network": {"widths": ((8,),)}}, eval={"alphas": (0.0, 0.25, 0.5, 1.0)}
+    )
     assert [sweep.done(path, one) for one in sweep.expand(other)] == [False]
 
 
@@ -229,13 +230,13 @@ def test_the_config_of_every_run_is_in_its_summary(whole):
 def test_the_figures_run_along_what_was_swept_with_a_line_per_method():
     base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
     wide = [{**base, "width": w, "align": m} for w in (1, 2) for m in ("none", "weight")]
-    (chart,) = sweep.showing.charts(wide, ["width"])
+    (chart,) = sweep.show.charts(wide, ["width"])
     assert (chart.x, chart.lines, chart.panels) == ("width", "align", ("pair",))
     forks = [{**base, "width": w, "k": k} for w in (1, 2) for k in (0, 1)]
-    (chart,) = sweep.showing.charts(forks, ["width"])
+    (chart,) = sweep.show.charts(forks, ["width"])
     assert (chart.x, chart.lines, chart.panels) == ("k", "width", ("align",))
     methods = [{**base, "align": m} for m in ("none", "weight")]
-    (chart,) = sweep.showing.charts(methods, [])
+    (chart,) = sweep.show.charts(methods, [])
     assert (chart.x, chart.lines, chart.panels) == ("pair", "align", ())
 
 
@@ -246,13 +247,13 @@ def test_the_page_says_in_words_what_changes_along_the_axis():
         {**row, "align": m, "width": w, "error_barrier": b, "llfc_ratio": 8.0 * w}
         for (m, w), b in barriers.items()
     ]
-    none, weight = sweep.showing.findings(means, ["width"])
+    none, weight = sweep.show.findings(means, ["width"])
     assert none.startswith("align `none`: from width = 1 to 2")
     assert "from 25.00 to 2.50 points" in weight
     assert "8, then 16 times" in weight
-    assert sweep.showing.findings(means[:1], ["width"]) == []
+    assert sweep.show.findings(means[:1], ["width"]) == []
     forks = [{**row, "align": "none", "pair": f"k{k}", "k": k, "llfc_ratio": k} for k in (8, 1)]
-    (only,) = sweep.showing.findings(forks, [])
+    (only,) = sweep.show.findings(forks, [])
     assert only.startswith("From k = 1 to 8 features stand 1, then 8 times")
 
 
@@ -262,5 +263,5 @@ def test_the_page_says_in_words_what_changes_along_the_axis():
 )
 def test_a_field_that_doubles_and_doubles_is_drawn_by_its_powers(values, powers):
     base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
-    (chart,) = sweep.showing.charts([{**base, "width": v} for v in values], ["width"])
+    (chart,) = sweep.show.charts([{**base, "width": v} for v in values], ["width"])
     assert chart.log_x is powers

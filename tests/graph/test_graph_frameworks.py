@@ -25,7 +25,7 @@ def test_sites_are_named_from_the_parameters_and_hold_the_features(name: str):
     x = batch()
     graph = trace(apply, variables, x)
     assert [site.name for site in graph.sites] == list(sites)
-    assert [site.kind for site in graph.sites] == ["linear", "relu"] * 2 + ["linear"]
+    assert [site.kind for site in graph.sites] == ["linear", "activation"] * 2 + ["linear"]
     assert [site.sample_axis for site in graph.sites] == [0] * 5
     values = graph.evaluate(variables, x)
     for site, expected in zip(sites, by_hand(0, x), strict=True):

@@ -47,14 +47,14 @@ def test_git_re_basins_runs_are_replayed_and_their_objective_is_reached(name):
     assert overlap(spec, spec.identity(), a, b) == pytest.approx(
         float(arrays["objective_identity"])
     )
-    replayed = weight_matching(KEY, spec, a, b, visits=[str(v) for v in arrays["visits"]])
+    replayed = weight_matching(KEY, spec, a, b, start="identity", visits=arrays["visits"].tolist())
     assert equal(
         replayed.permutation, {k[5:]: v for k, v in arrays.items() if k.startswith("perm:")}
     )
     assert overlap(spec, replayed.permutation, a, b) == pytest.approx(published, rel=1e-12)
     assert float(replayed.objective) == pytest.approx(published, rel=1e-5)
     # Free to skip what has not changed, in its own order, and with more starts.
-    free = weight_matching(KEY, spec, a, b, restarts=3)
+    free = weight_matching(KEY, spec, a, b, start="identity", restarts=3)
     assert overlap(spec, free.permutation, a, b) >= published * (1 - 1e-7)
     if name == "resnet20_w1":  # here other starts end higher
         assert overlap(spec, free.permutation, a, b) > published * 1.002
@@ -101,7 +101,7 @@ def test_every_visit_is_the_published_one_where_only_moved_units_are_added():
     spec = permutation_spec(mlp_apply, a, jnp.ones((2, 20)))
     names = [f"Dense_{i}" for i in range(3)]
     for visits in ([0, 1, 2, 1], [2, 0, 1] * 9):
-        ours = weight_matching(KEY, spec, a, b, visits=[names[i] for i in visits])
+        ours = weight_matching(KEY, spec, a, b, start="identity", visits=[names[i] for i in visits])
         theirs = published(visits, widths, a, b)
         assert equal(ours.permutation, dict(zip(names, theirs, strict=True)))
 

@@ -1,4 +1,4 @@
-"""Plans follow the trace and the backend; `over` gives the same by every way."""
+"""Plans follow the trace and the backend; `map_over` gives the same by every way."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llfc_jax.parallel.loops import Plan, has_convolution, over, plan
+from llfc_jax.parallel.loops import LoopPlan, choose_loops, has_convolution, map_over
 
 X = jax.ShapeDtypeStruct((2, 6, 6, 1), "float32")
 KERNEL = jax.ShapeDtypeStruct((3, 3, 1, 1), "float32")
@@ -44,19 +44,23 @@ NESTED = {
 @pytest.mark.parametrize("apply", NESTED.values(), ids=NESTED.keys())
 def test_convolutions_are_found_however_deep(apply):
     assert has_convolution(apply, KERNEL, X)
-    assert plan(apply, KERNEL, X, "cpu") == Plan(steps="python", replicas="loop", alphas="map")
+    assert choose_loops(apply, KERNEL, X, "cpu") == LoopPlan(
+        steps="python", replicas="loop", alphas="map"
+    )
 
 
 def test_dense_networks_and_accelerators():
     weights = jax.ShapeDtypeStruct((36, 3), "float32")
     assert not has_convolution(dense, weights, X)
-    assert plan(dense, weights, X, "cpu") == Plan("scan", "loop", "map")
+    assert choose_loops(dense, weights, X, "cpu") == LoopPlan("scan", "loop", "map")
     for backend in ("gpu", "tpu"):
-        assert plan(convolve, KERNEL, X, backend) == Plan("scan", "vmap", "vmap")
-        assert plan(convolve, KERNEL, X, backend, data=2) == Plan("scan", "loop", "vmap")
-        assert plan(dense, weights, X, backend, data=2) == Plan("scan", "vmap", "vmap")
-    assert plan(dense, weights, X) == plan(dense, weights, X, jax.default_backend())
-    assert dataclasses.replace(plan(dense, weights, X), replicas="vmap").replicas == "vmap"
+        assert choose_loops(convolve, KERNEL, X, backend) == LoopPlan("scan", "vmap", "vmap")
+        assert choose_loops(convolve, KERNEL, X, backend, data=2) == LoopPlan(
+            "scan", "loop", "vmap"
+        )
+        assert choose_loops(dense, weights, X, backend, data=2) == LoopPlan("scan", "vmap", "vmap")
+    assert choose_loops(dense, weights, X) == choose_loops(dense, weights, X, jax.default_backend())
+    assert dataclasses.replace(choose_loops(dense, weights, X), replicas="vmap").replicas == "vmap"
 
 
 @pytest.mark.parametrize("how", ["vmap", "map", "unroll", "loop"])
@@ -65,7 +69,7 @@ def test_over_maps_trees_by_every_way(how, compiled):
     xs = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3)}
 
     def mapped(xs):
-        return over(lambda x: (x["a"].sum() + x["b"], x["a"] * 2), xs, how)
+        return map_over(lambda x: (x["a"].sum() + x["b"], x["a"] * 2), xs, how)
 
     total, twice = (jax.jit(mapped) if compiled else mapped)(xs)
     np.testing.assert_array_equal(total, [1, 6, 11])

@@ -24,7 +24,7 @@ from llfc_jax.data import Batches
 from llfc_jax.errors import HostsError
 from llfc_jax.networks import build
 from llfc_jax.parallel import multihost, sharding
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training import create_state, train_pairs
 from llfc_jax.training.feed import place_train_split
 from llfc_jax.training.loop import _draw_orders, _single_step, place_states
@@ -54,7 +54,7 @@ def found(
     return {what: [np.asarray(leaf) for leaf in jax.tree.leaves(made[what])] for what in made}
 
 
-def talk(name: str, laid: Mesh | None, plan: Plan) -> list[str]:
+def talk(name: str, laid: Mesh | None, plan: LoopPlan) -> list[str]:
     """What XLA sends between devices in one step of eight networks."""
     dataset = make_dataset()
     task = make_task(NETWORKS[name], RECIPE, dataset, laid)
@@ -102,8 +102,8 @@ def main() -> None:
     if not given.processes:
         apart, across = sharding.make(4, 1), sharding.make(2, 2)
         made["talk"] = {
-            "apart": talk("conv", apart, Plan("python", "vmap")),
-            "across": talk("conv", across, Plan("python", "loop")),
+            "apart": talk("conv", apart, LoopPlan("python", "vmap")),
+            "across": talk("conv", across, LoopPlan("python", "loop")),
         }
     if multihost.is_primary():
         given.out.write_bytes(pickle.dumps(made))

@@ -12,12 +12,12 @@ from tiny import SAMPLES, same
 
 from llfc_jax.data import Dataset, Split, stream
 from llfc_jax.data.stream import read_ahead
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training import Recipe, TrainingRun, train
 from llfc_jax.training.feed import feed_dispatches, place_train_split
 
 RUNS = [TrainingRun(name, (seed,), end=2) for seed, name in enumerate("ab")]
-SINGLE = Plan("python", "loop")
+SINGLE = LoopPlan("python", "loop")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def short(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, epochs=2, augment={"flip": 0.5})
 
 
-@pytest.mark.parametrize("plan", [SINGLE, Plan("scan", "vmap")])
+@pytest.mark.parametrize("plan", [SINGLE, LoopPlan("scan", "vmap")])
 def test_streamed_training_has_the_same_bits(mlp, short, dataset, large, plan):
     assert isinstance(place_train_split(large), Split)
     assert not isinstance(place_train_split(dataset), Split)

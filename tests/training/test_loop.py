@@ -12,13 +12,13 @@ from tiny import BATCH, CLASSES, SAMPLES, same
 from llfc_jax import networks
 from llfc_jax.data import Split, normalise
 from llfc_jax.errors import ConfigError, DataError
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training import Recipe, TrainingRun, create_state, train
 from llfc_jax.training.loop import Pace, _draw_orders, gather_states, place_states, run_epoch
 from llfc_jax.training.state import DROPOUT, ORDER, stack, unstack
 from llfc_jax.training.step import make_task, take_step
 
-SCAN, PYTHON = Plan("scan", "loop"), Plan("python", "loop")
+SCAN, PYTHON = LoopPlan("scan", "loop"), LoopPlan("python", "loop")
 
 
 def begin(module, recipe, dataset, seeds=(0,)):
@@ -123,7 +123,9 @@ def test_a_scan_takes_up_what_single_steps_left_in_mid_epoch(mlp, recipe, datase
 
 def test_all_plans_train_alike(mlp, recipe, dataset):
     runs = [TrainingRun(name, (seed,), end=4) for seed, name in enumerate("abc")]
-    plans = [Plan(steps, replicas) for steps in ("scan", "python") for replicas in ("loop", "vmap")]
+    plans = [
+        LoopPlan(steps, replicas) for steps in ("scan", "python") for replicas in ("loop", "vmap")
+    ]
     results = [train(mlp, dataset, recipe, runs, plan=plan) for plan in plans]
     for result in results[1:]:
         for name in "abc":
@@ -150,7 +152,7 @@ def test_a_replica_that_diverges_stops_and_leaves_the_others_alone(mlp, recipe, 
     task, states = begin(mlp, recipe, dataset, seeds=(0, 1))
     broken = jax.tree.map(np.array, states)
     broken.variables["params"]["Dense_1"]["kernel"][1] = np.float32(3e38)
-    for plan in (Plan("scan", "vmap"), SCAN):
+    for plan in (LoopPlan("scan", "vmap"), SCAN):
         healthy = one_epoch(task, plan, dataset, states)
         after = one_epoch(task, plan, dataset, broken)
         assert after.alive.tolist() == [True, False]

@@ -8,7 +8,7 @@ import pytest
 from tiny import same
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.parallel.loops import Plan
+from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training import (
     PAIR_KINDS,
     Rates,
@@ -31,7 +31,7 @@ from llfc_jax.training.state import create_state, stack, unstack
 from llfc_jax.training.step import make_task
 
 PAIRS = ("spawn_k0", "spawn_k2", "spawn_k4", "independent")
-PLAN = Plan("scan", "loop")
+PLAN = LoopPlan("scan", "loop")
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_trials_of_several_rates_train_together_as_each_would_alone(mlp, dataset
         for rate, decay in ((0.05, 0.0), (0.02, 1e-2), (1e30, 1e-4))
     ]
     alone = [train_trials(mlp, dataset, [trial], plan=PLAN)[0]["spawn_k1"] for trial in trials]
-    for plan in (PLAN, Plan("scan", "vmap")):
+    for plan in (PLAN, LoopPlan("scan", "vmap")):
         among = [pairs["spawn_k1"] for pairs in train_trials(mlp, dataset, trials, plan=plan)]
         assert [bool(pair.diverged) for pair in among] == [False, False, True]
         for one, other in zip(among[:2], alone[:2], strict=True):

@@ -1,4 +1,4 @@
-"""What the runs of a sweep found: tables, means with intervals, figures and a page."""
+"""Gather the runs of a sweep: tables, means with intervals, figures and a page."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,21 +9,21 @@ import numpy as np
 import scipy.stats
 
 from llfc_jax.experiments.config import SEED, Config
-from llfc_jax.experiments.study import provenance
+from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.sweep.grid import axes, done, expand, word
 from llfc_jax.experiments.sweep.show import charts, columns, findings
 from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_sealed
-from llfc_jax.report import figures
+from llfc_jax.report.charts import Section
 from llfc_jax.report.page import write_page
-from llfc_jax.results import Section
 from llfc_jax.training import parse_pair_name
 
 CONFIDENCE = 0.95
-TOLD = ("pairs", "align")  # axes that every row tells by columns of its own
+LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
+OWN_COLUMNS = ("pairs", "align")  # swept fields that are columns of every row anyway
 
 
 def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
-    """Tables, figures and page of all runs that are done.
+    """Writes tables, figures and page of all runs that are done.
 
     Writes `sweep.csv` (a row per run, pair and alignment), `sweep_mean.csv` (mean and interval
     over seeds), the same as Parquet where pyarrow is installed, figures and `report.html`.
@@ -35,7 +35,9 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
         if run.name in missing:
             continue
         summary = read_sealed(workdir / "runs" / run.name / "summary.json")
-        point = {field: _shown(value) for field, value in run.point.items() if field not in TOLD}
+        point = {
+            field: _shown(value) for field, value in run.point.items() if field not in OWN_COLUMNS
+        }
         for row in summary["summary"]:
             fork = parse_pair_name(row["pair"], run.config.train.epochs).shared_epochs
             full = point | {"k": math.nan if fork is None else fork} | nan_for_none(row)
@@ -52,8 +54,8 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
 
 
 def _fields(config: Config) -> list[str]:
-    """The axes that are columns of the means."""
-    return [field for field, _ in axes(config.sweep) if field not in (SEED, *TOLD)]
+    """Returns the swept fields that are columns of the means."""
+    return [field for field, _ in axes(config.sweep) if field not in (SEED, *OWN_COLUMNS)]
 
 
 def _shown(value: Any) -> Any:
@@ -61,27 +63,37 @@ def _shown(value: Any) -> Any:
 
 
 def over_seeds(rows: Sequence[Row], fields: Iterable[str]) -> list[Row]:
-    """Mean and 95 % interval (Student's t) of every number, over the seeds.
+    """Returns mean and 95 % interval (Student's t) of every number, over the seeds.
 
-    A row per combination of the other axes, pair and alignment: `NAME` is the mean, `NAME_half`
-    half the interval's width (NaN below two seeds), `seeds` how many there were. Runs that
-    diverged do not enter.
+    A row per combination of the other swept fields, pair and alignment: `NAME` is the mean,
+    `NAME_half` half the interval's width (NaN below two seeds), `NAME_n` over how many seeds it was
+    taken where that is less than `seeds`, the number of runs. Runs that diverged do not enter, and
+    those whose LLFC is uninformative do not enter the means of LLFC's columns.
     """
     keys = [*fields, "pair", "align", "k"]
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if not row.get("diverged"):
             groups.setdefault(tuple(repr(row[key]) for key in keys), []).append(row)
-    means = []
-    for group in groups.values():
-        mean: Row = {key: group[0][key] for key in keys} | {"seeds": len(group)}
-        for name, value in group[0].items():
-            if name in keys or name == SEED or isinstance(value, (bool, str)):
-                continue
-            values = np.array([row[name] for row in group], float)
-            mean[name], mean[f"{name}_half"] = _interval(values[np.isfinite(values)])
-        means.append(mean)
-    return means
+    return [_mean(group, keys) for group in groups.values()]
+
+
+def _mean(group: Sequence[Row], keys: Sequence[str]) -> Row:
+    mean: Row = {key: group[0][key] for key in keys} | {"seeds": len(group)}
+    for name, value in group[0].items():
+        if name in keys or name == SEED or isinstance(value, (bool, str)):
+            continue
+        counted = [
+            row
+            for row in group
+            if not name.startswith(LLFC_COLUMNS) or row.get("informative", True)
+        ]
+        values = np.array([row[name] for row in counted], float)
+        values = values[np.isfinite(values)]
+        mean[name], mean[f"{name}_half"] = _interval(values)
+        if len(values) < len(group):
+            mean[f"{name}_n"] = len(values)
+    return mean
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
@@ -138,6 +150,6 @@ def _report(
             *([f"{len(missing)} of {runs} runs are not done yet."] if missing else []),
             *findings(shown, fields),
         ],
-        sections=[(section, shown, figures.save_all(section, shown, workdir / "figures"))],
+        sections=[(section, shown)],
         details=details,
     )

@@ -1,15 +1,25 @@
-"""Assignments for a family: a group, together with the groups inside it."""
+"""Assignments for a family: a group, together with the groups inside it.
+
+All functions take NumPy arrays or JAX arrays (traced ones too), and give back the same kind.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from llfc_jax.matching.assignment import host
 from llfc_jax.matching.assignment.solvers import Solver, assign, assign_warm
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 
+A = TypeVar("A", np.ndarray, jax.Array)
+
 
 def families(spec: PermutationSpec) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Each group that is inside no other, with the groups inside it."""
+    """Returns each group that is inside no other, with the groups inside it."""
     return tuple(
         (group.name, tuple(inner.name for inner in spec.groups if inner.parent == group.name))
         for group in spec.groups
@@ -18,63 +28,102 @@ def families(spec: PermutationSpec) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def units_in_all(spec: PermutationSpec, name: str) -> int:
-    """Number of a group's units, those in all the parent's places counted."""
+    """Returns the number of a group's units, those in all the parent's places counted."""
     shape = spec.shape(name)
     return shape[0] * (shape[1] if len(shape) > 1 else 1)
 
 
-def composite(spec: PermutationSpec, permutation: Permutation, name: str) -> jax.Array:
-    """A group's index over `units_in_all`: of an axis with the parent's places and the units."""
-    index, parent = jnp.asarray(permutation[name]), spec.group[name].parent
+def composite(spec: PermutationSpec, permutation: Mapping[str, A], name: str) -> A:
+    """Returns a group's index over the parent's places and the units: [units_in_all]."""
+    index, parent = permutation[name], spec.group[name].parent
     if not parent:
         return index
-    outer = jnp.asarray(permutation[parent])[..., :, None]
-    flat = outer * index.shape[-1] + index
-    return flat.reshape(*flat.shape[:-2], -1)
+    return (permutation[parent][:, None] * index.shape[-1] + index).reshape(-1)
 
 
-def value_of(scores: jax.Array, index: jax.Array) -> jax.Array:
-    """`sum_i scores[..., i, index[..., i]]`."""
-    return jnp.take_along_axis(scores, index[..., None], -1, mode="clip").sum((-1, -2))
+def take_along(array: A, index: A, axis: int) -> A:
+    """Returns `take_along_axis`, without a check of the indices inside a trace."""
+    if isinstance(array, np.ndarray):
+        return np.take_along_axis(array, np.asarray(index), axis)
+    return jnp.take_along_axis(array, index, axis, mode="clip")
+
+
+def assigned_value(scores: A, index: A) -> A:
+    """Returns `sum_i scores[..., i, index[..., i]]`."""
+    return take_along(scores, index[..., None], -1).sum((-1, -2))
+
+
+def host_identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
+    """Returns the permutation that moves nothing, in NumPy."""
+    return {
+        g.name: np.broadcast_to(np.arange(g.size, dtype=np.int32), spec.shape(g.name))
+        for g in spec.groups
+    }
 
 
 def solve_family(
     spec: PermutationSpec,
-    root: str,
-    inside: tuple[str, ...],
-    scores: dict[str, jax.Array],
-    prices: jax.Array,
+    family: tuple[str, tuple[str, ...]],
+    scores: Mapping[str, A],
+    prices: A,
     solver: Solver = "auto",
-) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The best joint permutation of a group and the groups inside it, exactly.
+) -> tuple[dict[str, A], A]:
+    """Returns the best joint permutation of a group and the groups inside it, exactly.
 
     The best order within place h, if it takes the parent's unit k, is an assignment of its own;
     its value then counts for the pair (h, k) in the assignment of the parent.
 
     Args:
         spec: says the sizes.
-        root: the group that is inside no other.
-        inside: the groups inside it.
-        scores: [..., n, n] per group, n = `units_in_all`.
-        prices: [..., size of root], from the last call with scores like these; zeros at first.
-        solver: see `assign`.
+        family: the group that is inside no other, and the groups inside it.
+        scores: [n, n] per group, n = `units_in_all`.
+        prices: [size of the group], from the last call with scores like these; zeros at first.
+        solver: see `assign`; NumPy's arrays are always SciPy's.
 
     Returns:
         The permutation of each group of the family, and the prices for the next call.
     """
+    root, inside = family
     outer = scores[root]
-    *batch, places = outer.shape[:-1]
+    places = outer.shape[0]
     within = {}
     for name in inside:
         n = spec.group[name].size
-        pairs = scores[name].reshape(*batch, places, n, places, n)
-        pairs = jnp.swapaxes(pairs, -3, -2)
-        found = assign(pairs, solver)
-        outer = outer + value_of(pairs, found)
+        pairs = scores[name].reshape(places, n, places, n).swapaxes(-3, -2)
+        found = _assign(pairs, solver)
+        outer = outer + assigned_value(pairs, found)
         within[name] = found
-    index, prices = assign_warm(outer, prices, solver)
+    if isinstance(outer, np.ndarray):
+        index, prices = host.solve_warm(outer, prices)
+    else:
+        index, prices = assign_warm(outer, prices, solver)
     chosen = {
-        name: jnp.take_along_axis(found, index[..., :, None, None], -2, mode="clip")[..., 0, :]
+        name: take_along(found, index[:, None, None], -2)[..., 0, :]
         for name, found in within.items()
     }
     return {root: index, **chosen}, prices
+
+
+def assign_family(
+    spec: PermutationSpec,
+    family: tuple[str, tuple[str, ...]],
+    scores: Mapping[str, np.ndarray],
+    solver: Solver = "auto",
+) -> dict[str, np.ndarray]:
+    """Returns `solve_family` of scores in NumPy, by any solver and without prices."""
+    prices = np.zeros(len(scores[family[0]]), scores[family[0]].dtype)
+    if solver in ("auto", "scipy"):
+        return solve_family(spec, family, scores, prices)[0]
+    there = {name: jnp.asarray(matrix) for name, matrix in scores.items()}
+    return as_numpy(solve_family(spec, family, there, jnp.asarray(prices), solver)[0])
+
+
+def _assign(scores: A, solver: Solver) -> A:
+    if isinstance(scores, np.ndarray):
+        return host.solve(scores)
+    return assign(scores, solver)
+
+
+def as_numpy(permutation: Permutation) -> dict[str, np.ndarray]:
+    """Returns a permutation's index arrays as NumPy's."""
+    return {name: np.asarray(index) for name, index in permutation.items()}

@@ -7,45 +7,60 @@ auction when nothing is known, and by the prices of the last call when the score
 little since. What SciPy then solves has the same answer, several times sooner.
 """
 
-from typing import Any
-
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 LARGE = 192
 """Rows from which prices pay; below, SciPy alone is faster (`benchmarks/assignment.py`)."""
 
+HUGE = 1e18
+"""Scores above this are divided by the largest: their sums would leave float32."""
+
 _ROUNDS = 100  # of the auction, at most
 _STEP = 0.05  # its epsilon, as a share of the standard deviation of the scores
 _REPAIRS = 2  # sweeps over all rows that bring the prices near those of the found assignment
 
 
-def solve(scores: Any, prices: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(permutation int32 [..., n], the prices as given) of scores [..., n, n]."""
-    found, _ = _each(np.asarray(scores), np.zeros_like(prices), again=False)
-    return found, np.asarray(prices)
+def solve(scores: np.ndarray) -> np.ndarray:
+    """Returns the best permutation of scores [..., n, n]: int32 [..., n].
 
-
-def solve_warm(scores: Any, prices: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(permutation, prices for the next call); `prices` are the last call's, or zeros."""
-    return _each(np.asarray(scores), np.asarray(prices), again=True)
-
-
-def _each(scores: np.ndarray, prices: np.ndarray, again: bool) -> tuple[np.ndarray, np.ndarray]:
+    A matrix that is not finite yields the identity.
+    """
     found = np.empty(scores.shape[:-1], np.int32)
-    after = np.array(prices)
     for place in np.ndindex(scores.shape[:-2]):
-        matrix = scores[place]
-        if not np.isfinite(matrix).all():
-            found[place] = np.arange(len(matrix))
-        elif len(matrix) < LARGE:
-            found[place] = linear_sum_assignment(matrix, maximize=True)[1]
-        else:
-            known = after[place] if after[place].any() else _auction(matrix)
-            found[place] = _priced(matrix, known)
-            if again:
-                after[place] = _repaired(matrix, found[place], known)
+        found[place] = _solve_one(scores[place], None)[0]
+    return found
+
+
+def solve_warm(scores: np.ndarray, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the permutation, and the prices for the next call on scores like these.
+
+    Args:
+        scores: [..., n, n].
+        prices: [..., n]: the last call's, or zeros.
+    """
+    found, after = np.empty(scores.shape[:-1], np.int32), np.array(prices)
+    for place in np.ndindex(scores.shape[:-2]):
+        found[place], new = _solve_one(scores[place], after[place])
+        if new is not None:
+            after[place] = new
     return found, after
+
+
+def _solve_one(
+    scores: np.ndarray, prices: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns (permutation, new prices or None), of one matrix; `prices` None: none are wanted."""
+    largest = max(abs(scores.max()), abs(scores.min())) if scores.size else 0.0
+    if not np.isfinite(largest):
+        return np.arange(len(scores)), None
+    if len(scores) < LARGE:
+        return linear_sum_assignment(scores, maximize=True)[1], None
+    if largest > HUGE:
+        scores, prices = scores / largest, None
+    known = _auction(scores) if prices is None or not prices.any() else prices
+    found = _priced(scores, known)
+    return found, None if prices is None else _repaired(scores, found, known)
 
 
 def _priced(scores: np.ndarray, prices: np.ndarray) -> np.ndarray:
@@ -68,7 +83,7 @@ def _auction(scores: np.ndarray) -> np.ndarray:
     """Prices after some rounds of bidding; rows that still hold nothing then are SciPy's."""
     n = len(scores)
     prices = np.zeros(n, scores.dtype)
-    step = _STEP * scores.std()
+    step = _STEP * scores.std(dtype=np.float64)
     holder, holds = np.full(n, -1), np.full(n, -1)
     for _ in range(_ROUNDS):
         free = np.flatnonzero(holds < 0)

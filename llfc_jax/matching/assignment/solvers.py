@@ -10,17 +10,16 @@ batch, inside or outside `jax.jit`, with one of three solvers:
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment import host
+from llfc_jax.matching.placement import on_host
 
 Solver = Literal["auto", "scipy", "hungarian", "auction"]
 SOLVERS: tuple[str, ...] = get_args(Solver)
@@ -32,7 +31,7 @@ _SCALING = 5.0  # epsilon shrinks by this factor from one phase of the auction t
 
 
 def assign(scores: jax.Array, solver: Solver = "auto", *, epsilon: float = EPSILON) -> jax.Array:
-    """The permutation that maximises `sum_i scores[..., i, permutation[..., i]]`.
+    """Returns the permutation that maximises `sum_i scores[..., i, permutation[..., i]]`.
 
     Args:
         scores: [..., n, n] real numbers; leading axes are a batch.
@@ -49,14 +48,14 @@ def assign(scores: jax.Array, solver: Solver = "auto", *, epsilon: float = EPSIL
             yields the identity.
     """
     scores = _checked(scores)
-    solve = _solver(_named(solver, scores.shape[-1]), epsilon, False)
-    return solve(scores, jnp.zeros(scores.shape[:-1], scores.dtype))[0]
+    prices = jnp.zeros(scores.shape[:-1], scores.dtype)
+    return _solve(scores, prices, _named(solver, scores.shape[-1]), epsilon, False)[0]
 
 
 def assign_warm(
     scores: jax.Array, prices: jax.Array, solver: Solver = "auto", *, epsilon: float = EPSILON
 ) -> tuple[jax.Array, jax.Array]:
-    """As `assign`, for scores that differ little from others solved before.
+    """Returns what `assign` does, for scores that differ little from others solved before.
 
     The prices of the columns at the end of one call let the next one start near its end; they
     change its time, not its answer (but for ties, and within the auction's bound).
@@ -74,11 +73,11 @@ def assign_warm(
         MatchingError: see `assign`.
     """
     scores = _checked(scores)
-    return _solver(_named(solver, scores.shape[-1]), epsilon, True)(scores, prices)
+    return _solve(scores, prices, _named(solver, scores.shape[-1]), epsilon, True)
 
 
 def choose(n: int, backend: str | None = None) -> Solver:
-    """The solver behind "auto" for matrices of `n` rows: the measured crossover, in one place.
+    """Returns the solver behind "auto" for matrices of `n` rows: the one that measured fastest.
 
     On a CPU SciPy won at every size from 8 to 4096, single and batched
     (`benchmarks/assignment.py`). On an accelerator the matrices would have to leave the device.
@@ -101,35 +100,55 @@ def _checked(scores: jax.Array) -> jax.Array:
     return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
 
 
-def _named(solver: str, n: int) -> str:
+def check_solver(solver: str) -> None:
+    """Checks that there is such a solver.
+
+    Raises:
+        MatchingError: there is none; the line names the nearest.
+    """
     if solver not in SOLVERS:
         raise MatchingError(unknown("solver", solver, SOLVERS))
+
+
+def _named(solver: str, n: int) -> str:
+    check_solver(solver)
     return choose(n) if solver == "auto" else solver
 
 
-Solve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-
-
-@functools.cache
-def _solver(name: str, epsilon: float, again: bool) -> Solve:
+def _solve(
+    scores: jax.Array, prices: jax.Array, name: str, epsilon: float, warm: bool
+) -> tuple[jax.Array, jax.Array]:
     """(scores [..., n, n], prices [..., n]) -> (permutation, prices)."""
-    if name == "scipy":
-        return functools.partial(_scipy, again)
-    solve = _hungarian if name == "hungarian" else functools.partial(_auction, epsilon, again)
-    return jax.jit(jnp.vectorize(solve, signature="(n,n),(n)->(n),(n)"))
-
-
-def _scipy(again: bool, scores: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if name != "scipy":
+        return _compiled(name, epsilon, warm, scores, prices)
+    if on_host((scores, prices)):
+        found, after = _scipy(warm, scores, prices)
+        return jnp.asarray(found), jnp.asarray(after)
     shapes = (
         jax.ShapeDtypeStruct(prices.shape, jnp.int32),
         jax.ShapeDtypeStruct(prices.shape, prices.dtype),
     )
-    solve = host.solve_warm if again else host.solve
-    return jax.pure_callback(solve, shapes, scores, prices, vmap_method="broadcast_all")
+    call = functools.partial(_scipy, warm)
+    return jax.pure_callback(call, shapes, scores, prices, vmap_method="broadcast_all")
+
+
+def _scipy(warm: bool, scores: Any, prices: Any) -> tuple[np.ndarray, np.ndarray]:
+    scores, prices = np.asarray(scores), np.asarray(prices)
+    return host.solve_warm(scores, prices) if warm else (host.solve(scores), prices)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(
+    name: str, epsilon: float, warm: bool, scores: jax.Array, prices: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    solve = _hungarian if name == "hungarian" else functools.partial(_auction, epsilon, warm)
+    return jnp.vectorize(solve, signature="(n,n),(n)->(n),(n)")(scores, prices)
 
 
 def _hungarian(scores: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Optax returns pairs (i, j) sorted by j, so j alone would be the identity."""
+    import optax  # takes as long to import as all of matching, and only this needs it
+
     scores = _finite_or_identity(scores)
     rows, columns = optax.assignment.hungarian_algorithm(-scores)
     return jnp.zeros(len(scores), jnp.int32).at[rows].set(columns.astype(jnp.int32)), prices
@@ -140,7 +159,7 @@ def _finite_or_identity(scores: jax.Array) -> jax.Array:
 
 
 def _auction(
-    epsilon: float, again: bool, scores: jax.Array, prices: jax.Array
+    epsilon: float, warm: bool, scores: jax.Array, prices: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Jacobi auction with epsilon scaling (Bertsekas 1988), on one matrix.
 
@@ -154,6 +173,8 @@ def _auction(
     if n < 2:
         return jnp.zeros(n, jnp.int32), prices
     rows = jnp.arange(n, dtype=jnp.int32)
+    largest = jnp.abs(scores).max()
+    scores = scores / jnp.where(largest > host.HUGE, largest, 1)
     scores = scores - scores.max()
     # A matrix without any range has nothing to gain: any positive epsilon will do.
     span = jnp.maximum(-scores.min(), jnp.finfo(scores.dtype).tiny * 2**20)
@@ -188,7 +209,7 @@ def _auction(
     phases = max(0, int(np.ceil(np.log(0.25 / epsilon) / np.log(_SCALING))))
     # Prices from a call before are trusted to a thousandth of the range.
     known = max(0, int(np.ceil(np.log(1e-3 / epsilon) / np.log(_SCALING))))
-    first = jnp.where(again & (prices != 0).any(), phases - known, 0) if again else 0
+    first = jnp.where(warm & (prices != 0).any(), phases - known, 0) if warm else 0
     last = jnp.asarray(epsilon, scores.dtype) * span
     eps = last * _SCALING ** jnp.asarray(phases - first, scores.dtype)
     prices, holds, _ = jax.lax.fori_loop(first, phases + 1, phase, (prices, rows, eps))

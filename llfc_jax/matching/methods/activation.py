@@ -10,32 +10,35 @@ at every layer that does. A group with several such places sums their correlatio
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from llfc_jax.errors import DataError, MatchingError, unknown
-from llfc_jax.graph import Apply, Graph, Values, trace
+from llfc_jax.graph import Graph, Values, trace
 from llfc_jax.matching.assignment.family import (
+    assign_family,
+    assigned_value,
     composite,
     families,
-    solve_family,
+    host_identity,
     units_in_all,
-    value_of,
 )
-from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.checks import check_modes
-from llfc_jax.matching.data import Progress
-from llfc_jax.matching.result import Matching
-from llfc_jax.symmetry.axes import Permutation
+from llfc_jax.matching.assignment.solvers import Solver, check_solver
+from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.registry import build_method, matching_method
+from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.blocks import blocks
 from llfc_jax.symmetry.derive import derive
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Apply, Batches, ProgressFn, Variables
 
 Kind = Literal["uncentred", "centred", "pearson"]
-KINDS: tuple[Kind, ...] = ("uncentred", "centred", "pearson")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Reading(NamedTuple):
@@ -52,7 +55,7 @@ class Reading(NamedTuple):
     extract: Callable[[jax.Array], jax.Array]
 
     def units(self, values: Values) -> jax.Array:
-        """[samples and positions, units of all groups together]."""
+        """Returns [samples and positions, units of all groups together]."""
         cut = self.extract(values.all[self.value]).astype(jnp.float32)
         return cut.reshape(len(cut), -1)
 
@@ -62,23 +65,23 @@ class Reading(NamedTuple):
 class Moments:
     """Means and centred products of A's and B's units so far."""
 
-    count: jax.Array
-    mean_a: jax.Array  # [n]
-    mean_b: jax.Array  # [n]
-    square_a: jax.Array  # [n]: sum of squared deviations
-    square_b: jax.Array  # [n]
-    cross: jax.Array  # [n, n]: sum of products of deviations
+    count: Float[Array, ""]
+    mean_a: Float[Array, " n"]
+    mean_b: Float[Array, " n"]
+    square_a: Float[Array, " n"]  # sum of squared deviations
+    square_b: Float[Array, " n"]
+    cross: Float[Array, "n n"]  # sum of products of deviations
 
     @classmethod
     def of(cls, a: jax.Array, b: jax.Array) -> "Moments":
-        """Of activations [samples and positions, n units]."""
+        """Returns those of activations [samples and positions, n units]."""
         mean_a, mean_b = a.mean(0), b.mean(0)
         a, b = a - mean_a[None, :], b - mean_b[None, :]
         count = jnp.array(len(a), jnp.float32)
         return cls(count, mean_a, mean_b, (a * a).sum(0), (b * b).sum(0), a.T @ b)
 
     def merge(self, other: "Moments") -> "Moments":
-        """Of both sets together, exactly (Chan, Golub, LeVeque 1983)."""
+        """Returns those of both sets together, exactly (Chan, Golub, LeVeque 1983)."""
         count = self.count + other.count
         share, weight = other.count / count, self.count * other.count / count
         by_a, by_b = other.mean_a - self.mean_a, other.mean_b - self.mean_b
@@ -91,23 +94,26 @@ class Moments:
             self.cross + other.cross + weight * by_a[:, None] * by_b[None, :],
         )
 
-    def scores(self, kind: Kind) -> jax.Array:
-        """The cross-correlation of this kind: [n, n], A's units along the rows."""
-        cross = self.cross / self.count
+    def scores(self, kind: Kind) -> np.ndarray:
+        """Returns the cross-correlation of this kind, A's units along the rows: [n, n]."""
+        count = np.float32(self.count)
+        cross = np.asarray(self.cross) / count
         if kind == "uncentred":
-            return cross + self.mean_a[:, None] * self.mean_b[None, :]
+            return cross + np.outer(self.mean_a, self.mean_b)
         if kind == "centred":
             return cross
-        # A unit that never changes correlates with nothing.
-        scale_a, scale_b = (
-            jnp.where(s > 0, jax.lax.rsqrt(jnp.maximum(s, jnp.finfo(s.dtype).tiny)), 0)
-            for s in (self.square_a / self.count, self.square_b / self.count)
-        )
-        return cross * scale_a[:, None] * scale_b[None, :]
+        scale_a, scale_b = (_inverse_root(s, count) for s in (self.square_a, self.square_b))
+        return cross * np.outer(scale_a, scale_b)
+
+
+def _inverse_root(square: Any, count: np.floating[Any]) -> np.ndarray:
+    """1 / the standard deviation; 0 of a unit that never changes: it correlates with nothing."""
+    variance = np.asarray(square) / count
+    return np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0)
 
 
 def readings(graph: Graph, spec: PermutationSpec) -> tuple[Reading, ...]:
-    """Where each group is read: ReLUs if any carries it, else every site that does.
+    """Returns where each group is read: ReLUs if any carries it, else every site that does.
 
     Raises:
         MatchingError: a group that no site carries, or a spec of another network.
@@ -131,7 +137,7 @@ def readings(graph: Graph, spec: PermutationSpec) -> tuple[Reading, ...]:
                 if len(block.groups) > 1:
                     meeting[group].append(reading)
                 else:
-                    (rectified if site.kind == "relu" else alone)[group].append(reading)
+                    (rectified if site.kind == "activation" else alone)[group].append(reading)
     chosen = {name: rectified[name] or alone[name] or meeting[name] for name in alone}
     for name in set(chosen) - set(spec.parents.values()):
         if not chosen[name]:
@@ -142,100 +148,144 @@ def readings(graph: Graph, spec: PermutationSpec) -> tuple[Reading, ...]:
     return tuple({(r.groups, r.value): r for of in chosen.values() for r in of}.values())
 
 
+@matching_method("activation")
+@dataclasses.dataclass(frozen=True)
+class ActivationMatching:
+    """Brings activations of b towards activations of a, over the train split.
+
+    Attributes:
+        kind: "uncentred" products, "centred" (the covariance) or "pearson" (the correlation).
+        solver: see `assign`.
+    """
+
+    kind: Kind = "pearson"
+    solver: Solver = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks names.
+
+        Raises:
+            MatchingError: an unknown kind or solver; the line names the nearest.
+        """
+        if self.kind not in KINDS:
+            raise MatchingError(unknown("kind of correlation", self.kind, KINDS))
+        check_solver(self.solver)
+
+    def __call__(
+        self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
+    ) -> Match:
+        """Matches B's activations to A's; the batches are read once, labels are not looked at.
+
+        Args:
+            key: not used.
+            problem: its spec is the one that `permutation_spec` derived for the network.
+            progress: called as (batches done, batches in all or 0, words).
+
+        Returns:
+            A `Match` whose objective is the sum of the matched correlations: more is better.
+
+        Raises:
+            ModeError: the modes are none of one network.
+            MatchingError: the spec is not that of the network's trace.
+            DataError: there is no batch.
+        """
+        del key
+        problem, apply = problem.checked(), problem.apply
+        places: tuple[Reading, ...] = ()
+        sums: list[Moments] | None = None
+        total = len(problem.batches) if hasattr(problem.batches, "__len__") else 0  # pyright: ignore[reportArgumentType]
+        for i, (x, _) in enumerate(problem.batches):
+            places = places or readings(trace(apply, problem.a, x), problem.spec)
+            sums = _accumulate(apply, problem.spec, problem.a, problem.b, x, sums)
+            if progress:
+                progress(i + 1, total, "activations")
+        if sums is None:
+            raise DataError("activation matching needs data, and there is no batch")
+        scores = [(r.groups, m.scores(self.kind)) for r, m in zip(places, sums, strict=True)]
+        return _assign_all(problem.spec, scores, self.solver)
+
+
 def activation_matching(
-    apply: Apply,
+    network: Any,
     spec: PermutationSpec,
-    a: Any,
-    b: Any,
-    batches: Iterable[tuple[Any, Any]],
+    a: Variables,
+    b: Variables,
+    batches: Batches,
     *,
-    kind: Kind = "pearson",
-    solver: Solver = "auto",
-    progress: Progress | None = None,
-) -> Matching:
-    """Match B's activations to A's.
+    progress: ProgressFn | None = None,
+    **options: Any,
+) -> Match:
+    """Matches B's activations to A's: `ActivationMatching(**options)` on these modes.
 
     Args:
-        apply: `apply(variables, x) -> logits`.
+        network: a module of any framework, or a function apply(variables, x).
         spec: the spec that `permutation_spec` derived for this network.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data, pairs (x, y); the labels are not looked at. Read once.
-        kind: "uncentred" products, "centred" (the covariance) or "pearson" (the correlation).
-        solver: see `assign`.
+        batches: data, pairs (x, y).
         progress: called as (batches done, batches in all or 0, words).
+        **options: the fields of `ActivationMatching`.
 
     Returns:
-        A `Matching` whose objective is the sum of the matched correlations: more is better.
-
-    Raises:
-        ModeError: `a` and `b` are no modes of one network.
-        MatchingError: the spec is not that of the network's trace, or an unknown kind.
-        DataError: there is no batch.
+        See `ActivationMatching.__call__`.
     """
-    if kind not in KINDS:
-        raise MatchingError(unknown("kind of correlation", kind, KINDS))
-    check_modes(spec, a, b)
-    run = _moments(apply, spec)
-    places: tuple[Reading, ...] = ()
-    sums: list[Moments] | None = None
-    total = len(batches) if hasattr(batches, "__len__") else 0  # pyright: ignore[reportArgumentType]
-    for i, (x, _) in enumerate(batches):
-        x = jnp.asarray(x)
-        places = places or readings(trace(apply, a, x), spec)
-        sums = run(a, b, x, sums)
-        if progress:
-            progress(i + 1, total, "activations")
-    if sums is None:
-        raise DataError("activation matching needs data, and there is no batch")
-    scores = [(r.groups, m.scores(kind)) for r, m in zip(places, sums, strict=True)]
-    return _solved(spec, scores, solver)
+    method = build_method("activation", options)
+    return method(jax.random.key(0), Problem(network, spec, a, b, batches), progress)
 
 
-@functools.lru_cache(maxsize=16)
-def _moments(apply: Apply, spec: PermutationSpec) -> Callable[..., list[Moments]]:
-    """The jitted moments of a batch, merged into those before it; serves every pair."""
-
-    @jax.jit
-    def run(a: Any, b: Any, x: jax.Array, sums: list[Moments] | None) -> list[Moments]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _accumulate(
+    apply: Apply,
+    spec: PermutationSpec,
+    a: Variables,
+    b: Variables,
+    x: jax.Array,
+    sums: list[Moments] | None,
+) -> list[Moments]:
+    """The moments of a batch, merged into those before it."""
+    with jax.default_matmul_precision("highest"):
         graph = trace(apply, a, x)
         of_a, of_b = graph.evaluate(a, x), graph.evaluate(b, x)
         new = [Moments.of(r.units(of_a), r.units(of_b)) for r in readings(graph, spec)]
         return new if sums is None else [s.merge(n) for s, n in zip(sums, new, strict=True)]
 
-    return run
+
+Scores = Sequence[tuple[tuple[str, ...], np.ndarray]]
 
 
-Scores = list[tuple[tuple[str, ...], jax.Array]]
-
-
-def _solved(spec: PermutationSpec, scores: Scores, solver: Solver) -> Matching:
-    """Assign every family; those read only where groups meet come after the others."""
-    permutation = spec.identity()
-    objective = jnp.zeros(())
+def _assign_all(spec: PermutationSpec, scores: Scores, solver: Solver) -> Match:
+    """Assigns every family; those read only where groups meet come after the others."""
+    permutation: dict[str, Any] = dict(host_identity(spec))
+    objective = 0.0
     alone = {groups[0] for groups, _ in scores if len(groups) == 1}
-    todo = families(spec)
-    for root, inside in sorted(todo, key=lambda family: not alone & {family[0], *family[1]}):
+    for family in sorted(families(spec), key=lambda f: not alone & {f[0], *f[1]}):
         total = {
-            name: _total(spec, permutation, name, scores, name in alone) for name in (root, *inside)
+            name: _total(spec, permutation, name, scores, name in alone)
+            for name in (family[0], *family[1])
         }
-        prices = jnp.zeros(spec.shape(root))
-        permutation |= solve_family(spec, root, inside, total, prices, solver)[0]
+        found = assign_family(spec, family, total, solver)
+        permutation |= found
         for name, matrix in total.items():
-            objective += value_of(matrix, composite(spec, permutation, name))
-    return Matching(permutation, objective, objective[None], jnp.array(1), "activation")
+            objective += float(assigned_value(matrix, composite(spec, permutation, name)))
+    return Match(
+        {name: jnp.asarray(index) for name, index in permutation.items()},
+        jnp.asarray(np.float32(objective)),
+        jnp.asarray(np.float32([objective])),
+        jnp.asarray(np.int32(1)),
+        "activation",
+    )
 
 
 def _total(
     spec: PermutationSpec,
-    permutation: Permutation,
+    permutation: dict[str, np.ndarray],
     name: str,
     scores: Scores,
     alone: bool,
-) -> jax.Array:
+) -> np.ndarray:
     """A group's scores over all its readings; groups it meets there are held as they are."""
     n = units_in_all(spec, name)
-    total = jnp.zeros((n, n))
+    total = np.zeros((n, n), np.float32)
     for groups, matrix in scores:
         if name not in groups or alone != (len(groups) == 1):
             continue
@@ -244,10 +294,9 @@ def _total(
         for i, group in enumerate(groups):
             if group != name:
                 index = composite(spec, permutation, group)
-                index = index.reshape([-1 if j == i else 1 for j in range(2 * len(groups))])
-                whole = jnp.take_along_axis(whole, index, len(groups) + i, mode="clip")
+                whole = whole.take(index, axis=len(groups) + i)
         # Each met group stands at the same place on both sides now: sum over it.
         for i in reversed([i for i, group in enumerate(groups) if group != name]):
-            whole = jnp.trace(whole, axis1=i, axis2=i + whole.ndim // 2)
+            whole = np.trace(whole, axis1=i, axis2=i + whole.ndim // 2)
         total += whole
     return total

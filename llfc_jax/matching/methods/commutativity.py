@@ -10,30 +10,30 @@ matching the second. This method minimises the product itself,
     J(π) = Σ over layers  ||(W_A - π(W_B)) (H_A - π(H_B))||² / ||W_A H_A||²,
 
 over samples of the train split: a quadratic assignment problem in every pair of neighbouring
-groups. A good local optimum is sought by `relax`, from the ends of other methods; the result's J is
-at most that of every start.
+groups. A good local optimum is sought by `FrankWolfe`, from the ends of other methods; the result's
+J is at most that of every start.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import MatchingError
-from llfc_jax.graph import Apply, Graph, trace
+from llfc_jax.graph import Graph, trace
 from llfc_jax.graph.trace import abstract
-from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.checks import check_modes
-from llfc_jax.matching.data import Batches, Progress, take
-from llfc_jax.matching.result import Matching
-from llfc_jax.matching.search.frank_wolfe import ROUNDS, Descent
+from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.registry import build_method, matching_method
+from llfc_jax.matching.result import Match
+from llfc_jax.matching.search.descents import DescentOptions
 from llfc_jax.matching.search.mixtures import Mixture, mix
-from llfc_jax.matching.search.starts import STARTS, begin, descend_from
-from llfc_jax.symmetry.axes import Axis, Permutation
+from llfc_jax.symmetry.axes import Axis
 from llfc_jax.symmetry.derive import Derived, derive
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Apply, Batches, ProgressFn, Variables
 
 
 class Layer(NamedTuple):
@@ -62,8 +62,8 @@ class Values(NamedTuple):
     norm: jax.Array
 
 
-def layers(graph: Graph, derived: Derived) -> tuple[Layer, ...]:
-    """The linear sites whose product commutativity asks about; those fed by x alone are zero."""
+def find_layers(graph: Graph, derived: Derived) -> tuple[Layer, ...]:
+    """Returns the linear sites that commutativity asks about; fed by x alone, a product is 0."""
     found = []
     for site in graph.sites:
         if site.kind != "linear" or site.data is None or site.weight is None:
@@ -76,16 +76,71 @@ def layers(graph: Graph, derived: Derived) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def read(graph: Graph, found: Sequence[Layer], a: Any, b: Any, x: jax.Array) -> list[Values]:
-    """Run both modes and keep what J needs."""
-    of_a, of_b = graph.evaluate(a, x).all, graph.evaluate(b, x).all
+class Program(NamedTuple):
+    """A traced network and its layers."""
+
+    graph: Graph
+    layers: tuple[Layer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Commutativity:
+    """J of a network, as a function of every layer's `Values` and a mixture.
+
+    Attributes:
+        apply: the network.
+        spec: the spec that `permutation_spec` derived for it.
+        structure: tree of the variables and the inputs.
+        shapes: their leaves' shapes and types.
+    """
+
+    apply: Apply
+    spec: PermutationSpec
+    structure: Any
+    shapes: tuple[jax.ShapeDtypeStruct, ...]
+
+    def __call__(self, values: Sequence[Values], mixture: Mixture) -> jax.Array:
+        """Returns J at a mixture (or, with permutation matrices, at a permutation)."""
+        graph, layers = _program(self)
+        parents, total = self.spec.parents, jnp.zeros((), jnp.float32)
+        for layer, v in zip(layers, values, strict=True):
+            data = v.data_a - mix(v.data_b, layer.data_axes, mixture, parents)
+            weight = v.weight_a - mix(v.weight_b, layer.weight_axes, mixture, parents)
+            off = _product(graph, layer, data, weight)
+            total += jnp.vdot(off, off) / v.norm
+        return total
+
+
+@functools.lru_cache(maxsize=16)
+def _program(objective: Commutativity) -> Program:
+    """The trace behind an objective.
+
+    Raises:
+        MatchingError: the spec is not that of the trace.
+    """
+    graph = trace(objective.apply, *jax.tree.unflatten(objective.structure, objective.shapes))
+    derived = derive(graph)
+    if derived.spec.leaves != objective.spec.leaves:
+        raise MatchingError(
+            "the spec is not the one that this network's trace gives; pass "
+            "permutation_spec(apply, a, x)"
+        )
+    return Program(graph, find_layers(graph, derived))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def read_values(objective: Commutativity, a: Variables, b: Variables, x: jax.Array) -> list[Values]:
+    """Runs both modes and returns what J needs."""
+    graph, layers = _program(objective)
     values = []
-    for layer in found:
-        inputs = graph.program.equations[layer.equation].inputs
-        data, weight = inputs[layer.data], inputs[1 - layer.data]
-        own = _product(graph, layer, of_a[data], of_a[weight])
-        norm = jnp.maximum(jnp.vdot(own, own), jnp.finfo(own.dtype).tiny)
-        values.append(Values(of_a[data], of_b[data], of_a[weight], of_b[weight], norm))
+    with jax.default_matmul_precision("highest"):
+        of_a, of_b = graph.evaluate(a, x).all, graph.evaluate(b, x).all
+        for layer in layers:
+            inputs = graph.program.equations[layer.equation].inputs
+            data, weight = inputs[layer.data], inputs[1 - layer.data]
+            own = _product(graph, layer, of_a[data], of_a[weight])
+            norm = jnp.maximum(jnp.vdot(own, own), jnp.finfo(own.dtype).tiny)
+            values.append(Values(of_a[data], of_b[data], of_a[weight], of_b[weight], norm))
     return values
 
 
@@ -94,97 +149,66 @@ def _product(graph: Graph, layer: Layer, data: jax.Array, weight: jax.Array) -> 
     return graph.program.equations[layer.equation].bind(*pair)[0].astype(jnp.float32)
 
 
-def objective(
-    graph: Graph,
-    found: Sequence[Layer],
-    values: Sequence[Values],
-    mixture: Mixture,
-    parents: Mapping[str, str],
-) -> jax.Array:
-    """J at a mixture (or, with permutation matrices, at a permutation)."""
-    total = jnp.zeros(())
-    for layer, v in zip(found, values, strict=True):
-        data = v.data_a - mix(v.data_b, layer.data_axes, mixture, parents)
-        weight = v.weight_a - mix(v.weight_b, layer.weight_axes, mixture, parents)
-        off = _product(graph, layer, data, weight)
-        total += jnp.vdot(off, off) / v.norm
-    return total
+@matching_method("commutativity")
+@dataclasses.dataclass(frozen=True)
+class CommutativityMatching(DescentOptions):
+    """Lowers the product of weight and feature differences, from weight's and activation's ends.
+
+    Options: see `DescentOptions`.
+    """
+
+    def __call__(
+        self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
+    ) -> Match:
+        """Matches B to A by the commutativity of weights and features.
+
+        Args:
+            key: for weight matching, where it is a start.
+            problem: its spec is the one that `permutation_spec` derived for the network; the
+                labels of its batches are not looked at.
+            progress: called as (starts done, starts, words).
+
+        Returns:
+            A `Match` whose objective is J: less is better.
+
+        Raises:
+            ModeError: the modes are none of one network.
+            MatchingError: they do not fit the spec.
+            DataError: there is no batch.
+        """
+        problem = problem.checked()
+        x = problem.first_inputs(self.samples)
+        shapes, structure = jax.tree.flatten(abstract((problem.a, x)))
+        objective = Commutativity(problem.apply, problem.spec, structure, tuple(shapes))
+        values = read_values(objective, problem.a, problem.b, x)
+        return self.descend(key, problem, objective, values, "commutativity", progress)
 
 
 def commutativity_matching(
     key: jax.Array,
-    apply: Apply,
+    network: Any,
     spec: PermutationSpec,
-    a: Any,
-    b: Any,
+    a: Variables,
+    b: Variables,
     batches: Batches,
     *,
-    starts: Sequence[str | Permutation] = STARTS,
-    samples: int = 2000,
-    steps: int = 40,
-    rounds: int = ROUNDS,
-    solver: Solver = "auto",
-    progress: Progress | None = None,
-) -> Matching:
-    """Match B to A by the commutativity of weights and features.
+    progress: ProgressFn | None = None,
+    **options: Any,
+) -> Match:
+    """Matches B to A by commutativity: `CommutativityMatching(**options)` on these modes.
 
     Args:
         key: for weight matching, where it is a start.
-        apply: `apply(variables, x) -> logits`.
+        network: a module of any framework, or a function apply(variables, x).
         spec: the spec that `permutation_spec` derived for this network.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data, pairs (x, y); the labels are not looked at.
-        starts: "identity", "weight", "activation", or permutations; the end with the lowest J is
-            kept.
-        samples: how many samples J is taken over, from the first batches.
-        steps: see `Descent.run`.
-        rounds: see `Descent.run`.
-        solver: see `assign`.
+        batches: data, pairs (x, y).
         progress: called as (starts done, starts, words).
+        **options: the fields of `CommutativityMatching`.
 
     Returns:
-        A `Matching` whose objective is J: less is better. `history` holds J at the starts
-        themselves first, then at the end from each.
-
-    Raises:
-        ModeError: `a` and `b` are no modes of one network.
-        MatchingError: they do not fit the spec, or an argument is out of range.
-        DataError: there is no batch.
+        See `CommutativityMatching.__call__`.
     """
-    check_modes(spec, a, b)
-    x = take(batches, samples)
-    shapes, structure = jax.tree.flatten(abstract((a, x)))
-    problem = _problem(apply, spec, structure, tuple(shapes), solver)
-    return descend_from(
-        problem.descent,
-        read(problem.graph, problem.layers, a, b, x),
-        begin(key, apply, spec, a, b, batches, starts, solver),
-        steps,
-        rounds,
-        "commutativity",
-        progress,
-    )
-
-
-class _Problem(NamedTuple):
-    graph: Graph
-    layers: tuple[Layer, ...]
-    descent: Descent
-
-
-@functools.lru_cache(maxsize=16)
-def _problem(
-    apply: Apply, spec: PermutationSpec, structure: Any, shapes: tuple[Any, ...], solver: Solver
-) -> _Problem:
-    """What depends on the network and the shapes alone: compiled once for all pairs."""
-    graph = trace(apply, *jax.tree.unflatten(structure, shapes))
-    derived = derive(graph)
-    if derived.spec.leaves != spec.leaves:
-        raise MatchingError(
-            "the spec is not the one that this network's trace gives; pass "
-            "permutation_spec(apply, a, x)"
-        )
-    found = layers(graph, derived)
-    at = functools.partial(objective, graph, found, parents=spec.parents)
-    return _Problem(graph, found, Descent(spec, at, solver))
+    method = build_method("commutativity", options)
+    return method(key, Problem(network, spec, a, b, batches), progress)

@@ -8,113 +8,131 @@ midpoint is from it is one number,
     p = softmax (f(A) + f(B)) / 2,
 
 which sums up what all layers' failing commutativity and weak additivity do. It needs no labels. It
-is lowered by `relax`, through mixtures: the midpoint then is (A + Σ_k w_k π_k(B)) / 2.
+is lowered by `FrankWolfe`, through mixtures: the midpoint then is (A + Σ_k w_k π_k(B)) / 2.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from llfc_jax.graph import Apply
+from llfc_jax.errors import MatchingError
 from llfc_jax.graph.convolutions import adapted
-from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.checks import check_modes
-from llfc_jax.matching.data import Batches, Progress, take
-from llfc_jax.matching.result import Matching
-from llfc_jax.matching.search.frank_wolfe import ROUNDS, Descent
+from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.registry import build_method, matching_method
+from llfc_jax.matching.result import Match
+from llfc_jax.matching.search.descents import DescentOptions
 from llfc_jax.matching.search.mixtures import Mixture, mix
-from llfc_jax.matching.search.starts import STARTS, begin, descend_from
 from llfc_jax.pair import interpolate
-from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Apply, Batches, ProgressFn, Variables
 
 
 class Values(NamedTuple):
     """What D depends on besides the mixture."""
 
-    a: Any
-    b: Any
+    a: Variables
+    b: Variables
     x: jax.Array
     target: jax.Array  # log p [n, classes]
 
 
-def deviation(apply: Apply, spec: PermutationSpec, values: Values, mixture: Mixture) -> jax.Array:
-    """D at a mixture (or, with permutation matrices, at a permutation)."""
-    leaves, structure = jax.tree.flatten(values.b)
-    parents: Mapping[str, str] = spec.parents
-    mixed = [
-        mix(jnp.asarray(leaf), axes, mixture, parents)
-        for leaf, (_, axes) in zip(leaves, spec.leaves, strict=True)
-    ]
-    middle = interpolate(values.a, jax.tree.unflatten(structure, mixed), 0.5)
-    found = jax.nn.log_softmax(adapted(apply)(middle, values.x).astype(jnp.float32))
-    return (jnp.exp(values.target) * (values.target - found)).sum(-1).mean()
+@dataclasses.dataclass(frozen=True)
+class Deviation:
+    """D of a network, as a function of `Values` and a mixture."""
+
+    apply: Apply
+    spec: PermutationSpec
+
+    def __call__(self, values: Values, mixture: Mixture) -> jax.Array:
+        """Returns D at a mixture (or, with permutation matrices, at a permutation)."""
+        leaves, structure = jax.tree.flatten(values.b)
+        mixed = [
+            mix(leaf, axes, mixture, self.spec.parents)
+            for leaf, (_, axes) in zip(leaves, self.spec.leaves, strict=True)
+        ]
+        middle = interpolate(values.a, jax.tree.unflatten(structure, mixed), 0.5)
+        logits = adapted(self.apply)(middle, values.x).astype(jnp.float32)
+        found = jax.nn.log_softmax(logits)
+        return (jnp.exp(values.target) * (values.target - found)).sum(-1).mean()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _target(apply: Apply, a: Variables, b: Variables, x: jax.Array) -> jax.Array:
+    """Log p, of the mean of both ends' logits."""
+    with jax.default_matmul_precision("highest"):
+        run = adapted(apply)
+        mean = (run(a, x).astype(jnp.float32) + run(b, x).astype(jnp.float32)) / 2
+    return jax.nn.log_softmax(mean)
+
+
+@matching_method("output")
+@dataclasses.dataclass(frozen=True)
+class OutputMatching(DescentOptions):
+    """Brings outputs of the midpoint towards the mean of a's and b's; needs no labels.
+
+    Networks with BatchNorm are judged with interpolated statistics here, which say little of what
+    a reset would make of the midpoint. Options: see `DescentOptions`.
+    """
+
+    def __call__(
+        self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
+    ) -> Match:
+        """Matches B to A by the midpoint's outputs.
+
+        Args:
+            key: for weight matching, where it is a start.
+            problem: the labels of its batches are not looked at.
+            progress: called as (starts done, starts, words).
+
+        Returns:
+            A `Match` whose objective is D in nats: less is better.
+
+        Raises:
+            ModeError: the modes are none of one network.
+            MatchingError: they do not fit the spec, or the network has one output: D is then 0
+                everywhere.
+            DataError: there is no batch.
+        """
+        problem, apply = problem.checked(), problem.apply
+        x = problem.first_inputs(self.samples)
+        target = _target(apply, problem.a, problem.b, x)
+        if target.ndim < 2 or target.shape[-1] < 2:
+            raise MatchingError(
+                f"output matching compares class probabilities, and outputs of shape "
+                f"{target.shape} have none: match weights, activations or commutativity instead"
+            )
+        values = Values(problem.a, problem.b, x, target)
+        objective = Deviation(apply, problem.spec)
+        return self.descend(key, problem, objective, values, "output", progress)
 
 
 def output_matching(
     key: jax.Array,
-    apply: Apply,
+    network: Any,
     spec: PermutationSpec,
-    a: Any,
-    b: Any,
+    a: Variables,
+    b: Variables,
     batches: Batches,
     *,
-    starts: Sequence[str | Permutation] = STARTS,
-    samples: int = 2000,
-    steps: int = 40,
-    rounds: int = ROUNDS,
-    solver: Solver = "auto",
-    progress: Progress | None = None,
-) -> Matching:
-    """Match B to A by the midpoint's outputs.
-
-    Networks with BatchNorm are judged with interpolated statistics here, which say little of what
-    a reset would make of the midpoint.
+    progress: ProgressFn | None = None,
+    **options: Any,
+) -> Match:
+    """Matches B to A by the midpoint's outputs: `OutputMatching(**options)` on these modes.
 
     Args:
         key: for weight matching, where it is a start.
-        apply: `apply(variables, x) -> logits`.
+        network: a module of any framework, or a function apply(variables, x).
         spec: which units may move.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data, pairs (x, y); the labels are not looked at.
-        starts: "identity", "weight", "activation", or permutations; the end with the lowest D is
-            kept.
-        samples: how many samples D is taken over, from the first batches.
-        steps: see `Descent.run`.
-        rounds: see `Descent.run`.
-        solver: see `assign`.
+        batches: data, pairs (x, y).
         progress: called as (starts done, starts, words).
+        **options: the fields of `OutputMatching`.
 
     Returns:
-        A `Matching` whose objective is D in nats: less is better. `history` holds D at the starts
-        themselves first, then at the end from each.
-
-    Raises:
-        ModeError: `a` and `b` are no modes of one network.
-        MatchingError: they do not fit the spec, or an argument is out of range.
-        DataError: there is no batch.
+        See `OutputMatching.__call__`.
     """
-    check_modes(spec, a, b)
-    x = take(batches, samples)
-    run = adapted(apply)
-    mean = (run(a, x).astype(jnp.float32) + run(b, x).astype(jnp.float32)) / 2
-    values = Values(a, b, x, jax.nn.log_softmax(mean))
-    return descend_from(
-        _descent(apply, spec, solver),
-        values,
-        begin(key, apply, spec, a, b, batches, starts, solver),
-        steps,
-        rounds,
-        "output",
-        progress,
-    )
-
-
-@functools.lru_cache(maxsize=16)
-def _descent(apply: Apply, spec: PermutationSpec, solver: Solver) -> Descent:
-    """Compiled once for all pairs of a network."""
-    return Descent(spec, functools.partial(deviation, apply, spec), solver)
+    return build_method("output", options)(key, Problem(network, spec, a, b, batches), progress)

@@ -6,150 +6,214 @@ backward, the gradient passes to θ as if it had not been replaced (Bengio et al
 al. 2023, algorithm 2). The permutation with the lowest midpoint loss over the data is kept.
 """
 
+import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from llfc_jax.errors import DataError, MatchingError
-from llfc_jax.graph import Apply
 from llfc_jax.graph.convolutions import adapted
-from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.checks import check_modes
-from llfc_jax.matching.data import Progress
-from llfc_jax.matching.methods.weight import trainable, weight_matching
-from llfc_jax.matching.result import Matching
+from llfc_jax.matching.assignment.solvers import Solver, check_solver
+from llfc_jax.matching.methods.weight import (
+    DEFAULT_START,
+    START_NAMES,
+    Starts,
+    WeightMatching,
+    list_starts,
+    trainable,
+)
+from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.registry import build_method, matching_method
+from llfc_jax.matching.result import Match
 from llfc_jax.pair import interpolate
-from llfc_jax.symmetry.axes import Permutation
+from llfc_jax.symmetry.axes import Index, Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Apply, Batches, ProgressFn, Variables
+
+Leaves = dict[int, jax.Array]
+"""Leaves of the variables by their number in tree order."""
+
+
+@matching_method("ste")
+@dataclasses.dataclass(frozen=True)
+class StraightThroughMatching:
+    """Trains for a low loss at the midpoint, straight through the assignment.
+
+    Attributes:
+        epochs: passes over the data.
+        learning_rate: of Adam.
+        start: where weight matching starts from at first, see `WeightMatching`.
+        max_sweeps: most sweeps of weight matching at each step.
+        solver: see `assign`.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 1e-3
+    start: Starts = DEFAULT_START
+    max_sweeps: int = 20
+    solver: Solver = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks names and ranges.
+
+        Raises:
+            MatchingError: one line that says which option is wrong.
+        """
+        if self.epochs < 0 or not self.learning_rate > 0:
+            raise MatchingError("epochs must be 0 or more, learning_rate above 0")
+        if self.max_sweeps < 1:
+            raise MatchingError("max_sweeps must be at least 1")
+        check_solver(self.solver)
+        list_starts(self.start, START_NAMES)
+
+    def __call__(
+        self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
+    ) -> Match:
+        """Matches B to A by the loss at the midpoint.
+
+        Args:
+            key: order of the visits of weight matching.
+            problem: its batches are read once an epoch to learn and once to judge.
+            progress: called as (epochs done, epochs, words).
+
+        Returns:
+            A `Match` whose objective is the mean cross entropy of (a + π(b)) / 2 over the data:
+            less is better. It is the lowest of `history`, whose first entry is weight matching's:
+            the permutation found is never worse than that one on these data.
+
+        Raises:
+            ModeError: the modes are none of one network.
+            MatchingError: they do not fit the spec.
+            DataError: there is no batch.
+        """
+        problem, apply = problem.checked(), problem.apply
+        spec, a, b = problem.spec, problem.a, problem.b
+        theta = learnt_leaves(spec, a)
+        memory = _first_memory(theta)
+        permutation = self._nearest(key, problem, theta, self.start)
+        history, best = [_mean_loss(apply, problem, permutation)], permutation
+        for epoch in range(self.epochs):
+            for x, y in problem.batches:
+                theta, memory = _learn(
+                    apply, spec, a, b, permutation, theta, memory, x, y, self.learning_rate
+                )
+                permutation = self._nearest(key, problem, theta, permutation)
+            history.append(_mean_loss(apply, problem, permutation))
+            if history[-1] <= min(history):
+                best = permutation
+            if progress:
+                progress(epoch + 1, self.epochs, "straight-through matching")
+        lowest, steps = jnp.asarray(min(history)), jnp.asarray(self.epochs)
+        return Match(best, lowest, jnp.asarray(history), steps, "ste")
+
+    def _nearest(self, key: jax.Array, problem: Problem, theta: Leaves, start: Starts) -> Index:
+        """The permutation of B nearest to θ, by weight matching from `start`."""
+        leaves, structure = jax.tree.flatten(problem.a)
+        near = jax.tree.unflatten(structure, [theta.get(i, p) for i, p in enumerate(leaves)])
+        method = WeightMatching(start, max_sweeps=self.max_sweeps, solver=self.solver)
+        return method.ascend(key, dataclasses.replace(problem, a=near)).permutation
 
 
 def ste_matching(
     key: jax.Array,
-    apply: Apply,
+    network: Any,
     spec: PermutationSpec,
-    a: Any,
-    b: Any,
-    batches: Iterable[tuple[Any, Any]],
+    a: Variables,
+    b: Variables,
+    batches: Batches,
     *,
-    epochs: int = 5,
-    learning_rate: float = 1e-3,
-    start: Permutation | None = None,
-    max_sweeps: int = 20,
-    solver: Solver = "auto",
-    progress: Progress | None = None,
-) -> Matching:
-    """Match B to A by the loss at the midpoint.
+    progress: ProgressFn | None = None,
+    **options: Any,
+) -> Match:
+    """Matches B to A by the loss at the midpoint: `StraightThroughMatching(**options)`.
 
     Args:
         key: order of the visits of weight matching.
-        apply: `apply(variables, x) -> logits`.
+        network: a module of any framework, or a function apply(variables, x).
         spec: which units may move.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data, pairs (x, y); re-iterable, read once per epoch to learn and once to judge.
-        epochs: passes over the data.
-        learning_rate: of Adam.
-        start: where weight matching starts from at first; the identity by default.
-        max_sweeps: most sweeps of weight matching at each step.
-        solver: see `assign`.
+        batches: data, pairs (x, y), that can be read again and again.
         progress: called as (epochs done, epochs, words).
+        **options: the fields of `StraightThroughMatching`.
 
     Returns:
-        A `Matching` whose objective is the mean cross entropy of (a + π(b)) / 2 over the data:
-        less is better. It is the lowest of `history`, whose first entry is weight matching's: the
-        permutation found is never worse than that one on these data.
-
-    Raises:
-        ModeError: `a` and `b` are no modes of one network.
-        MatchingError: they do not fit the spec, or an argument is out of range.
-        DataError: there is no batch.
+        See `StraightThroughMatching.__call__`.
     """
-    check_modes(spec, a, b)
-    if epochs < 0 or learning_rate <= 0:
-        raise MatchingError("epochs must be 0 or more, learning_rate above 0")
-    counted = trainable(spec, a)
-    learnt = [path in counted for path, _ in spec.leaves]
-    program = _program(apply, spec, tuple(learnt), max_sweeps, solver)
-    theta = [jnp.asarray(leaf) for leaf in itertools.compress(jax.tree.leaves(a), learnt)]
-    state = program.begin(key, a, b, theta, start)
-
-    def judge(permutation: Permutation) -> float:
-        total, samples = 0.0, 0
-        for x, y in batches:
-            total, samples = total + program.losses(a, b, permutation, x, y), samples + len(y)
-        if not samples:
-            raise DataError("STE matching needs data, and there is no batch")
-        return float(total) / samples
-
-    history, best = [judge(state.permutation)], state.permutation
-    for epoch in range(epochs):
-        for x, y in batches:
-            state = program.step(key, a, b, state, x, y, learning_rate)
-        history.append(judge(state.permutation))
-        if history[-1] <= min(history):
-            best = state.permutation
-        if progress:
-            progress(epoch + 1, epochs, "straight-through matching")
-    return Matching(best, jnp.array(min(history)), jnp.array(history), jnp.array(epochs), "ste")
+    return build_method("ste", options)(key, Problem(network, spec, a, b, batches), progress)
 
 
-class _State(NamedTuple):
-    theta: list[jax.Array]  # the leaves of A that are learnt
-    memory: Any  # Adam's
-    permutation: dict[str, jax.Array]
+def learnt_leaves(spec: PermutationSpec, a: Variables) -> Leaves:
+    """Returns the leaves of A that θ is a copy of: those that weight matching counts."""
+    counted, leaves = trainable(spec, a), jax.tree.leaves(a)
+    return {i: leaves[i] for i, (path, _) in enumerate(spec.leaves) if path in counted}
 
 
-class _Program(NamedTuple):
-    begin: Callable[..., _State]
-    step: Callable[..., _State]
-    losses: Callable[..., jax.Array]
+def _adam() -> Any:
+    import optax  # takes as long to import as all of matching, and only this needs it
+
+    return optax.scale_by_adam()
 
 
-@functools.lru_cache(maxsize=16)
-def _program(
-    apply: Apply, spec: PermutationSpec, learnt: tuple[bool, ...], max_sweeps: int, solver: Solver
-) -> _Program:
-    """The compiled parts; they serve every pair of a network."""
-    places = [i for i, learns in enumerate(learnt) if learns]
-    adam = optax.scale_by_adam()
+@jax.jit
+def _first_memory(theta: Leaves) -> Any:
+    return _adam().init(theta)
 
-    def nearest(key: jax.Array, a: Any, b: Any, theta: list[jax.Array], start: Any) -> Any:
-        near, structure = jax.tree.flatten(a)
-        for i, leaf in zip(places, theta, strict=True):
-            near[i] = leaf
-        found = weight_matching(
-            key, spec, jax.tree.unflatten(structure, near), b,
-            start=start, max_sweeps=max_sweeps, solver=solver,
-        )  # fmt: skip
-        return found.permutation
 
-    def losses(a: Any, moved: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _learn(
+    apply: Apply,
+    spec: PermutationSpec,
+    a: Variables,
+    b: Variables,
+    permutation: Index,
+    theta: Leaves,
+    memory: Any,
+    x: jax.Array,
+    y: jax.Array,
+    rate: jax.Array,
+) -> tuple[Leaves, Any]:
+    """One step of Adam: θ and Adam's memory after it."""
+
+    def loss(theta: Leaves) -> jax.Array:
+        moved, structure = jax.tree.flatten(spec.apply(permutation, b))
+        for i, leaf in theta.items():
+            moved[i] = jax.lax.stop_gradient(moved[i] - leaf) + leaf
+        return _losses(apply, a, jax.tree.unflatten(structure, moved), x, y).mean()
+
+    slope, memory = _adam().update(jax.grad(loss)(theta), memory)
+    return jax.tree.map(lambda leaf, s: (leaf - rate * s).astype(leaf.dtype), theta, slope), memory
+
+
+def _losses(apply: Apply, a: Variables, moved: Variables, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Cross entropy of each sample at the midpoint of A and a permuted B."""
+    with jax.default_matmul_precision("highest"):
         logits = adapted(apply)(interpolate(a, moved, 0.5), x).astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    taken = jnp.take_along_axis(logits, y[..., None], -1)[..., 0]
+    return jax.nn.logsumexp(logits, -1) - taken
 
-    @jax.jit
-    def begin(key: jax.Array, a: Any, b: Any, theta: list[jax.Array], start: Any) -> _State:
-        return _State(theta, adam.init(theta), nearest(key, a, b, theta, start))
 
-    @jax.jit
-    def step(key: jax.Array, a: Any, b: Any, state: _State, x: Any, y: Any, rate: Any) -> _State:
-        def loss(theta: list[jax.Array]) -> jax.Array:
-            moved, structure = jax.tree.flatten(spec.apply(state.permutation, b))
-            for i, leaf in zip(places, theta, strict=True):
-                moved[i] = jax.lax.stop_gradient(moved[i] - leaf) + leaf
-            return losses(a, jax.tree.unflatten(structure, moved), x, y).mean()
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _total_loss(
+    apply: Apply,
+    spec: PermutationSpec,
+    a: Variables,
+    b: Variables,
+    permutation: Permutation,
+    x: jax.Array,
+    y: jax.Array,
+) -> jax.Array:
+    return _losses(apply, a, spec.apply(permutation, b), x, y).sum()
 
-        slope, memory = adam.update(jax.grad(loss)(state.theta), state.memory)
-        theta = jax.tree.map(lambda leaf, s: leaf - rate * s, state.theta, slope)
-        return _State(theta, memory, nearest(key, a, b, theta, state.permutation))
 
-    @jax.jit
-    def judged(a: Any, b: Any, permutation: Permutation, x: jax.Array, y: jax.Array) -> jax.Array:
-        return losses(a, spec.apply(permutation, b), x, y).sum()
-
-    return _Program(begin, step, judged)
+def _mean_loss(apply: Apply, problem: Problem, permutation: Permutation) -> float:
+    """The mean loss at the midpoint over all data."""
+    totals, samples = [], 0
+    for x, y in problem.batches:
+        totals.append(_total_loss(apply, problem.spec, problem.a, problem.b, permutation, x, y))
+        samples += len(y)
+    if not samples:
+        raise DataError("STE matching needs data, and there is no batch")
+    return sum(map(float, totals)) / samples

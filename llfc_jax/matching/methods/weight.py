@@ -1,31 +1,154 @@
 """Weight matching: permute B's units so that its weights lie close to A's; no data needed.
 
 Maximises `sum over leaves <A, π(B)>` (Ainsworth et al. 2023, "Git Re-Basin") by coordinate ascent:
-with all other groups held, the best permutation of one group is a linear assignment. The whole
-ascent is one compiled program. It finds what the published loop finds along the same visits, but
-rebuilds a product only after a group that enters it has moved, and solves a group again only after
-its scores have changed.
+with all other groups held, the best permutation of one group is a linear assignment. From the
+identity it finds what the published loop finds along the same visits, but builds a product anew
+only after a group that enters it has moved, and solves a group again only after its scores have
+changed. By default it starts elsewhere, where it ends higher (see `search.starts`).
 """
 
-import functools
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.checks import check_modes
-from llfc_jax.matching.result import Matching
-from llfc_jax.matching.search.ascent import ascend
-from llfc_jax.matching.search.edges import make_plan, overlap
+from llfc_jax.matching.assignment.family import families
+from llfc_jax.matching.assignment.solvers import Solver, check_solver
+from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.registry import build_method, matching_method
+from llfc_jax.matching.result import Match
+from llfc_jax.matching.search.ascent import START_NAMES, AscentOptions, ascend_best
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import ProgressFn, Variables
+
+Start = str | Mapping[str, Any]
+"""The name of a start, or a permutation."""
+Starts = Start | tuple[Start, ...]
+
+DEFAULT_START = "auto"
 
 
-def trainable(spec: PermutationSpec, variables: Any) -> frozenset[str]:
-    """The leaves that count by default: all parameters, not the running statistics of norms.
+@matching_method("weight")
+@dataclasses.dataclass(frozen=True)
+class WeightMatching:
+    """Brings weights of b towards weights of a, by coordinate ascent; needs no data.
+
+    Attributes:
+        start: where the ascent starts: "identity" (the published algorithm), "anchored",
+            "relaxed", a permutation of B, or several of these; the best end is kept. "auto" is
+            "anchored", and "relaxed" too where it takes little time.
+        restarts: least number of starts; random permutations are added until there are as many.
+        max_sweeps: most sweeps over all groups.
+        tolerance: a gain below this share of `||A|| ||B||` is taken, but no longer makes the
+            neighbours be solved again.
+        solver: how assignments are solved, see `assign`.
+        visits: names of the groups to visit, in this order and no others: replays a run.
+        include: which leaves count, by path; by default every parameter, but no running
+            statistics.
+    """
+
+    start: Starts = DEFAULT_START
+    restarts: int = 1
+    max_sweeps: int = 100
+    tolerance: float = 1e-7
+    solver: Solver = "auto"
+    visits: tuple[str, ...] | None = None
+    include: Callable[[str], bool] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks names and ranges.
+
+        Raises:
+            MatchingError: one line that says which option is wrong.
+        """
+        if self.restarts < 1 or self.max_sweeps < 1:
+            raise MatchingError("restarts and max_sweeps must be at least 1")
+        if not self.tolerance >= 0:
+            raise MatchingError(f"tolerance must be 0 or more, not {self.tolerance}")
+        if self.visits is not None and not self.visits:
+            raise MatchingError("visits is empty; name the groups to visit, or leave it out")
+        check_solver(self.solver)
+        list_starts(self.start, START_NAMES)
+
+    def __call__(
+        self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
+    ) -> Match:
+        """Matches B's weights to A's.
+
+        Returns:
+            A `Match` whose objective is `sum over counted leaves <A, π(B)>`: more is better.
+            `history` holds it after every sweep.
+
+        Raises:
+            ModeError: the modes are none of one network, or hold values that are not finite.
+            MatchingError: they do not fit the spec, or an option does not.
+        """
+        match = self.ascend(key, problem.checked())
+        if progress:
+            progress(1, 1, "weight matching")
+        return match
+
+    def ascend(self, key: jax.Array, problem: Problem) -> Match:
+        """Returns the same for a problem that was checked before."""
+        spec = problem.spec
+        starts = list_starts(self.start, START_NAMES)
+        given = [start for start in starts if not isinstance(start, str)]
+        for permutation in given:
+            spec.validate(permutation)
+        options = AscentOptions(
+            tuple(start if isinstance(start, str) else "given" for start in starts),
+            self.restarts,
+            self.max_sweeps,
+            self.tolerance,
+            self.solver,
+            self._order(spec),
+        )
+        counted = self._counted(spec, problem.a)
+        return ascend_best(key, spec, counted, options, problem.a, problem.b, given)
+
+    def _order(self, spec: PermutationSpec) -> tuple[int, ...] | None:
+        names = {root: i for i, (root, _) in enumerate(families(spec))}
+        for name in self.visits or ():
+            if name not in names:
+                raise MatchingError(unknown("permutation group", name, names))
+        return None if self.visits is None else tuple(names[name] for name in self.visits)
+
+    def _counted(self, spec: PermutationSpec, a: Variables) -> frozenset[str]:
+        counted = trainable(spec, a)
+        if self.include is not None:
+            counted = frozenset(path for path, _ in spec.leaves if self.include(path))
+        if not counted:
+            raise MatchingError(
+                f"there is no leaf to match by; the paths look like {spec.leaves[0][0]!r}"
+            )
+        return counted
+
+
+def weight_matching(
+    key: jax.Array, spec: PermutationSpec, a: Variables, b: Variables, **options: Any
+) -> Match:
+    """Matches B's weights to A's: `WeightMatching(**options)` on these modes.
+
+    Args:
+        key: order of the visits, as in the published code: sweep s takes
+            `random.permutation(fold_in(key, s), groups)`; and random starts.
+        spec: which units may move.
+        a: the mode that stays.
+        b: the mode that is permuted.
+        **options: the fields of `WeightMatching`.
+
+    Returns:
+        See `WeightMatching.__call__`.
+    """
+    return build_method("weight", options)(key, Problem(None, spec, a, b))
+
+
+def trainable(spec: PermutationSpec, variables: Variables) -> frozenset[str]:
+    """Returns the leaves that count by default: parameters, not the running statistics of norms.
 
     Parameters are what stands under `params/`, or everything if nothing does; counters, keys and
     other leaves that hold no real numbers never count.
@@ -39,120 +162,16 @@ def trainable(spec: PermutationSpec, variables: Any) -> frozenset[str]:
     return frozenset(params or paths)
 
 
-def weight_matching(
-    key: jax.Array,
-    spec: PermutationSpec,
-    a: Any,
-    b: Any,
-    *,
-    restarts: int = 1,
-    start: Permutation | None = None,
-    max_sweeps: int = 100,
-    tolerance: float = 1e-7,
-    solver: Solver = "auto",
-    visits: Sequence[str] | None = None,
-    include: Callable[[str], bool] | None = None,
-) -> Matching:
-    """Match B's weights to A's.
-
-    Args:
-        key: order of the visits, as in the published code: sweep s takes
-            `random.permutation(fold_in(key, s), groups)`; and the starts after the first.
-        spec: which units may move.
-        a: the mode that stays.
-        b: the mode that is permuted.
-        restarts: number of starts; the best end is kept. The first start is `start`, the others
-            are random permutations; all follow the same order of visits.
-        start: permutation of B to start from; the identity by default.
-        max_sweeps: most sweeps over all groups.
-        tolerance: a gain below this share of `||A|| ||B||` is taken, but no longer makes the
-            neighbours be solved again.
-        solver: how assignments are solved, see `assign`.
-        visits: names of the groups to visit, in this order and no others: replays a run.
-        include: which leaves count, by path; by default every parameter, but no running
-            statistics.
-
-    Returns:
-        A `Matching` whose objective is `sum over counted leaves <A, π(B)>`: more is better.
-        `history` holds it after every sweep.
+def list_starts(start: Starts, known: tuple[str, ...]) -> tuple[str | Permutation, ...]:
+    """Returns an option `start` as a tuple.
 
     Raises:
-        ModeError: `a` and `b` are no modes of one network, or hold values that are not finite.
-        MatchingError: they do not fit the spec, or an argument is out of range.
+        MatchingError: there is none, or an unknown name.
     """
-    check_modes(spec, a, b)
-    if restarts < 1 or max_sweeps < 1:
-        raise MatchingError("restarts and max_sweeps must be at least 1")
-    if start is not None:
-        spec.validate(start)
-    counted = trainable(spec, a)
-    if include is not None:
-        paths = [path for path, _ in spec.leaves]
-        counted = frozenset(filter(include, paths))
-    if not counted:
-        raise MatchingError(
-            f"there is no leaf to match by; the paths look like {spec.leaves[0][0]!r}"
-        )
-    names = {root: i for i, (root, _) in enumerate(make_plan(spec, counted).families)}
-    if visits is not None and not visits:
-        raise MatchingError("visits is empty; name the groups to visit, or leave it out")
-    for name in visits or ():
-        if name not in names:
-            raise MatchingError(unknown("permutation group", name, names))
-    order = None if visits is None else tuple(names[name] for name in visits)
-    start = None if start is None else dict(start)
-    run = _program(spec, counted, restarts, max_sweeps, solver, order)
-    return run(key, a, b, start, tolerance)
-
-
-@functools.cache
-def _program(*static: Any) -> Callable[..., Matching]:
-    """The compiled program of some settings.
-
-    Under `jax.vmap` pairs take turns (`lax.map`): batched, each would wait for the slowest and no
-    product could be skipped.
-    """
-    return jax.jit(jax.custom_batching.sequential_vmap(functools.partial(_match, static)))
-
-
-def _match(
-    static: tuple[Any, ...],
-    key: jax.Array,
-    a: Any,
-    b: Any,
-    start: dict[str, jax.Array] | None,
-    tolerance: jax.Array,
-) -> Matching:
-    spec, counted, restarts, max_sweeps, solver, order = static
-    plan = make_plan(spec, counted)
-    left, right = jax.tree.leaves(a), jax.tree.leaves(b)
-    chosen = [i for i, (path, _) in enumerate(spec.leaves) if path in counted]
-    ours, theirs = [left[i] for i in chosen], [right[i] for i in chosen]
-    size = jnp.sqrt(_inner(ours, ours) * _inner(theirs, theirs))
-    if not plan.families:
-        objective = overlap(plan, left, right, {})
-        return Matching({}, objective, objective[None], jnp.zeros((), jnp.int32), "weight")
-    first = spec.identity() if start is None else start
-    begun = _inner(ours, theirs) if start is None else overlap(plan, left, right, start)
-    stacked, begun = jax.tree.map(lambda p: p[None], first), begun[None]
-    if restarts > 1:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, max_sweeps + jnp.arange(1, restarts))
-        others = jax.vmap(spec.random)(keys)
-        stacked = jax.tree.map(lambda p, q: jnp.concatenate([p, q]), stacked, others)
-        values = jax.lax.map(lambda p: overlap(plan, left, right, p), others)
-        begun = jnp.concatenate([begun, values])
-    state = ascend(key, plan, left, right, stacked, tolerance * size, max_sweeps, solver, order)
-    reached = begun + state.gained
-    best = jnp.argmax(reached)
-    return Matching(
-        {name: p[best] for name, p in state.permutation.items()},
-        reached[best],
-        begun[best] + state.history[best],
-        -(-state.step // len(plan.families)),
-        "weight",
-    )
-
-
-def _inner(left: list[jax.Array], right: list[jax.Array]) -> jax.Array:
-    """Sum of the inner products of arrays."""
-    return jnp.asarray(sum((jnp.vdot(p, q) for p, q in zip(left, right, strict=True)), 0.0))
+    starts = tuple(start) if isinstance(start, (tuple, list)) else (start,)
+    if not starts:
+        raise MatchingError(f"start is empty; name one or more of {', '.join(known)}")
+    for one in starts:
+        if isinstance(one, str) and one not in known:
+            raise MatchingError(unknown("start", one, known))
+    return starts

@@ -1,220 +1,226 @@
-"""Coordinate ascent on `sum <A, π(B)>` over all groups, as one compiled loop.
+"""Coordinate ascent from several starts; the best end is kept.
 
-With every other group held, the best permutation of one group is a linear assignment of its
-scores: entry (i, j) is the inner product of all weights of A's unit i with those of B's unit j.
-Scores are sums of `edges`. An edge stays as it is until a group on its other axes moves; then only
-what moved is added to it. A group is solved again only after its scores have changed.
+`ascend_best` decides which driver runs: NumPy on the host where the values are known and lie on a
+CPU, one compiled program elsewhere (accelerators, `jit`, `vmap`).
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.matching.assignment.family import composite, solve_family, value_of
+from llfc_jax.matching.assignment.family import as_numpy, host_identity
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.search.edges import Plan, Products, patches
-from llfc_jax.symmetry.axes import Index
+from llfc_jax.matching.placement import on_host
+from llfc_jax.matching.result import Match
+from llfc_jax.matching.search import compiled, host, starts
+from llfc_jax.matching.search.plan import Plan, make_plan
+from llfc_jax.symmetry.axes import Permutation
+from llfc_jax.symmetry.spec import PermutationSpec
 
-T = TypeVar("T")
-
-
-class Family(NamedTuple):
-    """A family's part of the carry; arrays have one leading entry per start."""
-
-    permutation: Index  # its groups' part of the permutation
-    prices: jax.Array  # of its last assignment, to start the next one near
-    scores: list[jax.Array]  # of its edges, as of when each was last brought up to date
-    seen: list[tuple[jax.Array, ...]]  # the other groups' indices at that time
+StartName = Literal["auto", "identity", "anchored", "relaxed"]
+START_NAMES: tuple[str, ...] = get_args(StartName)
+CHEAP = 5e8
+"""Operations of all products of a network up to which "auto" runs the relaxed start too."""
 
 
-class State(NamedTuple):
-    """Carry of the loop; arrays have one leading entry per start."""
+@dataclasses.dataclass(frozen=True)
+class AscentOptions:
+    """What is fixed before an ascent is compiled; hashable.
 
-    families: list[Family]
-    dirty: jax.Array  # [starts, families]: scores have changed since the last assignment
-    gained: jax.Array  # [starts]: sum of all gains
-    history: jax.Array  # [starts, sweeps]: `gained` after each
-    step: jax.Array  # visits looked at, solved or skipped
-    solved: jax.Array  # assignments solved
+    Attributes:
+        starts: names, and "given" for each permutation handed in, in order.
+        restarts: least number of starts; random permutations are added until there are as many.
+        max_sweeps: most sweeps over all families.
+        tolerance: gain, as a share of `||A|| ||B||`, above which neighbours are solved again.
+        solver: see `assign`.
+        order: numbers of the families to visit, instead of random sweeps.
+    """
 
-    @property
-    def permutation(self) -> Index:
-        """Index arrays of all groups."""
-        return {name: p for family in self.families for name, p in family.permutation.items()}
+    starts: tuple[str, ...]
+    restarts: int = 1
+    max_sweeps: int = 100
+    tolerance: float = 1e-7
+    solver: Solver = "auto"
+    order: tuple[int, ...] | None = None
 
 
-def ascend(
+def ascend_best(
     key: jax.Array,
-    plan: Plan,
-    a: list[jax.Array],
-    b: list[jax.Array],
-    start: Index,
-    tolerance: jax.Array,
-    max_sweeps: int,
-    solver: Solver = "auto",
-    order: tuple[int, ...] | None = None,
-) -> State:
-    """Ascend from several starts at once.
+    spec: PermutationSpec,
+    counted: frozenset[str],
+    options: AscentOptions,
+    a: Any,
+    b: Any,
+    given: Sequence[Permutation] = (),
+) -> Match:
+    """Returns the best end of the ascents from every start.
 
     Args:
-        key: sweep s visits the families in the order
-            `jax.random.permutation(jax.random.fold_in(key, s), families)`.
-        plan: `make_plan(spec, leaves)`.
-        a: A's leaves, in tree order.
-        b: B's leaves.
-        start: permutations, each with a leading axis of starts.
-        tolerance: gain above which a move makes the neighbours be solved again.
-        max_sweeps: most sweeps.
-        solver: for the assignments.
-        order: numbers of the families to visit, instead of random sweeps until none gains.
+        key: order of the visits, and the random starts.
+        spec: which units may move.
+        counted: paths of the leaves that count.
+        options: see `AscentOptions`.
+        a: the mode that stays.
+        b: the mode that is permuted.
+        given: the permutations that stand for "given" among the starts.
     """
-    weights, groups = Products(plan, a, b), len(plan.families)
-    starts = next(iter(start.values())).shape[0]
+    plan = make_plan(spec, counted)
+    options = dataclasses.replace(options, starts=_resolve(plan, options.starts))
+    places = sorted({leaf for leaf, _ in plan.blocks})
+    sides = [{i: jax.tree.leaves(mode)[i] for i in places} for mode in (a, b)]
+    indices = [dict(permutation) for permutation in given]
+    if options.solver in ("auto", "scipy") and on_host((key, sides, indices)):
+        return _on_host(key, spec, counted, options, sides, indices)
+    return _compiled(spec, counted, options, key, sides, indices)
 
-    def refresh(
-        e: int, scores: jax.Array, seen: tuple[jax.Array, ...], permutation: Index
-    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """An edge's scores and what they were made from, brought up to date."""
-        now = tuple(composite(plan.spec, permutation, g) for _, g in plan.edges[e].others)
-        moved = jnp.stack([(p != q).sum(1).max() for p, q in zip(now, seen, strict=True)]).max()
-        build = jax.vmap(functools.partial(weights.build, e))
-        if patches(plan, e):
-            # Above a quarter the whole product is the cheaper one.
-            few = 4 * moved < now[0].shape[1]
-            patch = jax.vmap(functools.partial(weights.patch, e))
-            scores = _when(few & (moved > 0), lambda s: patch(now[0], seen[0], s), scores)
-            moved = jnp.where(few, 0, moved)
-        return _when(moved > 0, lambda _: build(permutation), scores), now
 
-    def visit(number: int, state: State) -> tuple[Family, jax.Array]:
-        """A family after its assignment, and what that gained."""
-        family, permutation = state.families[number], state.permutation
-        members, own = plan.members(number), plan.own(number)
-        fresh = [
-            refresh(e, s, q, permutation)
-            for e, s, q in zip(own, family.scores, family.seen, strict=True)
-        ]
-        total = {name: jnp.stack([weights.constant[name]] * starts) for name in members}
-        for e, (scores, _) in zip(own, fresh, strict=True):
-            total[plan.edges[e].group] += scores
-        root, inside = plan.families[number]
-        index, prices = solve_family(plan.spec, root, inside, total, family.prices, solver)
-        moved = {**permutation, **index}
-        gain = _gain(plan, members, total, permutation, moved)
-        for e, (scores, _) in zip(own, fresh, strict=True):
-            if any(plan.family_of[group] == number for _, group in plan.edges[e].others):
-                gain += _correction(plan, weights, e, scores, permutation, moved)
-        index = {
-            name: jnp.where(
-                (gain > 0).reshape(-1, *[1] * (p.ndim - 1)), p, family.permutation[name]
-            )
-            for name, p in index.items()
-        }
-        return Family(index, prices, [s for s, _ in fresh], [q for _, q in fresh]), gain
+def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The starts with "auto" replaced by what measured best (`benchmarks/matching_study.py`).
 
-    def turn(number: int, due: jax.Array, state: State) -> State:
-        """A visit to a family if it is due."""
+    On small networks the relaxed start ends higher and at lower barriers, and takes little time;
+    on large ones the anchored start ends highest, at a fraction of the time.
+    """
+    auto = ("anchored", "relaxed") if plan.operations() <= CHEAP else ("anchored",)
+    return tuple(s for name in names for s in (auto if name == "auto" else (name,)))
 
-        def go(carry: tuple[Family, jax.Array]) -> tuple[Family, jax.Array]:
-            families = [carry[0] if f == number else x for f, x in enumerate(state.families)]
-            return visit(number, state._replace(families=families))
 
-        family, gain = _when(due, go, (state.families[number], jnp.zeros(starts)))
-        others = np.arange(groups) != number
-        return state._replace(
-            families=[family if f == number else x for f, x in enumerate(state.families)],
-            dirty=state.dirty & (others | ~due)[None]
-            | plan.neighbours(number)[None] & (gain > tolerance)[:, None],
-            gained=state.gained + jnp.maximum(gain, 0),
-            solved=state.solved + due,
-        )
+def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, number: int) -> Any:
+    """A random start, the same for both drivers."""
+    return spec.random(jax.random.fold_in(key, options.max_sweeps + number))
 
-    def step(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        state, sequence = carry
-        sweep, place = state.step // groups, state.step % groups
-        if order is None:
-            sequence = jax.lax.cond(
-                place == 0,
-                lambda: jax.random.permutation(jax.random.fold_in(key, sweep), groups),
-                lambda: sequence,
-            )
-        chosen = sequence[place if order is None else state.step]
-        due = state.dirty.any(0) if order is None else jnp.ones(groups, bool)
-        for number in range(groups):
-            state = turn(number, (chosen == number) & due[number], state)
-        history = jax.lax.dynamic_update_index_in_dim(state.history, state.gained, sweep, 1)
-        return state._replace(history=history, step=state.step + 1), sequence
 
-    def running(carry: tuple[State, jax.Array]) -> jax.Array:
-        state, _ = carry
-        if order is not None:
-            return state.step < len(order)
-        return state.dirty.any() & (state.step < max_sweeps * groups)
+def _dtype(leaves: list[Any]) -> Any:
+    """Float32, or wider if a leaf is."""
+    return functools.reduce(jnp.promote_types, map(jnp.result_type, leaves), jnp.float32)
 
-    def begin(number: int) -> Family:
-        own = [plan.edges[e] for e in plan.own(number)]
-        size = [plan.size[edge.group] for edge in own]
-        return Family(
-            {name: start[name] for name in plan.members(number)},
-            jnp.zeros((starts, plan.size[plan.families[number][0]])),
-            [jnp.zeros((starts, n, n)) for n in size],
-            [
-                tuple(jnp.full((starts, plan.size[g]), -1, jnp.int32) for _, g in edge.others)
-                for edge in own
-            ],
-        )
 
-    sweeps = max_sweeps if order is None else -(-len(order) // groups)
-    state = State(
-        [begin(number) for number in range(groups)],
-        dirty=jnp.ones((starts, groups), bool),
-        gained=jnp.zeros(starts),
-        history=jnp.full((starts, sweeps), jnp.nan),
-        step=jnp.zeros((), jnp.int32),
-        solved=jnp.zeros((), jnp.int32),
+# -- in NumPy ------------------------------------------------------------------------------------
+
+
+def _on_host(
+    key: jax.Array,
+    spec: PermutationSpec,
+    counted: frozenset[str],
+    options: AscentOptions,
+    sides: list[dict[int, Any]],
+    given: list[dict[str, Any]],
+) -> Match:
+    plan = make_plan(spec, counted)
+    dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
+    with host.one_thread(plan), np.errstate(over="ignore", invalid="ignore"):
+        products = host.Products(plan, *sides, dtype)
+        tolerance = options.tolerance * products.size()
+        best, reached = None, -np.inf
+        for start in _host_starts(key, products, options, given):
+            begun = products.overlap(start)
+            end = host.ascend(
+                key, products, start or host_identity(spec), tolerance,
+                options.max_sweeps, options.order,
+            )  # fmt: skip
+            history = begun + end.gained
+            if best is None or history[-1] > reached:
+                best, reached = dataclasses.replace(end, gained=history), history[-1]
+    assert best is not None
+    return Match(
+        {name: jnp.asarray(index, jnp.int32) for name, index in best.permutation.items()},
+        jnp.asarray(dtype.type(reached)),
+        jnp.asarray(best.gained.astype(dtype)),
+        jnp.asarray(np.int32(best.sweeps)),
+        "weight",
     )
-    sequence = jnp.arange(groups) if order is None else jnp.array(order)
-    return jax.lax.while_loop(running, step, (state, sequence))[0]
 
 
-def _when(condition: jax.Array, change: Callable[[T], T], carry: T) -> T:
-    """`change(carry)` where the condition holds, else `carry`.
+def _host_starts(
+    key: jax.Array, products: host.Products, options: AscentOptions, given: list[dict[str, Any]]
+) -> Any:
+    """The starts one after the other; None is the identity."""
+    left = iter(given)
+    for name in options.starts:
+        if name == "given":
+            yield as_numpy(next(left))
+        elif name == "identity":
+            yield None
+        else:
+            yield (starts.anchored if name == "anchored" else starts.relaxed)(products)
+    for number in range(len(options.starts), options.restarts):
+        yield as_numpy(_random(key, products.plan.spec, options, number))
 
-    A loop of at most one turn, because XLA updates a loop's carry in place but copies whatever
-    passes through a conditional.
+
+# -- compiled ------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(
+    spec: PermutationSpec,
+    counted: frozenset[str],
+    options: AscentOptions,
+    key: jax.Array,
+    sides: list[dict[int, jax.Array]],
+    given: list[dict[str, jax.Array]],
+) -> Match:
+    """As `_on_host`.
+
+    Under `jax.vmap` pairs take turns (`lax.map`): batched, each would wait for the slowest and no
+    product could be skipped.
     """
-
-    def turn(state: tuple[jax.Array, T]) -> tuple[jax.Array, T]:
-        return jnp.zeros((), bool), change(state[1])
-
-    return jax.lax.while_loop(lambda state: state[0], turn, (condition, carry))[1]
+    run = functools.partial(_ascend_all, spec, counted, options)
+    return jax.custom_batching.sequential_vmap(run)(key, sides, given)
 
 
-def _gain(plan: Plan, members: tuple[str, ...], scores: Index, old: Index, new: Index) -> jax.Array:
-    """What a move gains; rows that stay cancel exactly, so that small gains are not rounding."""
-    gain = jnp.zeros(())
-    for name in members:
-        p, q = (composite(plan.spec, x, name)[..., None] for x in (old, new))
-        after = jnp.take_along_axis(scores[name], q, -1, mode="clip")
-        before = jnp.take_along_axis(scores[name], p, -1, mode="clip")
-        gain += (after - before).sum((-1, -2))
-    return gain
+def _ascend_all(
+    spec: PermutationSpec,
+    counted: frozenset[str],
+    options: AscentOptions,
+    key: jax.Array,
+    sides: list[dict[int, jax.Array]],
+    given: list[dict[str, jax.Array]],
+) -> Match:
+    dtype = _dtype([leaf for side in sides for leaf in side.values()])
+    with jax.default_matmul_precision("highest"):
+        products = compiled.Products(make_plan(spec, counted), *sides, dtype)
+        if not products.plan.families:
+            value = products.overlap(None)
+            return Match({}, value, value[None], jnp.zeros((), jnp.int32), "weight")
+        tolerance = options.tolerance * products.size()
+
+        def one(start: dict[str, jax.Array]) -> Match:
+            begun = products.overlap(start)
+            end = compiled.ascend(
+                key, products, start, tolerance,
+                options.max_sweeps, options.order, options.solver,
+            )  # fmt: skip
+            history = begun + end.gained
+            reached = history[jnp.maximum(end.sweeps - 1, 0)]
+            return Match(end.permutation, reached, history, end.sweeps, "weight")
+
+        begun = _compiled_starts(key, products, options, given)
+        if len(begun) == 1:
+            return one(begun[0])
+        stacked = jax.tree.map(lambda *p: jnp.stack(p), *begun)
+        ends = jax.lax.map(one, stacked)
+        best = jnp.argmax(ends.objective)
+        return jax.tree.map(lambda leaf: leaf[best], ends)
 
 
-def _correction(
-    plan: Plan, weights: Products, e: int, scores: jax.Array, old: Index, new: Index
-) -> jax.Array:
-    """What `_gain` overlooked on a weight from a group to itself.
-
-    There the scores depend on the permutation that they choose, so that they were a linearisation
-    (and both of the block's edges counted it: hence the half). Only a true gain is accepted.
-    """
-    name = plan.edges[e].group
-    p, q = (composite(plan.spec, x, name) for x in (old, new))
-    after = jax.vmap(functools.partial(weights.build, e))(new)
-    linear = value_of(scores, q) - value_of(scores, p)
-    return 0.5 * (value_of(after, q) - value_of(scores, p)) - linear
+def _compiled_starts(
+    key: jax.Array,
+    products: compiled.Products,
+    options: AscentOptions,
+    given: list[dict[str, jax.Array]],
+) -> list[dict[str, jax.Array]]:
+    left, spec, begun = iter(given), products.plan.spec, []
+    for name in options.starts:
+        if name == "given":
+            begun.append(next(left))
+        elif name == "identity":
+            begun.append(jax.tree.map(jnp.asarray, host_identity(spec)))
+        else:
+            make = starts.anchored if name == "anchored" else starts.relaxed
+            begun.append(make(products, options.solver))
+    numbers = range(len(options.starts), options.restarts)
+    return begun + [_random(key, spec, options, number) for number in numbers]

@@ -1,85 +1,149 @@
-"""Where descents start: other methods' ends, of which the best end is kept."""
+"""Where coordinate ascent starts: the identity, or one of two permutations made from the weights.
 
-from collections.abc import Sequence
-from typing import Any
+- *anchored*: the family with the most weights whose other axes are fixed or settled is assigned by
+  those weights alone, then the next, until all are settled. What connects to the inputs and the
+  outputs is known first, and everything else is anchored to it.
+- *relaxed*: every group's permutation becomes a doubly stochastic matrix, at first 1/n throughout.
+  Frank-Wolfe: all groups' slopes are assigned at once, and the matrices move towards that
+  permutation as far as the objective rises; at the end the nearest permutation is taken (Vogelstein
+  et al. 2015, "Fast approximate quadratic programming for graph matching").
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+Both are written once for the products of either driver.
+"""
 
-from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.graph import Apply
+from typing import Any, NamedTuple
+
+from llfc_jax.matching.assignment.family import assigned_value, composite, solve_family
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.data import Batches, Progress
-from llfc_jax.matching.methods.activation import activation_matching
-from llfc_jax.matching.methods.weight import weight_matching
-from llfc_jax.matching.result import Matching
-from llfc_jax.matching.search.frank_wolfe import Descent
-from llfc_jax.symmetry.axes import Permutation
-from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.matching.search import compiled, host
+from llfc_jax.matching.search.plan import anchor_order
 
-STARTS = ("weight", "activation")
-KNOWN = ("identity", *STARTS)
+Products = host.Products | compiled.Products
+Arrays = dict[str, Any]
+"""An array a group, NumPy's or JAX's as the products are."""
+
+STEPS = 20
+"""Most steps of the relaxed start."""
+_STILL = 1e-2  # relative gain of a step below which the relaxed start has converged
+_LENGTHS = 100  # lengths of a step that are compared
 
 
-def begin(
-    key: jax.Array,
-    apply: Apply,
-    spec: PermutationSpec,
-    a: Any,
-    b: Any,
-    batches: Batches,
-    starts: Sequence[str | Permutation],
-    solver: Solver,
-) -> list[dict[str, jax.Array]]:
-    """The permutations that stand behind the names of starts.
+def anchored(products: Products, solver: Solver = "auto") -> Arrays:
+    """Returns the permutation that settles one family after the other."""
+    plan = products.plan
+    permutation: Arrays = {}
+    for number, edges in anchor_order(plan):
+        total = {name: products.constant[name] for name in plan.members(number)}
+        for e in edges:
+            group = plan.edges[e].group
+            total[group] = total[group] + products.build(e, permutation)
+        family = plan.families[number]
+        prices = products.xp.zeros(plan.size[family[0]], products.dtype)
+        permutation |= solve_family(plan.spec, family, total, prices, solver)[0]
+    return permutation
 
-    Raises:
-        MatchingError: no start, an unknown name, or a permutation of another network.
+
+class _State(NamedTuple):
+    mixture: Arrays  # doubly stochastic, [n, n] a group
+    slopes: list[Any]  # of each edge at the mixture, [n, n]
+    value: Any
+    prices: dict[int, Any]  # of each family's last assignment
+    steps: Any
+    going: Any
+
+
+def relaxed(products: Products, solver: Solver = "auto", steps: int = STEPS) -> Arrays:
+    """Returns the permutation nearest to a maximum over doubly stochastic matrices."""
+    plan, xp = products.plan, products.xp
+    mixture = {n: xp.full((k, k), 1 / k, products.dtype) for n, k in plan.size.items()}
+    slopes = [products.mix(e, mixture) for e in range(len(plan.edges))]
+    value = _value(products, slopes, mixture)
+
+    def step(state: _State) -> _State:
+        return _step(products, solver, state)
+
+    def running(state: _State) -> Any:
+        return state.going & (state.steps < steps)
+
+    prices = _no_prices(products)
+    begun = _State(mixture, slopes, value, prices, xp.zeros((), xp.int32), xp.ones((), bool))
+    end = products.while_loop(running, step, begun)
+    return _nearest(products, end.mixture, prices, solver)[0]
+
+
+def _step(products: Products, solver: Solver, state: _State) -> _State:
+    """One step of Frank-Wolfe.
+
+    Along the step the objective is a polynomial: of degree two for networks whose blocks join two
+    groups. The cubic with its values and slopes at both ends is then exact, and costs nothing.
     """
-    if isinstance(starts, str) or not starts:
-        raise MatchingError(f"starts must be a list of one or more of {', '.join(KNOWN)}")
-    for start in starts:
-        if isinstance(start, str) and start not in KNOWN:
-            raise MatchingError(unknown("start", start, KNOWN))
-    found = []
-    for start in starts:
-        if start == "identity":
-            found.append(spec.identity())
-        elif start == "weight":
-            found.append(weight_matching(key, spec, a, b, solver=solver).permutation)
-        elif start == "activation":
-            found.append(activation_matching(apply, spec, a, b, batches, solver=solver).permutation)
-        else:
-            assert not isinstance(start, str)
-            spec.validate(start)
-            found.append(dict(start))
-    return found
-
-
-def descend_from(
-    descent: Descent,
-    values: Any,
-    starts: Sequence[Permutation],
-    steps: int,
-    rounds: int,
-    method: str,
-    progress: Progress | None,
-) -> Matching:
-    """Descend from every start and keep the lowest end.
-
-    Raises:
-        MatchingError: a number below 0.
-    """
-    if steps < 0 or rounds < 0:
-        raise MatchingError("steps and rounds must be 0 or more")
-    before, ends = [descent.at(values, start) for start in starts], []
-    for i, start in enumerate(starts):
-        ends.append(descent.run(values, start, steps, rounds))
-        if progress:
-            progress(i + 1, len(starts), f"{method} matching")
-    best = ends[int(np.argmin([end.value for end in ends]))]
-    history = jnp.array([*before, *(end.value for end in ends)])
-    return Matching(
-        best.permutation, jnp.array(best.value), history, jnp.array(len(starts)), method
+    plan, xp = products.plan, products.xp
+    slope = _slope(products, state.slopes)
+    corner, prices = _nearest(products, slope, state.prices, solver)
+    index = {name: composite(plan.spec, corner, name) for name in plan.size}
+    matrix = {n: xp.eye(k, dtype=products.dtype)[index[n]] for n, k in plan.size.items()}
+    at_corner = [products.build(e, corner) for e in range(len(plan.edges))]
+    end = _slope(products, at_corner)
+    rise, fall = (
+        sum((assigned_value(s[n], index[n]) - (s[n] * state.mixture[n]).sum() for n in s), 0.0)
+        for s in (slope, end)
     )
+    t = xp.linspace(0, 1, _LENGTHS + 1, dtype=products.dtype)
+    values = _hermite(t, state.value, rise, _value(products, at_corner, matrix), fall)
+    best = values.argmax()
+    t, value = t[best], values[best]
+    mixture = {n: m + t * (matrix[n] - m) for n, m in state.mixture.items()}
+    slopes = [
+        # With one other group an edge is linear in that group's matrix.
+        old + t * (new - old) if len(plan.edges[e].others) == 1 else products.mix(e, mixture)
+        for e, (old, new) in enumerate(zip(state.slopes, at_corner, strict=True))
+    ]
+    going = value > state.value + _STILL * abs(state.value)
+    return _State(mixture, slopes, value, prices, state.steps + 1, going)
+
+
+def _hermite(t: Any, start: Any, rise: Any, end: Any, fall: Any) -> Any:
+    """The cubic on [0, 1] with these values and slopes at its ends."""
+    turned = 1 - t
+    return (
+        (1 + 2 * t) * turned**2 * start
+        + t * turned**2 * rise
+        + t**2 * (3 - 2 * t) * end
+        - t**2 * turned * fall
+    )
+
+
+def _slope(products: Products, slopes: list[Any]) -> Arrays:
+    """The objective's gradient for each group, from its edges."""
+    total = dict(products.constant)
+    for edge, slope in zip(products.plan.edges, slopes, strict=True):
+        total[edge.group] = total[edge.group] + slope
+    return total
+
+
+def _value(products: Products, slopes: list[Any], mixture: Arrays) -> Any:
+    """The objective at a mixture: each block is counted by all of its edges alike."""
+    plan = products.plan
+    value = sum(((products.constant[name] * m).sum() for name, m in mixture.items()), 0.0)
+    for edge, slope in zip(plan.edges, slopes, strict=True):
+        value += (slope * mixture[edge.group]).sum() / (1 + len(edge.others))
+    return value
+
+
+def _nearest(
+    products: Products, scores: Arrays, prices: dict[int, Any], solver: Solver
+) -> tuple[Arrays, dict[int, Any]]:
+    """The permutation with the largest scores, of every family, and prices for the next call."""
+    plan = products.plan
+    permutation: Arrays = {}
+    after = {}
+    for number, family in enumerate(plan.families):
+        found, after[number] = solve_family(plan.spec, family, scores, prices[number], solver)
+        permutation |= found
+    return permutation, after
+
+
+def _no_prices(products: Products) -> dict[int, Any]:
+    plan = products.plan
+    sizes = {number: plan.size[root] for number, (root, _) in enumerate(plan.families)}
+    return {number: products.xp.zeros(n, products.dtype) for number, n in sizes.items()}

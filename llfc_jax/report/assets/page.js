@@ -1,80 +1,148 @@
-// The page: filters above its tables, its theme, and its figures.
+// Draws the page's charts with Vega-Lite and keeps its choices, tables and colours in step.
+"use strict";
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const ROWS = 200; // of a table that the page shows; the rest is in the section's CSV
+const chosen = {}; // column -> value, null for all
+const views = new Map(); // figure -> its drawn view
 
-/** Selects above a table that keep the rows with one value. */
-function filterTable(details, table) {
-  const columns = Object.keys(table.headings);
-  const kept = {};
-  const body = details.querySelector("tbody");
-  const caption = details.querySelector("caption");
-  const draw = () => {
-    const rows = Array.from({ length: table.count }, (_, i) => i).filter((i) =>
-      Object.entries(kept).every(([column, value]) => same(table.columns[column][i], value)),
-    );
-    const shown = rows.slice(0, DATA.rows).map((i) =>
-      element(
-        "tr",
-        {},
-        ...columns.map((column, c) => {
-          const value = table.columns[column]?.[i] ?? null;
-          return element(
-            c ? "td" : "th",
-            c ? { class: isNumber(value) ? "number" : null } : { scope: "row" },
-            show(value),
-          );
-        }),
-      ),
-    );
-    body.replaceChildren(...shown);
-    const beyond = rows.length > shown.length ? `the first ${shown.length} of ` : "";
-    const chosen = rows.length < table.count ? ` chosen of ${table.count}` : "";
-    const file = `all are in ${table.name}.csv`;
-    caption.textContent = `${table.title}: ${beyond}${rows.length} rows${chosen}; ${file}`;
-  };
-  const made = table.keys.flatMap((column) => {
-    const values = valuesOf(table, column);
-    if (values.length < 2 || !(column in table.headings)) return [];
-    const act = (i) => {
-      if (i) kept[column] = values[i - 1];
-      else delete kept[column];
-      draw();
+/** An element with properties and children. */
+function make(name, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+}
+
+/** The rows of a section, which the page holds by column and with each name once. */
+function unpack({ count, columns }) {
+  const names = Object.keys(columns);
+  const cells = Object.values(columns).map((c) => (c.names ? c.codes.map((i) => c.names[i]) : c));
+  return Array.from({ length: count }, (_, row) =>
+    Object.fromEntries(names.map((name, i) => [name, cells[i][row]])),
+  );
+}
+const rows = Object.fromEntries(
+  Object.entries(DATA.sections).map(([name, section]) => [name, unpack(section.table)]),
+);
+
+const WORDS = new Map([[null, "–"], [undefined, "–"], [true, "yes"], [false, "no"]]);
+const show = (cell) =>
+  WORDS.get(cell) ?? (Number.isInteger(cell) || isNaN(cell) ? `${cell}` : `${+(+cell).toPrecision(4)}`);
+
+/** Draws a figure as wide as the page gives it room, with as many panels side by side as fit. */
+async function draw(figure) {
+  const chart = DATA.charts[figure.dataset.chart];
+  const spec = structuredClone(chart.specs[Number(figure.dataset.other ?? 0)]);
+  const plot = figure.querySelector(".plot");
+  if (!plot.clientWidth) return; // hidden on narrow screens
+  const room = Math.max(260, plot.clientWidth - 4);
+  const panel = spec.spec ?? spec;
+  const columns = Math.max(1, Math.min(spec.columns ?? 1, Math.floor(room / chart.least)));
+  if (spec.spec) spec.columns = columns;
+  panel.width = Math.round(Math.min(spec.spec ? 420 : 620, (room - chart.margin) / columns - 20));
+  if (chart.mark !== "heat") panel.height = Math.round(Math.max(110, Math.min(260, panel.width * 0.62)));
+  for (const param of spec.params) {
+    if (param.name === "room") param.value = room;
+    if (param.name.startsWith("by_")) {
+      delete param.bind; // the page has one menu for all charts
+      const column = chart.choices[param.name];
+      if (column in chosen) param.value = chosen[column];
+    }
+  }
+  spec.datasets = { [chart.section]: rows[chart.section] };
+  views.get(figure)?.finalize();
+  const tooltip = { disableDefaultStyle: true };
+  const options = { actions: false, renderer: "svg", config: DATA.config, tooltip };
+  const { view } = await vegaEmbed(plot, spec, options);
+  views.set(figure, view);
+}
+
+/** Saves a figure in the page's light colours. */
+async function save(figure) {
+  const colours = await views.get(figure).toSVG();
+  const svg = colours.replace(/var\(--(\w+)\)/g, (_, name) => DATA.colours[name]);
+  const link = make("a", { download: `${DATA.charts[figure.dataset.chart].name}.svg` });
+  link.href = `data:image/svg+xml,${encodeURIComponent(svg)}`;
+  link.click();
+}
+
+function addTools(figure) {
+  const chart = DATA.charts[figure.dataset.chart];
+  const tools = figure.querySelector(".tools");
+  if (chart.specs.length > 1) {
+    const words = ["Linear scale", "Logarithmic scale"];
+    if (!chart.log) words.reverse();
+    const button = make("button", { type: "button", textContent: words[0], className: "scale" });
+    button.onclick = () => {
+      figure.dataset.other = 1 - Number(figure.dataset.other ?? 0);
+      button.textContent = words[Number(figure.dataset.other)];
+      draw(figure);
     };
-    return [choice(table.headings[column], ["all", ...values.map(show)], 0, act)];
-  });
-  if (made.length)
-    details
-      .querySelector("summary")
-      .after(
-        element("div", { class: "controls", role: "group", "aria-label": "Rows to show" }, ...made),
-      );
+    tools.append(button);
+  }
+  const button = make("button", { type: "button", textContent: "Save as SVG" });
+  button.onclick = () => save(figure);
+  tools.append(button);
 }
 
-function theme() {
-  const button = document.getElementById("theme");
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const root = document.documentElement;
-  const dark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-  const label = () => {
-    button.textContent = dark() ? "Light" : "Dark";
-    button.setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} colours`);
+/** One menu per column that charts share; it moves all of them and the tables. */
+function addChoice({ column, label, values, value }) {
+  const options = values.map((v, i) =>
+    make("option", { value: i, textContent: v === null ? "all" : show(v), selected: v === value }),
+  );
+  const select = make("select", { autocomplete: "off", name: column }, ...options);
+  select.onchange = () => {
+    chosen[column] = values[Number(select.value)];
+    for (const [figure, view] of views) {
+      const { choices } = DATA.charts[figure.dataset.chart];
+      const name = Object.keys(choices).find((key) => choices[key] === column);
+      if (name) view.signal(name, chosen[column]).runAsync();
+    }
+    document.querySelectorAll("details.numbers[open]").forEach(fillTable);
   };
-  try {
-    const kept = localStorage.getItem("llfc-theme");
-    if (kept === "dark" || kept === "light") root.dataset.theme = kept;
-  } catch {} // a page from a file may have no storage
-  button.addEventListener("click", () => {
-    root.dataset.theme = dark() ? "light" : "dark";
-    try {
-      localStorage.setItem("llfc-theme", root.dataset.theme);
-    } catch {}
-    label();
-  });
-  system.addEventListener("change", label);
-  button.hidden = false;
-  label();
+  document.getElementById("choices").append(make("label", {}, `${label} `, select));
 }
 
-theme();
-DATA.charts.forEach((chart) => new Figure(chart));
+/** The rows of a section that are among the reader's choices. */
+function fillTable(details) {
+  const name = details.dataset.section;
+  const { columns, keys } = DATA.sections[name];
+  const limits = keys.filter((key) => (chosen[key] ?? null) !== null);
+  const found = rows[name].filter((row) => limits.every((key) => row[key] === chosen[key]));
+  const shown = found.slice(0, ROWS);
+  const kind = (column) => (shown.some((row) => typeof row[column] === "number") ? "number" : "");
+  const cell = (tag, column, text) => make(tag, { textContent: text, className: kind(column) });
+  const head = Object.entries(columns).map(([column, heading]) => cell("th", column, heading));
+  const body = shown.map((row) =>
+    make("tr", {}, ...Object.keys(columns).map((column) => cell("td", column, show(row[column])))),
+  );
+  const first = shown.length < found.length ? `The first ${shown.length} of ` : "";
+  const caption = `${first}${found.length} rows; all ${rows[name].length} are in ${name}.csv`;
+  const table = make("table", {}, make("caption", { textContent: caption }));
+  table.append(make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
+  details.querySelector(".scroll")?.remove();
+  details.append(make("div", { className: "scroll", tabIndex: 0 }, table));
+}
+
+const figures = [...document.querySelectorAll("figure")];
+async function drawAll() {
+  for (const figure of figures) await draw(figure);
+  document.documentElement.dataset.drawn = figures.length;
+}
+figures.forEach(addTools);
+DATA.choices.forEach(addChoice);
 document.querySelectorAll("details.numbers").forEach((details) => {
-  filterTable(details, DATA.tables[Number(details.dataset.table)]);
+  details.ontoggle = () => details.open && fillTable(details);
 });
+document.getElementById("theme").onclick = () => {
+  const { dataset } = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  dataset.theme = (dataset.theme ?? system) === "dark" ? "light" : "dark";
+};
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth === width) return; // a phone's bars come and go
+  width = innerWidth;
+  clearTimeout(drawAll.waiting);
+  drawAll.waiting = setTimeout(drawAll, 200);
+});
+drawAll();

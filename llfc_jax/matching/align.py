@@ -1,0 +1,86 @@
+"""Alignment: a method by name, on a network whose spec is derived and proved first."""
+
+import collections
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+
+from llfc_jax import symmetry
+from llfc_jax.errors import DataError, MatchingError
+from llfc_jax.frameworks import Network
+from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.registry import Method, build_method
+from llfc_jax.matching.result import Match
+from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Batches, ProgressFn, Variables
+
+_SAMPLES = 2  # of the first batch, on which a spec is derived and proved
+_PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, spec), latest last
+
+
+def align(
+    method: str | Method,
+    key: jax.Array,
+    network: Any,
+    a: Variables,
+    b: Variables,
+    batches: Batches | None = None,
+    *,
+    spec: PermutationSpec | None = None,
+    progress: ProgressFn | None = None,
+    **options: Any,
+) -> Match:
+    """Permutes B towards A by a method chosen by name.
+
+    Args:
+        method: a name in `METHODS`, or a method with its options.
+        key: for whatever the method draws.
+        network: a module of any framework, or a function apply(variables, x).
+        a: the mode that stays.
+        b: the mode that is permuted.
+        batches: train data, pairs (x, y), for the methods that need it, and for the proof of the
+            spec. Can be read again and again.
+        spec: which units may move; derived from the network's trace by default.
+        progress: called as (done, in all or 0, words).
+        **options: the fields of the method's class.
+
+    Returns:
+        The method's `Match`; `spec.apply(match.permutation, b)` is the aligned B.
+
+    Raises:
+        MatchingError: an unknown method or option, a wrong group in the spec, or see the method.
+    """
+    if isinstance(method, str):
+        method = build_method(method, options)
+    elif options:
+        raise MatchingError("a method that is built already takes no further options")
+    network = Network.of(network)
+    a, b = network.variables(a), network.variables(b)
+    if spec is None:
+        spec = symmetry.permutation_spec(network.apply, a, _inputs(batches))
+    problem = Problem(network, spec, a, b, () if batches is None else batches)
+    problem.checked()
+    if batches is not None:
+        check_symmetry(problem)
+    return method(key, problem, progress)
+
+
+def check_symmetry(problem: Problem) -> None:
+    """Proves a problem's spec on its network, once for each network and spec.
+
+    Raises:
+        MatchingError: a permutation of some group changes the network's outputs.
+        DataError: there is no batch to prove it on.
+    """
+    known = (problem.apply, problem.spec)
+    if known not in _PROVED:
+        symmetry.check(problem.spec, problem.apply, problem.a, _inputs(problem.batches))
+        _PROVED.append(known)
+
+
+def _inputs(batches: Batches | None) -> Any:
+    """The first samples of the data."""
+    for x, _ in batches or ():
+        return jax.tree.map(lambda leaf: leaf[:_SAMPLES], x)
+    raise DataError("there is no batch; matching by network needs data to derive its spec from")

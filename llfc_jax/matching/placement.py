@@ -1,0 +1,28 @@
+"""Where matching runs: in NumPy on the host, or as compiled programs. Decided here alone."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+
+def on_host(tree: Any) -> bool:
+    """Returns whether work on these arrays belongs to NumPy, and no program need be compiled.
+
+    That is so where all values are known (no trace is under way) and lie in the memory of a CPU.
+    Arrays of NumPy alone lie where JAX would place them.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, (jax.Array, Tracer))]
+    if not leaves:
+        return jax.default_backend() == "cpu"
+    return not any(isinstance(leaf, Tracer) for leaf in leaves) and all(map(_on_cpu, leaves))
+
+
+def _on_cpu(array: jax.Array) -> bool:
+    return array.is_fully_addressable and all(d.platform == "cpu" for d in array.devices())
+
+
+def host_array(leaf: Any, dtype: Any) -> np.ndarray:
+    """Returns a leaf as NumPy's array, without a copy where its type is right."""
+    return np.asarray(leaf).astype(dtype, copy=False)

@@ -1,0 +1,136 @@
+"""What a matching method is asked: a network, two modes of it, and data."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from llfc_jax.errors import DataError, MatchingError
+from llfc_jax.frameworks import Network
+from llfc_jax.matching.placement import host_array, on_host
+from llfc_jax.pair import check_pair
+from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Apply, Batches, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Two modes of a network, to be matched.
+
+    Attributes:
+        network: a `Network`, a module of any framework, or a function apply(variables, x); None
+            for methods that look at weights alone.
+        spec: which units may move.
+        a: the mode that stays.
+        b: the mode that is permuted.
+        batches: data, pairs (x, y), for the methods that need some.
+    """
+
+    network: Any
+    spec: PermutationSpec
+    a: Variables
+    b: Variables
+    batches: Batches = ()
+
+    @property
+    def apply(self) -> Apply:
+        """The network as a function.
+
+        Raises:
+            MatchingError: there is none.
+        """
+        if self.network is None:
+            raise MatchingError("this method runs the network; pass it as network=")
+        return Network.of(self.network).apply
+
+    def checked(self) -> "Problem":
+        """Returns the problem as methods compute with it.
+
+        The modes are trees of arrays, seen to fit each other and the spec; floating-point leaves
+        narrower than float32 are float32.
+
+        Raises:
+            ModeError: other structures or shapes, or values that are not finite.
+            MatchingError: they are modes of another network.
+        """
+        a, b = self.a, self.b
+        if self.network is not None:
+            read = Network.of(self.network).variables
+            a, b = read(a), read(b)
+        check_modes(self.spec, a, b)
+        return dataclasses.replace(self, a=widen(a), b=widen(b))
+
+    def first_inputs(self, samples: int) -> jax.Array:
+        """Returns the inputs of the first samples (of all, if there are fewer).
+
+        Raises:
+            DataError: there is no batch.
+        """
+        taken: list[jax.Array] = []
+        need = samples
+        for x, _ in self.batches:
+            taken.append(x[:need])
+            need -= len(taken[-1])
+            if not need:
+                break
+        if not taken:
+            raise DataError("matching on data needs some, and there is no batch")
+        return taken[0] if len(taken) == 1 else jnp.asarray(np.concatenate(taken))
+
+
+def check_modes(spec: PermutationSpec, a: Variables, b: Variables) -> None:
+    """Checks that a and b are modes of the spec's network (their values only outside a trace).
+
+    Raises:
+        ModeError: other structures or shapes, or values that are not finite.
+        MatchingError: they are modes of another network.
+    """
+    leaves = jax.tree.leaves((a, b))
+    shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(mode)] for mode in (a, b)]
+    alike = jax.tree.structure(a) == jax.tree.structure(b) and shapes[0] == shapes[1]
+    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+    if not alike or not leaves or not (traced or _all_finite(leaves)):
+        check_pair(a, b)  # says which leaf is at fault
+    spec.check_variables(a)
+
+
+def _all_finite(leaves: list[Any]) -> bool:
+    # A sum of squares is read fastest, and is finite only where every entry is.
+    inexact = [leaf for leaf in leaves if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    if not on_host(inexact):
+        return bool(_finite(inexact))
+    with np.errstate(all="ignore"):
+        arrays = [np.asarray(leaf).ravel(order="K") for leaf in inexact]
+        return all(bool(np.isfinite(np.vdot(x, x))) for x in arrays)
+
+
+@jax.jit
+def _finite(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.array([jnp.isfinite(jnp.vdot(leaf, leaf)) for leaf in leaves]).all()
+
+
+def widen(tree: Variables) -> Variables:
+    """Returns a tree whose floating-point leaves are float32 or wider; others are kept."""
+    return map_narrow(tree, lambda leaf: cast(leaf, jnp.float32))
+
+
+def map_narrow(tree: Variables, change: Callable[[Any], Any]) -> Variables:
+    """Returns a tree with a change to the floating-point leaves narrower than float32."""
+
+    def one(leaf: Any) -> Any:
+        kind = jnp.result_type(leaf)
+        narrow = jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4
+        return change(leaf) if narrow else leaf
+
+    return jax.tree.map(one, tree)
+
+
+def cast(leaf: Any, dtype: Any) -> Any:
+    """Returns a leaf in another type; on the host nothing is compiled for it."""
+    if on_host(leaf):
+        return jnp.asarray(host_array(leaf, dtype))
+    return jnp.asarray(leaf).astype(dtype)

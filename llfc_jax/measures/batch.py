@@ -1,0 +1,250 @@
+"""One batch through a pair: the ends, every point between them, and what the measures read there.
+
+`measure_batch` is the one compiled program of a request: the network runs once for each end and
+once for each other α, and every measure reads its statistics from these runs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from llfc_jax.graph import Graph, Values, trace
+from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.trace import LINEAR, abstract
+from llfc_jax.measures import renormalise as renorm
+from llfc_jax.measures.precision import wide
+from llfc_jax.measures.similarity import stack
+from llfc_jax.pair import interpolate
+from llfc_jax.parallel import loops
+from llfc_jax.types import Apply, Variables
+
+
+class TracedNetwork:
+    """A network's trace as a static argument of compiled programs.
+
+    Two of them are equal, and so share a program, where the network and all shapes and types are.
+
+    Attributes:
+        apply: `apply(variables, x) -> logits`.
+        graph: its trace.
+    """
+
+    def __init__(self, apply: Apply, variables: Variables, x: Any) -> None:
+        self.apply = apply
+        self.graph = trace(apply, variables, x)
+        leaves, structure = jax.tree.flatten((abstract(variables), abstract(x)))
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        try:
+            hash(apply)
+            identity: Hashable = apply
+        except TypeError:
+            identity = id(apply)
+        precision = jax.config.jax_default_matmul_precision  # pyright: ignore
+        self._key = (identity, structure, shapes, precision)
+
+    def __hash__(self) -> int:
+        """Returns the hash of the network, the shapes and the types."""
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether a program compiled for one serves the other."""
+        return isinstance(other, TracedNetwork) and self._key == other._key
+
+
+@dataclasses.dataclass(frozen=True)
+class PairBatch:
+    """What a measure sees of one batch.
+
+    Attributes:
+        graph: the network's trace at this batch's shape.
+        modes: the variables of (a, b).
+        a: all values of the run of `a`, renormalised where that is asked for.
+        b: all values of the run of `b`.
+        x: the inputs [n, ...].
+        y: labels [n].
+        mask: 1 for a sample, 0 for padding [n].
+        alphas: the whole grid [alphas]; it holds 0, ½ and 1.
+        places: where 0 and 1 stand in the grid.
+        map_over: maps a function over the leading axis of a tree, as the loop over α runs.
+    """
+
+    graph: Graph
+    modes: tuple[Variables, Variables]
+    a: Values
+    b: Values
+    x: jax.Array
+    y: jax.Array
+    mask: jax.Array
+    alphas: jax.Array
+    places: tuple[int, int]
+    map_over: Callable[[Callable[[Any], Any], Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a measure reads from a batch; trees of `Moments`, `Products`, `Squares` and sums.
+
+    Attributes:
+        sums: statistics that have no α.
+        on_grid: α -> statistics that need no run of θ_α.
+        on_line: (α, values of θ_α) -> statistics. The ends are not run again for it.
+        at_ends: what `on_line` gives at α = 0 and at α = 1, where there is a shorter way than
+            calling it on the values of b and of a.
+    """
+
+    sums: PyTree = ()
+    on_grid: Callable[[jax.Array], PyTree] | None = None
+    on_line: Callable[[jax.Array, Values], PyTree] | None = None
+    at_ends: tuple[PyTree, PyTree] | None = None
+
+
+class Reader(Protocol):
+    """A measure's kernel; hashable, since it is a static argument of `measure_batch`."""
+
+    name: ClassVar[str]
+
+    def read(self, batch: PairBatch, plan: Any) -> Reading:
+        """Returns what the measure reads from a batch."""
+        ...
+
+
+Part = tuple[Reader, Hashable]
+"""A measure and its plan: see `Measure.plan`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """The points θ_α of a line, all arrays stacked along α.
+
+    Attributes:
+        alphas: the grid, rising [alphas].
+        corrections: how each point is renormalised; empty for not at all.
+    """
+
+    alphas: Any
+    corrections: renorm.Correction
+
+    def __getitem__(self, place: Any) -> "Points":
+        """Returns the points at these places."""
+        return jax.tree.map(lambda leaf: leaf[place], self)
+
+
+@partial(jax.jit, static_argnames=("network", "parts", "places", "alpha_loop"))
+def measure_batch(
+    network: TracedNetwork,
+    parts: tuple[Part, ...],
+    places: tuple[int, int],
+    alpha_loop: loops.AlphaLoop,
+    modes: tuple[Variables, Variables],
+    points: Points,
+    x: jax.Array,
+    y: jax.Array,
+    mask: jax.Array,
+) -> dict[str, Any]:
+    """Runs a pair on one batch and returns what all measures read, by measure.
+
+    Args:
+        network: the traced network.
+        parts: the measures and their plans.
+        places: where α = 0 and α = 1 stand in the grid.
+        alpha_loop: how the loop over α runs.
+        modes: variables of (a, b).
+        points: the line's grid, and how each point is renormalised.
+        x: inputs [n, ...].
+        y: labels [n].
+        mask: 1 for a sample, 0 for padding [n].
+    """
+    (a, b), graph = modes, network.graph
+    of_b, of_a = (
+        renorm.evaluate(graph, mode, x, points[place].corrections)
+        for mode, place in ((b, places[0]), (a, places[1]))
+    )
+    map_over = partial(loops.map_over, how=alpha_loop)
+    batch = PairBatch(graph, modes, of_a, of_b, x, y, mask, points.alphas, places, map_over)
+    readings = {}
+    for measure, plan in parts:
+        with jax.named_scope(measure.name):
+            readings[measure.name] = measure.read(batch, plan)
+    return {
+        "samples": mask.sum(),
+        "sums": {name: reading.sums for name, reading in readings.items()},
+        "on_grid": _read_grid(batch, readings),
+        "on_line": _read_line(batch, points, readings),
+    }
+
+
+def _read_grid(batch: PairBatch, readings: Mapping[str, Reading]) -> dict[str, Any]:
+    """Returns what is read at every α without a run of θ_α, stacked along α."""
+    readers = {name: r.on_grid for name, r in readings.items() if r.on_grid}
+    if not readers:
+        return {}
+    return batch.map_over(lambda alpha: {n: read(alpha) for n, read in readers.items()},
+                          batch.alphas)  # fmt: skip
+
+
+def _read_line(batch: PairBatch, points: Points, readings: Mapping[str, Reading]) -> dict[str, Any]:
+    """Returns what is read of every θ_α, stacked along α; the ends are known already."""
+    readers = {name: r.on_line for name, r in readings.items() if r.on_line}
+    if not readers:
+        return {}
+
+    def at(point: Points) -> dict[str, Any]:
+        theta = interpolate(*batch.modes, point.alphas)
+        values = _run_between(batch, theta, point)
+        return {name: read(point.alphas, values) for name, read in readers.items()}
+
+    def at_end(index: int, values: Values) -> dict[str, Any]:
+        alpha = batch.alphas[batch.places[index]]
+        known = {name: readings[name].at_ends for name in readers}
+        return {n: e[index] if (e := known[n]) else readers[n](alpha, values) for n in readers}
+
+    rest = np.delete(np.arange(len(points.alphas)), batch.places)
+    between = batch.map_over(at, points[rest])
+    ends = stack([at_end(0, batch.b), at_end(1, batch.a)])
+    order = np.argsort(np.array([*batch.places, *rest]))
+    return jax.tree.map(lambda e, r: jnp.concatenate([e, r])[order], ends, between)
+
+
+def _run_between(batch: PairBatch, theta: Variables, point: Points) -> Values:
+    if point.corrections == renorm.NOTHING:
+        visit = _mix_first_products(batch.a, batch.b, point.alphas)
+        return batch.graph.evaluate(theta, batch.x, visit)
+    return renorm.evaluate(batch.graph, theta, batch.x, point.corrections)
+
+
+def _mix_first_products(a: Values, b: Values, alpha: jax.Array) -> dict[int, Visit]:
+    """Returns visitors that take the first layer's product at θ_α as the mixture of the ends'.
+
+    It is affine in the weights, so nothing needs to be computed; for an MLP that is nearly half
+    of the work of every α.
+    """
+
+    def visit(number: int) -> Visit:
+        p, q = a.all[number], b.all[number]
+        return lambda _: {number: interpolate(wide(p), wide(q), alpha).astype(p.dtype)}
+
+    products = (eq.outputs[0] for eq in a.graph.program.equations if eq.name in LINEAR)
+    return {number: visit(number) for number in products if number in a.graph.affine}
+
+
+@partial(jax.jit, static_argnames=("network", "names"))
+def read_weights(
+    network: TracedNetwork, names: tuple[str, ...], variables: Variables
+) -> list[jax.Array]:
+    """Returns the weights of linear sites as their products see them; no feature is computed."""
+    graph = network.graph
+    x = graph.program.avals[graph.program.input]
+    values = graph.evaluate(variables, jnp.zeros(x.shape, x.dtype))
+    weights = []
+    for name in names:
+        site = graph[name]
+        assert site.weight is not None
+        weights.append(values.all[graph.program.equations[site.equation].inputs[site.weight]])
+    return weights

@@ -1,0 +1,115 @@
+"""Measures by name: the one place where they are listed, built and checked against options."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from llfc_jax import fields
+from llfc_jax.errors import ConfigError, unknown
+from llfc_jax.measures.measure import Measure
+from llfc_jax.measures.options import EvalOptions
+
+MEASURES: dict[str, type[Measure]] = {}
+M = TypeVar("M", bound=type[Measure])
+
+
+def measure(name: str) -> Callable[[M], M]:
+    """Class decorator that lists a measure under a name; the report follows this order."""
+
+    def register(cls: M) -> M:
+        cls.name = name
+        cls.result_type = typing.get_type_hints(cls.finish)["return"]
+        cls.result_type.charts = cls.section.charts
+        MEASURES[name] = cls
+        return cls
+
+    return register
+
+
+def build(name: str, /, **own_options: Any) -> Measure:
+    """Returns a measure by name.
+
+    Args:
+        name: one of `MEASURES`.
+        **own_options: the measure's own fields, such as `top=3` for the spectrum.
+
+    Raises:
+        ConfigError: an unknown name or field, or a value of the wrong type.
+
+    Example:
+        >>> from llfc_jax import measures
+        >>> measures.build("spectrum", top=3).top
+        3
+    """
+    if name not in MEASURES:
+        raise ConfigError(unknown("measure", name, MEASURES))
+    return fields.make(MEASURES[name], f"measure {name!r}", own_options)
+
+
+def build_all(names: Iterable[str], options: EvalOptions) -> tuple[Measure, ...]:
+    """Returns measures by name, each with its own options from `options.measure_options`.
+
+    Raises:
+        ConfigError: see `build` and `check_options`.
+    """
+    own = options.measure_options
+    measures = tuple(build(name, **own.get(name, {})) for name in names)
+    check_options(measures, options)
+    return measures
+
+
+def check_options(measures: Iterable[Measure], options: EvalOptions) -> None:
+    """Checks that every measure can do what the options say.
+
+    Raises:
+        ConfigError: a measure named twice; an option that a measure cannot honour; own options of
+            a measure that there is not, or that the measure does not have.
+    """
+    for name, own in options.measure_options.items():
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"measure_options.{name} must be a group of options, not {own!r}")
+        build(name, **own)
+    seen: set[str] = set()
+    default = EvalOptions()
+    for one in measures:
+        if one.name in seen:
+            raise ConfigError(f"the measure {one.name!r} is named twice; name it once")
+        seen.add(one.name)
+        for field, reason in one.refuses.items():
+            if getattr(options, field) != getattr(default, field):
+                raise ConfigError(f"{one.name} has no `{field}`: {reason}")
+
+
+def configure(
+    name: str, options: EvalOptions | None, changes: Mapping[str, Any]
+) -> tuple[Measure, EvalOptions]:
+    """Returns a measure and the options of its evaluation, after changes by name.
+
+    Args:
+        name: one of `MEASURES`.
+        options: the options that are changed; the defaults if None.
+        changes: fields of the measure itself, or those of `EvalOptions` that it uses.
+
+    Raises:
+        ConfigError: a name that is neither, or a value that the field does not take.
+    """
+    options = options or EvalOptions()
+    cls = MEASURES[name]
+    own_fields = fields.hints(cls)
+    shared_fields = fields.hints(EvalOptions)
+    for field in changes:
+        if field in own_fields or field in cls.uses:
+            continue
+        if field in cls.refuses:
+            raise ConfigError(f"{name} has no `{field}`: {cls.refuses[field]}")
+        known = sorted({*own_fields, *cls.uses})
+        if field in shared_fields:
+            raise ConfigError(f"{name} has no `{field}`; it takes {', '.join(known)}")
+        raise ConfigError(unknown(f"option of {name}", field, known))
+    own = {k: v for k, v in changes.items() if k in own_fields}
+    shared = {k: v for k, v in changes.items() if k not in own_fields}
+    made = build(name, **{**options.measure_options.get(name, {}), **own})
+    options = dataclasses.replace(options, **shared)
+    check_options([made], options)
+    return made, options

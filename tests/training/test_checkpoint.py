@@ -16,7 +16,7 @@ import pytest
 from tiny import same
 
 from llfc_jax.errors import WorkdirError
-from llfc_jax.training import train_pairs, trainer
+from llfc_jax.training import create_state, train_pairs, trainer
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.preemption import defer_signals
 

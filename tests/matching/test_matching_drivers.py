@@ -35,7 +35,19 @@ PIECES: tuple[Axis, ...] = (
 )
 
 
-def random_spec(seed: int, more: int = 5) -> PermutationSpec:
+SMALL = PermutationSpec(
+    (Group("g", 7), Group("h", 3), Group("in", 4, "h")),
+    (
+        ("in", (Fixed(6), Sum((G, Fixed(2)), ((0, 4), (1, 2), (0, 3))))),
+        ("mid", (G, Fixed(2), Product((H, IN)))),
+        ("loop", (G, G)),
+        ("out", (Product((IN, H)), Fixed(4))),
+    ),
+)
+"""A spec that compiles soon: a sum of axes, a nested group, a group on both axes of a weight."""
+
+
+def random_spec(seed: int) -> PermutationSpec:
     """Leaves whose axes are drawn from all kinds of layouts; every group stands somewhere."""
     rng = np.random.default_rng(seed)
     leaves: list[tuple[Axis, ...]] = [
@@ -45,7 +57,7 @@ def random_spec(seed: int, more: int = 5) -> PermutationSpec:
         (Product((ALSO, H)), Fixed(4)),
         (H,),
     ]
-    for _ in range(more):
+    for _ in range(5):
         chosen = rng.choice(len(PIECES), size=rng.integers(1, 4), replace=False)
         axes = tuple(PIECES[i] for i in chosen)
         if str(axes).count("'h'") <= 1 and str(axes).count("'g'") <= 1:
@@ -71,7 +83,7 @@ def overlap(spec: PermutationSpec, permutation: Any, a: Any, b: Any) -> float:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_both_find_the_same_from_every_start(seed: int) -> None:
-    spec = random_spec(seed, 1)
+    spec = SMALL
     a, b = weights(spec, seed), weights(spec, seed + 50)
     start = (spec.random(KEY), "anchored", "relaxed")[seed]
     options = {"start": start, "restarts": 2 if seed == 0 else 1}

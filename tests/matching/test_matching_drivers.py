@@ -38,10 +38,10 @@ PIECES: tuple[Axis, ...] = (
 SMALL = PermutationSpec(
     (Group("g", 7), Group("h", 3), Group("in", 4, "h")),
     (
-        ("in", (Fixed(6), Sum((G, Fixed(2)), ((0, 4), (1, 2), (0, 3))))),
-        ("mid", (G, Fixed(2), Product((H, IN)))),
-        ("loop", (G, G)),
-        ("out", (Product((IN, H)), Fixed(4))),
+        ("1_in", (Fixed(6), Sum((G, Fixed(2)), ((0, 4), (1, 2), (0, 3))))),
+        ("2_mid", (G, Fixed(2), Product((H, IN)))),
+        ("3_loop", (G, G)),
+        ("4_out", (Product((IN, H)), Fixed(4))),
     ),
 )
 """A spec that compiles soon: a sum of axes, a nested group, a group on both axes of a weight."""

@@ -35,6 +35,18 @@ PIECES: tuple[Axis, ...] = (
 )
 
 
+SMALL = PermutationSpec(
+    (Group("g", 7), Group("h", 3), Group("in", 4, "h")),
+    (
+        ("1_in", (Fixed(6), Sum((G, Fixed(2)), ((0, 4), (1, 2), (0, 3))))),
+        ("2_mid", (G, Fixed(2), Product((H, IN)))),
+        ("3_loop", (G, G)),
+        ("4_out", (Product((IN, H)), Fixed(4))),
+    ),
+)
+"""A spec that compiles soon: a sum of axes, a nested group, a group on both axes of a weight."""
+
+
 def random_spec(seed: int) -> PermutationSpec:
     """Leaves whose axes are drawn from all kinds of layouts; every group stands somewhere."""
     rng = np.random.default_rng(seed)
@@ -50,7 +62,8 @@ def random_spec(seed: int) -> PermutationSpec:
         axes = tuple(PIECES[i] for i in chosen)
         if str(axes).count("'h'") <= 1 and str(axes).count("'g'") <= 1:
             leaves.append(axes)
-    leaves.append((G, G) if seed % 2 else (K, Fixed(2), K))  # a group on both axes
+    if seed % 2:
+        leaves.append((G, G))  # a group on both axes
     return PermutationSpec(GROUPS, tuple((f"leaf{i:02}", axes) for i, axes in enumerate(leaves)))
 
 
@@ -68,12 +81,11 @@ def overlap(spec: PermutationSpec, permutation: Any, a: Any, b: Any) -> float:
     return sum(float(np.vdot(np.float64(a[path]), np.float64(moved[path]))) for path in a)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_both_find_the_same_from_every_start(seed: int) -> None:
-    spec = random_spec(seed)
+    spec = SMALL
     a, b = weights(spec, seed), weights(spec, seed + 50)
-    given = spec.random(KEY)
-    start = ("identity", "anchored", "relaxed", given)[seed]
+    start = (spec.random(KEY), "anchored", "relaxed")[seed]
     options = {"start": start, "restarts": 2 if seed == 0 else 1}
     here = weight_matching(KEY, spec, a, b, **options)
     there = jax.jit(lambda a, b: weight_matching(KEY, spec, a, b, **options))(a, b)
@@ -88,7 +100,7 @@ def test_both_find_the_same_from_every_start(seed: int) -> None:
         assert value > overlap(spec, spec.identity(), a, b)
 
 
-@pytest.mark.parametrize("seed", range(10, 30))
+@pytest.mark.parametrize("seed", range(10, 20))
 def test_an_end_cannot_be_improved_by_moving_one_family(seed: int) -> None:
     spec = random_spec(2 * seed)
     a, b = weights(spec, seed), weights(spec, seed + 50)

@@ -28,19 +28,25 @@ _STILL = 1e-2  # relative gain of a step below which the relaxed start has conve
 _LENGTHS = 100  # lengths of a step that are compared
 
 
-def anchored(products: Products, solver: Solver = "auto") -> Arrays:
-    """Returns the permutation that settles one family after the other."""
+def anchored(products: Products, solver: Solver = "auto") -> tuple[Arrays, dict[int, Any]]:
+    """Returns the permutation that settles one family after the other.
+
+    Returns:
+        The permutation, and the scores of the edges that were built on the way, by number.
+    """
     plan = products.plan
     permutation: Arrays = {}
+    known: dict[int, Any] = {}
     for number, edges in anchor_order(plan):
         total = {name: products.constant[name] for name in plan.members(number)}
         for e in edges:
             group = plan.edges[e].group
-            total[group] = total[group] + products.build(e, permutation)
+            known[e] = products.build(e, permutation)
+            total[group] = total[group] + known[e]
         family = plan.families[number]
         prices = products.xp.zeros(plan.size[family[0]], products.dtype)
         permutation |= solve_family(plan.spec, family, total, prices, solver)[0]
-    return permutation
+    return permutation, known
 
 
 class _State(NamedTuple):

@@ -442,7 +442,7 @@ def _inner_cut(parts: Sequence[Term], grid: np.ndarray, part: Term) -> tuple[int
     edges = np.flatnonzero(np.diff(flat)) + 1
     if not isinstance(part, Unknown) or not len(edges):
         return None
-    block = int(math.gcd(*map(int, edges), len(flat)))
+    block = math.gcd(*edges.tolist(), len(flat))
     inner = math.prod(p.size for p in parts[list(map(id, parts)).index(id(part)) + 1 :])
     if block % inner or not 1 < block // inner < part.size or part.size % (block // inner):
         return None

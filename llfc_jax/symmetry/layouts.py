@@ -22,20 +22,17 @@ from llfc_jax.symmetry.terms import (
     Term,
     Wild,
     at_place,
-    collapse_where,
     concatenated,
     each,
     find,
     is_fixed,
     is_wild,
-    pick,
     pin,
     pinned,
     product,
-    regroup,
     total,
-    unify,
 )
+from llfc_jax.symmetry.tying import collapse_where, pick, regroup, unify
 
 
 def _moved(value: Value, axes: Axes) -> Value:

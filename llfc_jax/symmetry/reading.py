@@ -26,7 +26,6 @@ from llfc_jax.symmetry.terms import (
     Sum,
     Term,
     Wild,
-    collapse_where,
     each,
     find,
     fresh,
@@ -34,6 +33,7 @@ from llfc_jax.symmetry.terms import (
     pin,
     pinned,
 )
+from llfc_jax.symmetry.tying import collapse_where
 
 Key = tuple[Any, ...]
 """An axis of a leaf, or of what a reshape gives, by its place in the program."""

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from llfc_jax.symmetry.terms import (
     Pinned,
     Term,
-    collapse_where,
     factors,
     find,
     fresh,
@@ -26,10 +25,9 @@ from llfc_jax.symmetry.terms import (
     pin,
     pinned,
     product,
-    regroup,
-    unify,
 )
 from llfc_jax.symmetry.terms import Wild as Wild
+from llfc_jax.symmetry.tying import collapse_where, regroup, unify
 
 Axes = tuple[Term, ...]
 

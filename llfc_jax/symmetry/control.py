@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llfc_jax.symmetry import layouts as layouts
+from llfc_jax.symmetry import layouts
+from llfc_jax.symmetry import orders as orders
 from llfc_jax.symmetry.rules import RULES as RULES
 from llfc_jax.symmetry.rules import Call, Reader, Value, meet, pin_all, rule, unknown
 from llfc_jax.symmetry.terms import Wild, each, find, overs, pin, pinned, same

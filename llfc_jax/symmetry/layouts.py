@@ -270,7 +270,8 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         [t for i, t in held if i not in along or i in batched], [t for i, t in held if i in along]
     )
     if named and index.points is not None:
-        unify(operand.axes[along[0]], index.points, call.why)
+        looked_up = unify(operand.axes[along[0]], index.points, call.why)
+        reader.contracted([looked_up], [rows[j] for j in by])
     elif index.points is not None:
         pin(index.points, f"{call.why} looks up by numbers of places")
     offsets = dict(zip(numbers.offset_dims, kept, strict=True))

@@ -89,10 +89,9 @@ def describe(axes: Axes, names: Mapping[Term, str]) -> tuple[Axis, ...]:
             along = place_of(axes, term.over)
             assert along is not None
             return layout.Each(along, parts)
-        order = list(dict.fromkeys(term.labels.tolist()))
         cuts = np.flatnonzero(np.diff(term.labels)) + 1
-        runs = [(order.index(run[0]), len(run)) for run in np.split(term.labels, cuts)]
-        return layout.Sum(tuple(parts[p] for p in order), tuple(runs))
+        runs = tuple((int(run[0]), len(run)) for run in np.split(term.labels, cuts))
+        return layout.Sum(parts, runs)
 
     return tuple(map(one, axes))
 

@@ -241,7 +241,9 @@ def total(parts: Sequence[Term], labels: np.ndarray) -> Term:
     if all(isinstance(part, Pinned) or part.size == 1 for part in flat):
         reason = next((p.reason for p in flat if isinstance(p, Pinned)), ALONE)
         return pinned(len(labels), reason, apart=all(part.size == 1 for part in flat))
-    return Sum(len(labels), parts=tuple(flat), labels=refined)
+    order = list(dict.fromkeys(refined.tolist()))  # parts in the order of their first places
+    number = np.argsort(order)
+    return Sum(len(labels), parts=tuple(flat[p] for p in order), labels=number[refined])
 
 
 def each(over: Term, parts: Sequence[Term]) -> Term:

@@ -17,7 +17,7 @@ from llfc_jax.symmetry.rules import Call, Reader, Value, meet, pin_all, rule, un
 from llfc_jax.symmetry.terms import Wild, each, find, overs, pin, pinned, same
 from llfc_jax.symmetry.tying import collapse_where
 
-MOST_STEPS = 64
+MOST_STEPS = 128
 """Steps of a scan that are read one by one; the carry is tied from step to step after them."""
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
@@ -287,9 +288,11 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         result.append(Wild(n) if is_wild(axis) else axis)
     for i in along:
         if i in gone and not named:
+            # More rows than places: places are looked up again and again, as in a table of biases.
+            rows_ = math.prod(find(row).size for row in rows)
+            once = index.known and rows_ <= find(operand.axes[i]).size
             reason = f"{call.why}: looked up by constant numbers; slices would leave more free"
-            pin(operand.axes[i], reason if index.known else "looked up by index",
-                given_up=index.known)  # fmt: skip
+            pin(operand.axes[i], reason if once else "looked up by index", given_up=once)
     pin(index.axes[-1], "looked up by index")
     return [Value(tuple(result), operand.points, operand.wrapped)]
 

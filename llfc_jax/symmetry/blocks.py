@@ -8,6 +8,7 @@ of that kind; between units of different places stand zeros.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def blocks(axes: tuple[Axis, ...], parents: Mapping[str, str]) -> list[Block]:
     along = stacked_along(axes)
     if along is not None:
         return [
-            Block(inner.groups, _after(lambda array, i=i: slice_at(array, along, i), inner.extract))
+            Block(inner.groups, _after(functools.partial(_slice, along, i), inner.extract))
             for i in range(axes[along].size)
             for inner in blocks(at_place(axes, along, i), parents)
         ]
@@ -67,6 +68,10 @@ def _cut(flat: list[tuple[int, Axis]], parents: Mapping[str, str]) -> list[Block
                     found.append(Block(inner.groups, _after(select, inner.extract)))
             return found
     return [_block(flat, parents)]
+
+
+def _slice(along: int, place: int, array: Any) -> Any:
+    return slice_at(array, along, place)
 
 
 def _after(first: Extract, then: Extract) -> Extract:

@@ -24,7 +24,7 @@ _SMALLEST = 1e-6  # outputs below it are taken for rounding
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
+def identity(spec: PermutationSpec) -> dict[str, Any]:
     """Returns the permutation that moves nothing, in NumPy."""
     return {
         name: np.broadcast_to(np.arange(spec.shape(name)[-1], dtype=np.int32), spec.shape(name))
@@ -32,9 +32,7 @@ def identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
     }
 
 
-def derange(
-    spec: PermutationSpec, names: list[str], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+def derange(spec: PermutationSpec, names: list[str], rng: np.random.Generator) -> dict[str, Any]:
     """Returns a permutation that moves every unit of these groups, and nothing else.
 
     Inside each place of a parent by itself.
@@ -90,8 +88,8 @@ def check(
     x = jax.tree.map(lambda leaf: leaf[:MOST_SAMPLES], x)
     try:
         with double_precision():
-            wide = [jax.tree.map(_widen, tree) for tree in (variables, x)]
-            return _check(spec, apply, *wide, tolerance)
+            wide, x_wide = (jax.tree.map(_widen, tree) for tree in (variables, x))
+            return _check(spec, apply, wide, x_wide, tolerance)
     except (TypeError, ValueError) as error:
         if isinstance(error, MatchingError):
             raise
@@ -161,9 +159,8 @@ def _floats(jaxpr: Any) -> Iterator[Any]:
 
 def double_precision() -> Any:
     """Returns a context in which JAX computes in float64."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    return jax.experimental.enable_x64(True)  # JAX below 0.8
+    place = jax if hasattr(jax, "enable_x64") else jax.experimental  # JAX below 0.8
+    return getattr(place, "enable_x64")(True)  # noqa: B009
 
 
 def _as_numpy(leaf: Any) -> Any:

@@ -66,7 +66,7 @@ def _derived(graph: Graph, names: Names) -> Derived:
         if any(True for axis in values[site.value] for _ in units(axis))
     )
     leaves = zip(program.paths, (values[n] for n in program.leaves), strict=True)
-    spec = PermutationSpec(names.groups, tuple(leaves), sites, reading.notes())
+    spec = PermutationSpec(names.groups, tuple(leaves), sites, names.notes)
     return Derived(spec, values)
 
 

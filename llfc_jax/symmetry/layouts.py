@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
@@ -22,20 +23,17 @@ from llfc_jax.symmetry.terms import (
     Term,
     Wild,
     at_place,
-    collapse_where,
     concatenated,
     each,
     find,
     is_fixed,
     is_wild,
-    pick,
     pin,
     pinned,
     product,
-    regroup,
     total,
-    unify,
 )
+from llfc_jax.symmetry.tying import collapse_where, pick, regroup, unify
 
 
 def _moved(value: Value, axes: Axes) -> Value:
@@ -273,7 +271,8 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         [t for i, t in held if i not in along or i in batched], [t for i, t in held if i in along]
     )
     if named and index.points is not None:
-        unify(operand.axes[along[0]], index.points, call.why)
+        looked_up = unify(operand.axes[along[0]], index.points, call.why)
+        reader.contracted([looked_up], [rows[j] for j in by])
     elif index.points is not None:
         pin(index.points, f"{call.why} looks up by numbers of places")
     offsets = dict(zip(numbers.offset_dims, kept, strict=True))
@@ -289,9 +288,11 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         result.append(Wild(n) if is_wild(axis) else axis)
     for i in along:
         if i in gone and not named:
+            # More rows than places: places are looked up again and again, as in a table of biases.
+            rows_ = math.prod(find(row).size for row in rows)
+            once = index.known and rows_ <= find(operand.axes[i]).size
             reason = f"{call.why}: looked up by constant numbers; slices would leave more free"
-            pin(operand.axes[i], reason if index.known else "looked up by index",
-                given_up=index.known)  # fmt: skip
+            pin(operand.axes[i], reason if once else "looked up by index", given_up=once)
     pin(index.axes[-1], "looked up by index")
     return [Value(tuple(result), operand.points, operand.wrapped)]
 

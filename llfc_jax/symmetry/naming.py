@@ -38,6 +38,7 @@ class Names:
     Attributes:
         reading: the network's values.
         groups: parents first, otherwise in the order in which the network computes them.
+        notes: what was given up.
     """
 
     def __init__(self, graph: Graph, reading: Reading) -> None:
@@ -48,7 +49,7 @@ class Names:
         in_leaves = {a for axes in leaves for t in axes for a in atoms(t)}
         ordered = (a for axes in (*handed, *leaves) for t in axes for a in atoms(t))
         terms = list(dict.fromkeys(a for a in ordered if a in in_leaves))
-        self._parent = _nesting(terms, reading)
+        self._parent, lost = _nesting(terms, reading)
         self._name: dict[Term, str] = {}
         counts: Counter[str] = Counter()
         stems = _stems(graph, reading)
@@ -61,6 +62,11 @@ class Names:
             for t in terms
         ]
         self.groups = tuple(sorted(found, key=lambda group: bool(group.parent)))
+        self.notes = reading.notes() + tuple(
+            f"{self._name[term]} could be permuted differently in each place of "
+            f"{self._name[other]}, but groups are nested one deep; it has one order in all of them"
+            for term, other in lost
+        )
 
     def axes(self, axes: Axes) -> tuple[Axis, ...]:
         """Returns the axes of a value as what its terms turned out to be."""
@@ -89,10 +95,9 @@ def describe(axes: Axes, names: Mapping[Term, str]) -> tuple[Axis, ...]:
             along = place_of(axes, term.over)
             assert along is not None
             return layout.Each(along, parts)
-        order = list(dict.fromkeys(term.labels.tolist()))
         cuts = np.flatnonzero(np.diff(term.labels)) + 1
-        runs = [(order.index(run[0]), len(run)) for run in np.split(term.labels, cuts)]
-        return layout.Sum(tuple(parts[p] for p in order), tuple(runs))
+        runs = tuple((int(run[0]), len(run)) for run in np.split(term.labels, cuts))
+        return layout.Sum(parts, runs)
 
     return tuple(map(one, axes))
 
@@ -115,8 +120,13 @@ def _stems(graph: Graph, reading: Reading) -> dict[Term, str]:
     return stems
 
 
-def _nesting(terms: Sequence[Unknown], reading: Reading) -> dict[Term, Term]:
-    """For each free term, the term in whose places it may be permuted independently."""
+def _nesting(
+    terms: Sequence[Unknown], reading: Reading
+) -> tuple[dict[Term, Term], list[tuple[Term, Term]]]:
+    """For each free term, the term in whose places it may be permuted independently.
+
+    And the pairs for which that is so, but not expressed.
+    """
     beside: dict[Term, Set[Term]] = {}
 
     def restrict(term: Term, allowed: Set[Term]) -> None:
@@ -146,7 +156,14 @@ def _nesting(terms: Sequence[Unknown], reading: Reading) -> dict[Term, Term]:
         options = [t for t in terms if t in beside.get(term, ()) and t not in parent]
         if options:
             parent[term] = max(options, key=lambda t: outer[t])
-    return {term: parent[term] for term in terms if term in parent}
+    lost: list[tuple[Term, Term]] = [
+        (term, other)
+        for term in terms
+        for other in terms
+        if other in beside.get(term, ()) and parent.get(term) is not other
+        if not (term in beside.get(other, ()) and parent.get(other) is term)
+    ]
+    return {term: parent[term] for term in terms if term in parent}, lost
 
 
 def _distinct(values: Iterable[Axes]) -> Iterable[Axes]:

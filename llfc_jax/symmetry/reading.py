@@ -26,7 +26,6 @@ from llfc_jax.symmetry.terms import (
     Sum,
     Term,
     Wild,
-    collapse_where,
     each,
     find,
     fresh,
@@ -34,10 +33,11 @@ from llfc_jax.symmetry.terms import (
     pin,
     pinned,
 )
+from llfc_jax.symmetry.tying import collapse_where
 
 Key = tuple[Any, ...]
 """An axis of a leaf, or of what a reshape gives, by its place in the program."""
-MOST_APART = 64
+MOST_APART = 128
 """Places of an axis up to which what stands beside it may differ from place to place."""
 
 
@@ -186,11 +186,16 @@ class Reading:
     def notes(self) -> tuple[str, ...]:
         """Returns a line for each equation that fixes what another writing would leave free."""
         places: dict[str, list[str]] = {}
+        lines = []
         for path, number in zip(self.program.paths, self.program.leaves, strict=True):
             for i, axis in enumerate(self.values[number].axes):
+                if find(axis).size > MOST_APART and stands_apart(axis):
+                    lines.append(
+                        f"{path} axis {i} has more than {MOST_APART} places that are used one by "
+                        "one; what stands beside it has one order in all of them"
+                    )
                 for term in _given_up(axis):
                     places.setdefault(term.reason, []).append(f"{path} axis {i}")
-        lines = []
         for reason, held in places.items():
             held = list(dict.fromkeys(held))
             more = f" and {len(held) - 3} more" if len(held) > 3 else ""

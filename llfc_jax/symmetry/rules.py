@@ -14,22 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from llfc_jax.symmetry.terms import (
-    Pinned,
     Term,
-    collapse_where,
+    Wild,
     factors,
     find,
-    fresh,
-    has_wild,
-    is_wild,
     overs,
     pin,
     pinned,
     product,
-    regroup,
-    unify,
 )
-from llfc_jax.symmetry.terms import Wild as Wild
+from llfc_jax.symmetry.tying import collapse_where, regroup, unify
 
 Axes = tuple[Term, ...]
 
@@ -231,12 +225,12 @@ def _elementwise(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
         folded = _FOLDED[call.name](*(value.number for value in inputs))
         return [Value((), number=folded)] * len(call.shapes)
     axes = meet([value.axes for value in inputs], call.why)
-    points, wrapped = _numbers(call, inputs)
+    points, wrapped = _numbers(call, inputs, reader)
     distinct = call.name in ANALYTIC and any(value.distinct for value in inputs)
     return [Value(axes, points, wrapped, distinct)] * len(call.shapes)
 
 
-def _numbers(call: Call, inputs: list[Value]) -> tuple[Term | None, bool]:
+def _numbers(call: Call, inputs: list[Value], reader: Reader) -> tuple[Term | None, bool]:
     """What the numbers of a result name, where those of an operand name places."""
     held = [value for value in inputs if value.points is not None]
     if not held:
@@ -251,7 +245,7 @@ def _numbers(call: Call, inputs: list[Value]) -> tuple[Term | None, bool]:
     if whole and plain:
         return terms[0], False
     if call.name in ("eq", "ne") and len(held) == 2 and len(sizes) == 1 and plain:
-        unify(terms[0], terms[1], call.why)
+        reader.contracted([unify(terms[0], terms[1], call.why)], [])
         return None, False
     if call.name == "lt" and inputs[1].number == 0 and plain and inputs[0].points is not None:
         return None, False  # no place is negative
@@ -349,86 +343,6 @@ def _reduce(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     held = list(enumerate(value.axes))
     reader.lost([t for i, t in held if i not in gone], [t for i, t in held if i in gone])
     return [Value(without(value.axes, call.params["axes"], call.why), distinct=value.distinct)]
-
-
-@rule("argmax", "argmin", numbered=True)
-def _argmax(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
-    """Keeps the other axes; its numbers name places of the reduced one."""
-    (value,), (along,) = inputs, call.params["axes"]
-    _no_numbers(call, inputs)
-    points = _named(value, along, f"{call.name} where numbers may be equal")
-    return [Value(without(value.axes, [along], call.why), points)]
-
-
-def _named(value: Value, along: int, reason: str) -> Term:
-    """An axis whose places numbers name; pinned where ties are broken by the order of places."""
-    if not value.distinct:
-        pin(value.axes[along], reason)
-    axis = value.axes[along]
-    if not has_wild(axis):
-        return axis
-    pin(axis, reason)
-    return Pinned(find(axis).size, reason)
-
-
-def _no_numbers(call: Call, inputs: Sequence[Value]) -> None:
-    for value in inputs:
-        if value.points is not None:
-            pin(value.points, f"{call.why} computes with the numbers of places")
-
-
-@rule("top_k", numbered=True)
-def _top_k(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
-    """Keeps the other axes; the largest numbers do not depend on the order of places."""
-    (value,) = inputs
-    _no_numbers(call, inputs)
-    along = call.params.get("axis", -1) % len(value.axes)
-    ranked = mixed(value.axes, [along], call.shapes[0], "ranks of top_k")
-    points = _named(value, along, "top_k where numbers may be equal")
-    return [Value(ranked, distinct=value.distinct), Value(ranked, points)]
-
-
-@rule("sort", numbered=True)
-def _sort(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
-    """Keeps the other axes; of one operand the order of places does not matter."""
-    along = call.params["dimension"]
-    keys = call.params["num_keys"]
-    axes = meet([value.axes for value in inputs], call.why)
-    if len(inputs) > 1 and not all(value.distinct for value in inputs[:keys]):
-        pin(axes[along], "sorted where numbers may be equal")
-    _no_numbers(call, inputs[:keys])
-    if is_wild(axes[along]) and len(inputs) == 1:
-        return [Value(axes)]
-    ranked = mixed(axes, [along], [find(t).size for t in axes], "ranks of sort")
-    return [Value(ranked, v.points, v.wrapped, v.distinct) for v in inputs]
-
-
-@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
-def _cumulative(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
-    """Keeps the other axes; pins the one that it runs along."""
-    along, (axes,) = call.params["axis"], (value.axes for value in inputs)
-    reason = f"{call.name} runs along it"
-    pin(axes[along], reason)
-    return [Value(mixed(axes, [along], call.shapes[0], reason), distinct=inputs[0].distinct)]
-
-
-@rule("rev")
-def _reverse(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
-    """Keeps the other axes; pins the reversed ones."""
-    (value,) = inputs
-    along = [i for i in call.params["dimensions"] if not is_wild(value.axes[i])]
-    for i in along:
-        pin(value.axes[i], "reversed")
-    return [Value(mixed(value.axes, along, call.shapes[0], "reversed"), distinct=value.distinct)]
-
-
-@rule("iota", numbered=True)
-def _iota(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
-    """Its numbers name places of its own axis; pinned by whatever computes with them."""
-    (shape,), along = call.shapes, call.params["dimension"]
-    own = fresh(shape[along])
-    axes = tuple(own if i == along else Wild(n) for i, n in enumerate(shape))
-    return [Value(axes, own if shape[along] > 1 else None, distinct=True)]
 
 
 @rule("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window",

@@ -90,7 +90,8 @@ def test_axes_are_laid_out_as_the_network_lays_them_out():
     )
     joined = layout["grouped"]["params/Conv_4/kernel"][2]
     assert joined == Sum(
-        (Product((Units("Conv_0", 2), Units("Conv_2", 4))), Units("Conv_3", 5)), ((0, 8), (1, 5))
+        (Product((Units("Conv_0", 2), Units("Conv_2.inner", 4))), Units("Conv_3", 5)),
+        ((0, 8), (1, 5)),
     )
 
 

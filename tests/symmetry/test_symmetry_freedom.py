@@ -133,6 +133,22 @@ def group_norm_in_a_stream(w: Any, x: Any) -> Any:
     return h.mean((1, 2)) @ w["o"]
 
 
+@net({"a": (3, 12), "o": (9, 5)}, (3,), [(3, 0), (4, 0)])
+def best_of_each_in_all(w: Any, x: Any) -> Any:
+    """Places named in one row are looked up in all rows: one order for all of them."""
+    h = jnp.tanh((x @ w["a"]).reshape(len(x), 3, 4))
+    z = jax.vmap(lambda rows: rows[:, jnp.argmax(rows, -1)])(h)
+    return z.reshape(len(x), 9) @ w["o"]
+
+
+@net({"a": (3, 12), "o": (9, 5)}, (3,), [(3, 0), (4, 0)])
+def same_best_place(w: Any, x: Any) -> Any:
+    h = jnp.tanh((x @ w["a"]).reshape(len(x), 3, 4))
+    best = jnp.argmax(h, -1)
+    same = (best[:, :, None] == best[:, None, :]).astype(h.dtype)
+    return same.reshape(len(x), 9) @ w["o"] + h.max((1, 2))[:, None]
+
+
 def _layer(h: Any, up: Any, down: Any) -> Any:
     return h + jnp.tanh(h @ up) @ down
 

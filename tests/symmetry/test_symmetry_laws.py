@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llfc_jax.matching.search.edges import overlap
 from matching_nets import equal
 
 from llfc_jax.errors import MatchingError

@@ -36,9 +36,9 @@ if importlib.util.find_spec("llfc_jax") is None:
     checkout = [str(f) for f in folders if (f / "llfc_jax" / "version.py").is_file()]
     if not (checkout or REPOSITORY):
         raise ImportError("set REPOSITORY above to the address of llfc_jax's git repository")
-    SOURCE = checkout[0] if checkout else f"git+{REPOSITORY}"
-    JAX = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
-    # %pip install -q {SOURCE} {JAX}
+    source = checkout[0] if checkout else f"git+{REPOSITORY}"
+    pinned = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
+    # %pip install -q {source} {pinned}
 
 # %%
 import os
@@ -144,7 +144,7 @@ alt.Chart(alt.InlineData(values=rows)).mark_rect().encode(
     x=alt.X("unit of b:O", axis=plain),
     y=alt.Y("unit of a:O", axis=plain),
     color=alt.Color("correlation:Q", scale=alt.Scale(scheme="redblue", domain=[-1, 1])),
-).properties(width=280, height=280).facet("b is:N")
+).properties(width=280, height=280).facet(alt.Facet("b is:N", title=None))
 
 # %% [markdown]
 # ## Where matching falls short

@@ -39,9 +39,9 @@ if importlib.util.find_spec("llfc_jax") is None:
     checkout = [str(f) for f in folders if (f / "llfc_jax" / "version.py").is_file()]
     if not (checkout or REPOSITORY):
         raise ImportError("set REPOSITORY above to the address of llfc_jax's git repository")
-    SOURCE = checkout[0] if checkout else f"git+{REPOSITORY}"
-    JAX = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
-    # %pip install -q {SOURCE} {JAX}
+    source = checkout[0] if checkout else f"git+{REPOSITORY}"
+    pinned = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
+    # %pip install -q {source} {pinned}
 
 # %%
 import os
@@ -98,7 +98,9 @@ bars = [
 alt.Chart(alt.InlineData(values=bars)).mark_bar().encode(
     x=alt.X("layer:N", sort=None, title=None),
     y=alt.Y("1 - cosine:Q", stack=None, title="1 - cosine, mean over test samples"),
-    color=alt.Color("between:N", scale=alt.Scale(range=["#d8b365", "#01665e"])),
+    color=alt.Color("between:N", scale=alt.Scale(range=["#d8b365", "#01665e"])).legend(
+        labelLimit=300
+    ),
     tooltip=["layer:N", "between:N", alt.Tooltip("1 - cosine:Q", format=".2e")],
 ).properties(width=180, height=200).facet("α:N")
 

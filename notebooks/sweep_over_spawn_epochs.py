@@ -34,9 +34,9 @@ if importlib.util.find_spec("llfc_jax") is None:
     checkout = [str(f) for f in folders if (f / "llfc_jax" / "version.py").is_file()]
     if not (checkout or REPOSITORY):
         raise ImportError("set REPOSITORY above to the address of llfc_jax's git repository")
-    SOURCE = checkout[0] if checkout else f"git+{REPOSITORY}"
-    JAX = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
-    # %pip install -q {SOURCE} {JAX}
+    source = checkout[0] if checkout else f"git+{REPOSITORY}"
+    pinned = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
+    # %pip install -q {source} {pinned}
 
 # %%
 import os
@@ -101,15 +101,19 @@ points = [
     for row in rows
 ]
 base = alt.Chart(alt.InlineData(values=points)).encode(
-    x=alt.X("k:O", title="k, shared epochs"), color="seed:N"
+    x=alt.X("k:O", title="k, shared epochs", axis=alt.Axis(labelAngle=0)), color="seed:N"
 )
 barrier = base.mark_line(point=True).encode(y=alt.Y("points:Q", title="error barrier, points"))
 distances = (
     base.transform_fold(["to the mixture", "between a and b"], as_=["distance", "value"])
-    .mark_line(point=True)
+    .mark_line()
     .encode(
-        y=alt.Y("value:Q", title="1 - cosine, median layer", scale=alt.Scale(type="log")),
-        strokeDash=alt.StrokeDash("distance:N", sort=["to the mixture"]),
+        y=alt.Y("value:Q", title="1 - cosine, median layer", scale=alt.Scale(type="log")).axis(
+            format="~e", tickCount=5
+        ),
+        strokeDash=alt.StrokeDash("distance:N", sort=["to the mixture"]).legend(
+            symbolType="stroke", symbolSize=300
+        ),
     )
 )
 barrier.properties(width=260, height=240) | distances.properties(width=260, height=240)

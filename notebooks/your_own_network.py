@@ -34,9 +34,9 @@ if importlib.util.find_spec("llfc_jax") is None:
     checkout = [str(f) for f in folders if (f / "llfc_jax" / "version.py").is_file()]
     if not (checkout or REPOSITORY):
         raise ImportError("set REPOSITORY above to the address of llfc_jax's git repository")
-    SOURCE = checkout[0] if checkout else f"git+{REPOSITORY}"
-    JAX = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
-    # %pip install -q {SOURCE} {JAX}
+    source = checkout[0] if checkout else f"git+{REPOSITORY}"
+    pinned = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
+    # %pip install -q {source} {pinned}
 
 # %%
 import os

@@ -9,7 +9,6 @@ the lines that install the package in the README and the documentation. Until it
 install a checkout.
 """
 
-import base64
 import re
 import sys
 import tempfile
@@ -18,13 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
+import nbformat
 
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOKS = tuple(sorted((ROOT / "notebooks").glob("*.py")))
 PAGES = (ROOT / "README.md", ROOT / "docs" / "index.md")
 SECONDS = 600  # that a cell may take
 UNSET = "  # not published yet: an address such as https://github.com/OWNER/llfc_jax"
-VEGA = "application/vnd.vegalite"
+RENDERER = "import altair\naltair.renderers.enable('png', scale_factor=1.5)"
 
 ADDRESS = re.compile(r"^REPOSITORY = .*$", re.MULTILINE)
 BADGE = re.compile(r"^# \[!\[Open in Colab\].*\n#\n", re.MULTILINE)
@@ -61,8 +61,8 @@ def with_address(path: Path, text: str, address: str) -> str:
     return FIRST_CELL.sub(lambda m: m[0] + badge(path.stem, address), text, count=1)
 
 
-def stale(address: str) -> Iterator[Path]:
-    """Yields the files in which the address is another one."""
+def find_outdated(address: str) -> Iterator[Path]:
+    """Yields the files that hold another address."""
     for path in (*PAGES, *NOTEBOOKS):
         text = path.read_text("utf-8")
         if with_address(path, text, address) != text:
@@ -81,32 +81,26 @@ def copy_cells(path: Path) -> None:
 
 
 def execute(path: Path) -> None:
-    """Runs a notebook in an empty folder and stores what it shows; charts as pictures, too."""
+    """Runs a notebook in an empty folder and stores what it shows, charts as pictures."""
     import nbclient
 
     target = path.with_suffix(".ipynb")
     notebook = jupytext.read(target)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(RENDERER))
     with tempfile.TemporaryDirectory() as folder:
         where = {"metadata": {"path": folder}}
         client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources=where)
         client.execute()
+    del notebook.cells[0]
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        shown = [out for out in cell.get("outputs", []) if out.get("name") != "stderr"]
-        for output in shown:
-            _add_picture(output.get("data", {}))
         if cell.cell_type == "code":
-            cell.outputs = shown
+            cell.execution_count = None
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = None
     jupytext.write(notebook, target)
-
-
-def _add_picture(data: dict[str, object]) -> None:
-    """Adds a PNG to a chart's output, for viewers that do not draw Vega-Lite."""
-    import vl_convert
-
-    for spec in [value for kind, value in data.items() if kind.startswith(VEGA)]:
-        picture = vl_convert.vegalite_to_png(spec, scale=1.5)
-        data["image/png"] = base64.b64encode(picture).decode()
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def _check_leaves(name: str, p: Any, q: Any) -> None:
 
 
 def is_discrete(leaf: Any) -> bool:
-    """Whether a leaf is of integers or booleans; random keys are not."""
+    """Returns whether a leaf is of integers or booleans; random keys are not."""
     dtype = jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
@@ -118,6 +118,7 @@ def _has_nan(leaf: Any) -> bool:
 
 
 def equal_leaves(p: Any, q: Any) -> bool:
+    """Returns whether two leaves have the same entries."""
     return bool((_library(p) if _library(p) is _library(q) else jnp).array_equal(p, q))
 
 

@@ -86,9 +86,7 @@ class _Numbers:
             return self.constants.get(number)
         eq = self.program.equations[self.maker[number]]
         values = [uniform(a.val) if is_literal(a) else self.evaluate(a, known) for a in eq.inputs]
-        if len(eq.outputs) != 1 or any(value is None for value in values):
-            return None
-        return apply_pointwise(eq, values)
+        return apply_pointwise(eq, values) if len(eq.outputs) == 1 else None
 
     def line(self, value: int, end: int, given: Mapping[int, Any]) -> tuple[float, float] | None:
         """(A, B) of the second value = A · the first + B; None where that is no straight line."""
@@ -206,10 +204,8 @@ def _mean(
     program = numbers.program
     under = {number: numbers.evaluate(number, {}) for number in variances}
     scaled = [{number: v * f for number, v in under.items()} for f in (1, 4)]
-    lines = [numbers.line(value, end, given) for given in scaled]
-    if lines[0] is None or lines[1] is None:
-        return None
-    if not np.isclose(lines[0][0], 2 * lines[1][0], 1e-3):
+    lines = [line for given in scaled if (line := numbers.line(value, end, given)) is not None]
+    if len(lines) != 2 or not np.isclose(lines[0][0], 2 * lines[1][0], 1e-3):
         return None
     for leaf in _leaves_between(numbers, value, end):
         if leaf == var or not jnp.issubdtype(program.avals[leaf].dtype, jnp.floating):
@@ -221,7 +217,7 @@ def _mean(
             if other is None or not np.isclose(other[0], line[0], 1e-9):
                 break
             ratios.append((other[1] - line[1]) / line[0])
-        if len(ratios) == 2 and ratios[0] < -1e-9 and np.isclose(*ratios, 1e-6):
+        if len(ratios) == 2 and ratios[0] < -1e-9 and np.isclose(ratios[0], ratios[1], 1e-6):
             return leaf
     return None
 

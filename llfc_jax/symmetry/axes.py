@@ -23,7 +23,7 @@ import numpy as np
 
 from llfc_jax.errors import MatchingError
 
-Permutation = Mapping[str, jax.Array]
+Permutation = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
 """One index array per group: place `i` of the permuted network takes unit `indices[i]`.
 
 [size] for a plain group; [parent size, size] for a group inside a parent, where row h permutes the

@@ -1,6 +1,7 @@
 """Rules of the primitives that lay arrays out anew: what stands where; nothing is computed."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -156,7 +157,7 @@ def _split(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps the other axes, and each piece of the one that is cut."""
     (value,), along = inputs, call.params["axis"]
     ends = np.cumsum([0, *call.params["sizes"]])
-    ranges = [np.arange(i, j) for i, j in zip(ends[:-1], ends[1:], strict=True)]
+    ranges = [np.arange(i, j) for i, j in itertools.pairwise(ends)]
     return [_moved(value, keep_places(value.axes, along, r, call.why)) for r in ranges]
 
 
@@ -206,12 +207,14 @@ def _dynamic_slice(call: Call, inputs: list[Value], reader: Reader) -> list[Valu
             begin = int(np.clip(start, 0, size - n))
             axes = keep_places(axes, i, np.arange(begin, begin + n), call.why)
         else:
-            pin(axes[i], "sliced at a computed place", given_up=True)
+            pin(axes[i], f"{call.why}: sliced at a computed place", given_up=True)
             axes = axes if is_wild(axes[i]) else _cut(axes, i, n)
     for start in starts:
         if start.points is not None:
             pin(start.points, "sliced at a computed place")
-    return [_moved(value, tuple(Wild(n) if is_wild(t) else t for t, n in zip(axes, shape)))]
+    return [
+        _moved(value, tuple(Wild(n) if is_wild(t) else t for t, n in zip(axes, shape, strict=True)))
+    ]
 
 
 def _cut(axes: Axes, along: int, size: int) -> Axes:
@@ -238,7 +241,7 @@ def _dynamic_update(call: Call, inputs: list[Value], reader: Reader) -> list[Val
             rest = pick(whole[i], labels, call.why)[0]
             result[i] = total([rest, piece[i]], labels)
         else:
-            reason = "written at a computed place"
+            reason = f"{call.why}: written at a computed place"
             pin(whole[i], reason, given_up=True)
             pin(piece[i], reason, given_up=True)
             result[i] = pinned(size, reason)
@@ -249,7 +252,7 @@ def _dynamic_update(call: Call, inputs: list[Value], reader: Reader) -> list[Val
 def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps whole slices, ties batch axes; pins what is looked up by numbers that name no place."""
     (shape,), (operand, index) = call.shapes, inputs
-    numbers, sizes = call.params["dimension_numbers"], call.params["slice_sizes"]
+    numbers = call.params["dimension_numbers"]
     along = list(numbers.start_index_map)
     batched = list(getattr(numbers, "operand_batching_dims", ()))
     by = list(getattr(numbers, "start_indices_batching_dims", ()))
@@ -265,6 +268,10 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
         and along[0] in gone
         and find(index.points).size == find(operand.axes[along[0]]).size
     )
+    held = list(enumerate(operand.axes))
+    reader.lost(
+        [t for i, t in held if i not in along or i in batched], [t for i, t in held if i in along]
+    )
     if named and index.points is not None:
         unify(operand.axes[along[0]], index.points, call.why)
     elif index.points is not None:
@@ -277,12 +284,14 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
             continue
         axis = operand.axes[offsets[i]]
         if n != find(axis).size:
-            pin(axis, "looked up by index", given_up=True)
+            pin(axis, f"{call.why}: looked up by index", given_up=True)
             axis = axis if is_wild(axis) else pinned(n, "looked up by index")
         result.append(Wild(n) if is_wild(axis) else axis)
     for i in along:
         if i in gone and not named:
-            pin(operand.axes[i], "looked up by index")
+            reason = f"{call.why}: looked up by constant numbers; slices would leave more free"
+            pin(operand.axes[i], reason if index.known else "looked up by index",
+                given_up=index.known)  # fmt: skip
     pin(index.axes[-1], "looked up by index")
     return [Value(tuple(result), operand.points, operand.wrapped)]
 

@@ -2,12 +2,13 @@
 
 Groups inside groups. Where an axis and another stand side by side in every value that has the
 first (the width of a head beside the heads; the channels within a group of a grouped convolution
-beside the groups), and stay so where it is summed over, every equation treats the places of the
-second one by one. Then the first may be permuted differently in each place of the second.
+beside the groups), stay so where the first is summed over, and the second is never summed over
+while the first stays, every equation treats the places of the second one by one. Then the first
+may be permuted differently in each place of the second.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -104,7 +105,8 @@ def _stems(graph: Graph, reading: Reading) -> dict[Term, str]:
             for term in (a for t in reading.values[site.value].axes for a in atoms(t)):
                 stems.setdefault(term, site.name)
     program = graph.program
-    leaves = [(p, reading.values[n].axes) for p, n in zip(program.paths, program.leaves)]
+    axes = (reading.values[number].axes for number in program.leaves)
+    leaves = list(zip(program.paths, axes, strict=True))
     for path, terms in [*((p, t[-1:]) for p, t in leaves), *leaves]:
         parts = path.split("/")
         name = "/".join(parts[1:-1] if parts[0] == "params" and len(parts) > 2 else parts)
@@ -115,9 +117,9 @@ def _stems(graph: Graph, reading: Reading) -> dict[Term, str]:
 
 def _nesting(terms: Sequence[Unknown], reading: Reading) -> dict[Term, Term]:
     """For each free term, the term in whose places it may be permuted independently."""
-    beside: dict[Term, set[Term]] = {}
+    beside: dict[Term, Set[Term]] = {}
 
-    def restrict(term: Term, allowed: set[Term]) -> None:
+    def restrict(term: Term, allowed: Set[Term]) -> None:
         beside[term] = beside.get(term, allowed) & allowed - {term}
 
     for axes in _distinct(reading.seen):
@@ -129,6 +131,12 @@ def _nesting(terms: Sequence[Unknown], reading: Reading) -> dict[Term, Term]:
             held = {a for axis in piece for a in axis}
             for term in held:
                 restrict(term, held | shared)
+    for kept, gone in reading.mixed:
+        lost = {a for t in gone for a in atoms(t)}
+        for axis in kept if lost else ():
+            for (piece,) in _pieces([axis]):
+                for term in piece:  # the other may come back with the other operand: not the same
+                    restrict(term, beside.get(term, set()) - (lost - set(piece)))
     # The one inside which most others may be stands outside.
     outer = Counter(other for allowed in beside.values() for other in allowed)
     parent: dict[Term, Term] = {}
@@ -170,7 +178,7 @@ def _neighbours(axes: Axes) -> dict[Unknown, set[Term]]:
         counts = [Counter(axis) for axis in piece]
         total = Counter(a for axis in piece for a in axis)
         for term in total:
-            allowed = {
+            allowed: set[Term] = {
                 other
                 for other in total
                 if total[term] == total[other] == 1 or all(c[term] == c[other] <= 1 for c in counts)

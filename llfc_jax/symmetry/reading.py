@@ -57,6 +57,7 @@ class Reading:
         program: the network.
         values: each value of the flat program, by number.
         seen: the axes of every value, those inside loops and derivative rules included.
+        mixed: (axes that stay, axes whose places are mixed) of an operand.
         sums: for each product: (axes summed over, axes that stand beside them in both operands).
     """
 
@@ -65,6 +66,7 @@ class Reading:
         self.values: dict[int, Value] = {}
         self.seen: list[Axes] = []
         self.sums: list[tuple[Sequence[Term], Sequence[Term]]] = []
+        self.mixed: list[tuple[Sequence[Term], Sequence[Term]]] = []
         self.position: Key = ()
         self._split_at = split_at
         self._cut: list[tuple[Key, Axes]] = []
@@ -74,6 +76,11 @@ class Reading:
     def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
         """Remembers what a product sums over."""
         self.sums.append((terms, beside))
+
+    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
+        """Remembers which axes stay of an operand some of whose axes are mixed."""
+        if kept and gone:
+            self.mixed.append((kept, gone))
 
     def reshaped(self, axes: Axes) -> None:
         """Remembers the axes that this equation's reshape gives."""
@@ -112,7 +119,8 @@ class Reading:
         shapes = tuple(tuple(getattr(aval, "shape", ())) for aval in avals)
         call = Call(eq.primitive.name, eq.params, shapes, scope)
         found = RULES.get(call.name, unknown)(call, _prepared(call, inputs), self)
-        found = [dataclasses.replace(v, axes=settle(v.axes, call.why)) for v in found]
+        known = all(value.known for value in inputs)
+        found = [dataclasses.replace(v, axes=settle(v.axes, call.why), known=known) for v in found]
         for value, shape in zip(found, shapes, strict=True):
             assert tuple(find(t).size for t in value.axes) == shape, (call.why, value, shape)
             self.seen.append(value.axes)
@@ -224,12 +232,12 @@ def constant(value: Any) -> Value:
         return Value(fresh_pinned(np.shape(value), "a random key"))
     array = np.asarray(value)
     if not array.ndim:
-        return Value((), number=array.item() if array.dtype.kind in "biuf" else None)
+        return Value((), number=array.item() if array.dtype.kind in "biuf" else None, known=True)
     axes = []
     for i, n in enumerate(array.shape):
         varies = array.size and n > 1 and bool((array != np.take(array, [0], i)).any())
         axes.append(pinned(n, "a constant") if varies else Wild(n))
-    return Value(tuple(axes))
+    return Value(tuple(axes), known=True)
 
 
 def stands_apart(axis: Term) -> bool:

@@ -44,6 +44,7 @@ class Value:
         wrapped: `points` are counted from the axis' end.
         distinct: no two of its numbers along an axis are equal by construction, as after a ReLU.
         number: the number that it is, for a literal.
+        known: it is made of constants alone.
     """
 
     axes: Axes
@@ -51,6 +52,7 @@ class Value:
     wrapped: bool = False
     distinct: bool = False
     number: float | int | None = None
+    known: bool = False
 
 
 class Reader(Protocol):
@@ -60,6 +62,10 @@ class Reader(Protocol):
 
     def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
         """`terms` are summed over in pairs of operands, with `beside` the same in both."""
+        ...
+
+    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
+        """Places along `gone` are mixed, while the same operand's axes `kept` stay."""
         ...
 
     def inside(self, jaxpr: Any, inputs: Sequence[Value], scope: str, step: Any) -> list[Value]:
@@ -254,10 +260,9 @@ def _numbers(call: Call, inputs: list[Value]) -> tuple[Term | None, bool]:
             return terms[0], True
         if call.name == "max" and others == [0]:
             return terms[0], False
-    if call.name == "select_n" and len(held) == 2 and len(inputs) == 3 and len(sizes) == 1:
-        # jax.numpy counts negative indices from the end; there are none.
-        if terms[0] is terms[1] and not held[0].wrapped:
-            return terms[0], False
+    cases = call.name == "select_n" and len(held) == 2 and len(inputs) == 3
+    if cases and terms[0] is terms[1] and not held[0].wrapped:
+        return terms[0], False  # jax.numpy counts negative indices from the end; there are none
     for term in terms:
         pin(term, f"{call.why} computes with the numbers of places")
     return None, False
@@ -286,6 +291,9 @@ def _dot(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     tied = [met[n] for n in range(len(batch[0]))]
     reader.contracted([met[n] for n in range(len(batch[0]), len(pairs))], tied)
     free = [t for k in (0, 1) for i, t in enumerate(sides[k]) if i not in number[k]]
+    for k, side in enumerate(sides):
+        gone = [t for i, t in enumerate(side) if i in contract[k]]
+        reader.lost([t for i, t in enumerate(side) if i not in contract[k]], gone)
     return [Value((*tied, *free), distinct=True)]
 
 
@@ -316,6 +324,8 @@ def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
     for axes, places in ((lhs, space), (rhs, window)):
         pin_all([tuple(axes[i] for i in places)], reason)
     given, made = lhs[feature], rhs[out]
+    reader.lost([lhs[sample]], [given])
+    reader.lost([made], [rhs[in_]])
     if groups == 1:
         reader.contracted([unify(given, rhs[in_], call.why)], [])
     else:
@@ -335,7 +345,9 @@ def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
       "reduce_xor", stacked=True)  # fmt: skip
 def _reduce(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps the axes that are not reduced; the order along those that are does not matter."""
-    (value,) = inputs
+    (value,), gone = inputs, call.params["axes"]
+    held = list(enumerate(value.axes))
+    reader.lost([t for i, t in held if i not in gone], [t for i, t in held if i in gone])
     return [Value(without(value.axes, call.params["axes"], call.why), distinct=value.distinct)]
 
 

@@ -442,7 +442,7 @@ def _inner_cut(parts: Sequence[Term], grid: np.ndarray, part: Term) -> tuple[int
     edges = np.flatnonzero(np.diff(flat)) + 1
     if not isinstance(part, Unknown) or not len(edges):
         return None
-    block = int(np.gcd.reduce([*edges, len(flat)]))
+    block = math.gcd(*map(int, edges), len(flat))
     inner = math.prod(p.size for p in parts[list(map(id, parts)).index(id(part)) + 1 :])
     if block % inner or not 1 < block // inner < part.size or part.size % (block // inner):
         return None
@@ -537,8 +537,7 @@ def unify(s: Term, t: Term, why: str = "") -> Term:
         t.bound = s
         return s
     if isinstance(s, Pinned) or isinstance(t, Pinned):
-        fixed, other = (s, t) if isinstance(s, Pinned) else (t, s)
-        return _fix(other, fixed)
+        return _fix(t, s) if isinstance(s, Pinned) else _fix(s, t)
     if isinstance(s, Unknown) or isinstance(t, Unknown):
         single, whole = (s, t) if isinstance(s, Unknown) else (t, s)
         single.bound = _own(whole)
@@ -548,8 +547,9 @@ def unify(s: Term, t: Term, why: str = "") -> Term:
     return _unify_products(s, t, why)
 
 
-def _fix(term: Term, fixed: Pinned) -> Term:
+def _fix(term: Term, fixed: Term) -> Term:
     """The axis, pinned with `fixed`, also where it is wild: the other value has places there."""
+    assert isinstance(fixed, Pinned)
     if isinstance(term, Unknown):
         term.bound = fixed
         return fixed

@@ -151,8 +151,37 @@ def test_a_wrong_spec_is_found_out():
     wrong = permutation_spec_from_axes(
         v, {"g": [("params/Dense_0/kernel", 1), ("params/Dense_1/kernel", 0)]}
     )
-    with pytest.raises(MatchingError, match="the spec is wrong"):
+    with pytest.raises(MatchingError, match=r"the spec is wrong.*group 'g'"):
         check(wrong, ZOO["dense"].apply, v, batch())
+
+
+def test_two_small_wrong_groups_do_not_make_up_for_each_other():
+    """Two units each, which must move together: each is moved by itself."""
+    v = {"first": jnp.ones((3, 2)) + jnp.arange(6.0).reshape(3, 2), "last": jnp.eye(2, 4)}
+    wrong = permutation_spec_from_axes(v, {"rows": [("last", 0)], "columns": [("first", 1)]})
+    with pytest.raises(MatchingError, match="group 'rows'"):
+        check(wrong, lambda w, x: jnp.tanh(x @ w["first"]) @ w["last"], v, jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_networks_of_any_precision_are_checked(dtype):
+    v = {
+        k: p.astype(dtype)
+        for k, p in {"first": drawn_pair(3, 16), "last": drawn_pair(16, 4)}.items()
+    }
+
+    def apply(w, x):
+        return jnp.tanh(x.astype(dtype) @ w["first"].astype(dtype)) @ w["last"].astype(dtype)
+
+    spec = permutation_spec(apply, v, jnp.ones((2, 3)))
+    assert check(spec, apply, v, jnp.ones((2, 3))) < 0.1
+    wrong = permutation_spec_from_axes(v, {"g": [("first", 1)]})
+    with pytest.raises(MatchingError, match="group 'g'"):
+        check(wrong, apply, v, jnp.ones((2, 3)))
+
+
+def drawn_pair(rows, columns):
+    return jax.random.normal(jax.random.key(rows), (rows, columns))
 
 
 def test_leaves_that_are_never_used_stay():

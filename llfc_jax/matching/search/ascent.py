@@ -18,12 +18,14 @@ from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.placement import on_host
 from llfc_jax.matching.result import Match
 from llfc_jax.matching.search import compiled, host, starts
-from llfc_jax.matching.search.plan import make_plan
+from llfc_jax.matching.search.plan import Plan, make_plan
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 
-StartName = Literal["identity", "anchored", "relaxed"]
+StartName = Literal["auto", "identity", "anchored", "relaxed"]
 START_NAMES: tuple[str, ...] = get_args(StartName)
+CHEAP = 5e8
+"""Operations of all products of a network up to which "auto" runs the relaxed start too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +70,23 @@ def ascend_best(
         given: the permutations that stand for "given" among the starts.
     """
     plan = make_plan(spec, counted)
+    options = dataclasses.replace(options, starts=_resolve(plan, options.starts))
     places = sorted({leaf for leaf, _ in plan.blocks})
     sides = [{i: jax.tree.leaves(mode)[i] for i in places} for mode in (a, b)]
     indices = [dict(permutation) for permutation in given]
     if options.solver in ("auto", "scipy") and on_host((key, sides, indices)):
         return _on_host(key, spec, counted, options, sides, indices)
     return _compiled(spec, counted, options, key, sides, indices)
+
+
+def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The starts with "auto" replaced by what measured best (`benchmarks/matching_study.py`).
+
+    On small networks the relaxed start ends higher and at lower barriers, and takes little time;
+    on large ones the anchored start ends highest, at a fraction of the time.
+    """
+    auto = ("anchored", "relaxed") if plan.operations() <= CHEAP else ("anchored",)
+    return tuple(s for name in names for s in (auto if name == "auto" else (name,)))
 
 
 def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, number: int) -> Any:

@@ -91,6 +91,10 @@ class Plan(NamedTuple):
         others = self.edges[e].others
         return len(others) == 1 and self.size[others[0][1]] >= PATCH_FROM
 
+    def operations(self) -> float:
+        """Returns the number of operations of building every edge once."""
+        return sum(2.0 * edge.scalars * self.size[edge.group] for edge in self.edges)
+
     def is_own_neighbour(self, e: int) -> bool:
         """Returns whether an edge's scores depend on the family that they are for."""
         edge = self.edges[e]

@@ -183,7 +183,8 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
         lines="method",
         panels=(),
     )
-    figures.save(figures.draw(chart, means), path.parent, path.stem)
+    for suffix in (".png", ".svg"):
+        figures.save(figures.draw(chart, means), path.with_suffix(suffix))
 
 
 def main() -> None:

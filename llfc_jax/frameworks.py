@@ -92,7 +92,7 @@ class Network:
         if hasattr(network, "init") and hasattr(network, "apply"):
             return _of_transformed(network, call)
         if callable(network):
-            return cls(functools.partial(network, **call) if call else network)
+            return cls(functools.partial(network, **call) if call else network)  # pyright: ignore[reportArgumentType]
         raise GraphError(
             f"a {type(network).__name__} is no network: pass a Linen, NNX or Equinox module, a "
             "Haiku transform, or a function apply(variables, x)"

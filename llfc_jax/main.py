@@ -3,7 +3,10 @@
 Any field of the config can be set from here: `--config.seed=1`. `--list` shows what there is to
 choose from, `--plan` what a run would do. `--rerun out/q` runs again what a result records, into
 another directory, and compares every number. `--compare out/a out/b` shows runs side by side on one
-page.
+page. `--report out/q` makes the page again from stored results.
+
+`llfc-jax run CONFIG`, `sweep CONFIG`, `plan CONFIG`, `list`, `compare DIR DIR`, `rerun DIR` and
+`report DIR` are short for these flags.
 
 Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and one line says
 which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
@@ -36,6 +39,9 @@ LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alig
 RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
 )
+REPORT = flags.DEFINE_string(
+    "report", None, "Make the page of a run's directory again from its stored results."
+)
 COMPARE = flags.DEFINE_bool(
     "compare", False, "Show the runs in the directories that follow side by side on one page."
 )
@@ -66,6 +72,16 @@ TERMINAL_COLUMNS = (
     "verdict",
 )
 DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
+# `llfc-jax plan configs/quickstart.py` is `--plan --config configs/quickstart.py`.
+SUBCOMMANDS = {
+    "run": ["--config"],
+    "sweep": ["--config"],
+    "plan": ["--plan", "--config"],
+    "list": ["--list"],
+    "compare": ["--compare"],
+    "rerun": ["--rerun"],
+    "report": ["--report"],
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -91,6 +107,9 @@ def _dispatch(console: Console, paths: Sequence[str]) -> None:
         return
     if COMPARE.value:
         _compare(paths)
+        return
+    if REPORT.value:
+        _rebuild(REPORT.value)
         return
     if RERUN.value and CONFIG.value is not None:
         raise ConfigError("--rerun takes its config from the record; leave out --config")
@@ -213,6 +232,13 @@ def _compare(paths: Sequence[str]) -> None:
     _print({"summary": compare(paths, page), "report": str(page)}, f"report: {page}")
 
 
+def _rebuild(directory: str) -> None:
+    from llfc_jax.report import stored
+
+    page = str(stored.rebuild(directory).resolve())
+    _print({"report": page}, f"report: {page}")
+
+
 def _list() -> None:
     from llfc_jax.experiments import listing
 
@@ -249,9 +275,9 @@ def _stop(line: str, code: int) -> NoReturn:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parse the flags; a mistake in them or in the config file is one line and exit status 2."""
+    """Parses the flags; a mistake in them or in the config file is one line and exit status 2."""
     try:
-        return flags.FLAGS(list(argv))
+        return flags.FLAGS(_expand_subcommand(list(argv)))
     except SystemExit:
         # absl ends --help, which it shows while parsing, with status 1.
         sys.exit(0 if any(flag.startswith(("--help", "-help")) for flag in argv) else MISTAKE)
@@ -266,6 +292,13 @@ def parse(argv: Sequence[str]) -> list[str]:
         _stop(f"error: {str(error).strip().splitlines()[-1]}", MISTAKE)
     except Exception as error:
         _stop(f"error: the config file cannot be read: {error}", MISTAKE)
+
+
+def _expand_subcommand(argv: list[str]) -> list[str]:
+    """Returns the arguments with a subcommand replaced by the flags that it stands for."""
+    if len(argv) > 1 and argv[1] in SUBCOMMANDS:
+        return [argv[0], *SUBCOMMANDS[argv[1]], *argv[2:]]
+    return argv
 
 
 def cli() -> None:

@@ -118,6 +118,7 @@ def _has_nan(leaf: Any) -> bool:
 
 
 def equal_leaves(p: Any, q: Any) -> bool:
+    """Returns whether two leaves hold the same numbers."""
     return bool((_library(p) if _library(p) is _library(q) else jnp).array_equal(p, q))
 
 

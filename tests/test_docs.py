@@ -14,6 +14,9 @@ import pytest
 import llfc_jax
 from llfc_jax import convert
 from llfc_jax.experiments import study as studies
+from llfc_jax.experiments import verdicts
+from llfc_jax.measures import MEASURES
+from llfc_jax.measures.llfc import SAME
 
 ROOT = Path(__file__).parent.parent
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -125,6 +128,21 @@ def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
 def test_links_lead_to_files_that_are_there(path):
     links = [link for link in LINK.findall(path.read_text("utf-8")) if "://" not in link]
     assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def test_every_chart_is_listed_by_name_and_title():
+    text = (ROOT / "docs" / "measures.md").read_text("utf-8")
+    charts = {(c.name, m.name, c.title) for m in MEASURES.values() for c in m.section.charts}
+    assert set(re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", text, re.MULTILINE)) == charts
+
+
+def test_the_thresholds_of_verdicts_are_those_of_the_code():
+    text = (ROOT / "docs" / "verdicts.md").read_text("utf-8")
+    points = [int(p) for p in re.findall(r"at most (\d+) (?:percentage )?points?", text)]
+    assert points == [round(100 * limit) for limit in verdicts.BARRIER]
+    linearity = re.findall(r"at most ([\d.]+), and at least (\d+) times below", text)
+    assert [(float(d), float(r)) for d, r in linearity] == list(verdicts.LINEARITY)
+    assert f"below {SAME:.4f}" in text
 
 
 def test_every_page_is_in_the_table_of_contents():

@@ -63,6 +63,9 @@ def run(
             "data fingerprint": dataset.fingerprint,
             **provenance(),
         },
+        history=[
+            {"pair": pair.name} | row for pair in pairs.values() for row in pair.history.records()
+        ],
     )
     if multihost.is_primary():
         for pair in pairs.values():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from llfc_jax.graph.origins import product_unit_axes
 from llfc_jax.graph.trace import LINEAR, Equation, Program, is_literal
@@ -11,24 +11,24 @@ AFFINE = ("add", "add_any", "sub", "mul", "div", "neg", "convert_element_type", 
 Found = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-class _Points(Protocol):
-    data: frozenset[int]
-    users: Mapping[int, Sequence[int]]
-    root: Mapping[int, int]
-
-
-def find_maxouts(program: Program, points: _Points, weights: Mapping[int, int]) -> Iterator[Found]:
+def find_maxouts(
+    program: Program,
+    root: Mapping[int, int],
+    users: Mapping[int, Sequence[int]],
+    weights: Mapping[int, int],
+) -> Iterator[Found]:
     """Yields (value, values compared, equations) of each maxout of a network.
 
     Args:
         program: the flat trace.
-        points: which values depend on x, who uses them, and what they are functions of.
+        root: for each value that depends on x, the value that it is an elementwise function of.
+        users: indices of the equations that use a value.
         weights: which input is the weight, for each linear equation.
     """
     units: dict[int, frozenset[int]] = {}
     found: dict[int, Found] = {}
     for i, eq in enumerate(program.equations):
-        held = [a for a in eq.inputs if not is_literal(a) and a in points.data]
+        held = [a for a in eq.inputs if not is_literal(a) and a in root]
         if eq.name in LINEAR:
             if i in weights:
                 product, axes = product_unit_axes(program, i, weights[i])
@@ -38,9 +38,9 @@ def find_maxouts(program: Program, points: _Points, weights: Mapping[int, int]) 
             continue
         (out,) = eq.outputs
         if eq.name == "reduce_max":
-            if _compares_units(program, eq, held[0], units) and len(points.users[held[0]]) == 1:
+            if _compares_units(program, eq, held[0], units) and len(users[held[0]]) == 1:
                 found[out] = (out, (held[0],), (i,))
-        elif eq.name == "max" and len({points.root[a] for a in held}) == 2:
+        elif eq.name == "max" and len({root[a] for a in held}) == 2:
             if units.get(held[1]) == units[held[0]]:
                 parts = [found.pop(a, (a, (a,), ())) for a in held]
                 found[out] = (out, parts[0][1] + parts[1][1], (*parts[0][2], *parts[1][2], i))

@@ -10,9 +10,8 @@ divided by a counter's correction, and others.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,9 +19,6 @@ from llfc_jax.graph.origins import origins
 from llfc_jax.graph.pointwise import apply_pointwise, uniform
 from llfc_jax.graph.statistics import SHAPING, statistics
 from llfc_jax.graph.trace import Equation, Program, is_literal
-
-if TYPE_CHECKING:
-    from llfc_jax.graph.graph import Graph
 
 ROOTS = ("rsqrt", "sqrt", "pow")
 FACTORS = ("mul", "div")
@@ -86,9 +82,7 @@ class _Numbers:
             return self.constants.get(number)
         eq = self.program.equations[self.maker[number]]
         values = [uniform(a.val) if is_literal(a) else self.evaluate(a, known) for a in eq.inputs]
-        if len(eq.outputs) != 1 or any(value is None for value in values):
-            return None
-        return apply_pointwise(eq, values)
+        return apply_pointwise(eq, values) if len(eq.outputs) == 1 else None
 
     def line(self, value: int, end: int, given: Mapping[int, Any]) -> tuple[float, float] | None:
         """(A, B) of the second value = A · the first + B; None where that is no straight line."""
@@ -206,10 +200,8 @@ def _mean(
     program = numbers.program
     under = {number: numbers.evaluate(number, {}) for number in variances}
     scaled = [{number: v * f for number, v in under.items()} for f in (1, 4)]
-    lines = [numbers.line(value, end, given) for given in scaled]
-    if lines[0] is None or lines[1] is None:
-        return None
-    if not np.isclose(lines[0][0], 2 * lines[1][0], 1e-3):
+    lines = [line for given in scaled if (line := numbers.line(value, end, given)) is not None]
+    if len(lines) != 2 or not np.isclose(lines[0][0], 2 * lines[1][0], 1e-3):
         return None
     for leaf in _leaves_between(numbers, value, end):
         if leaf == var or not jnp.issubdtype(program.avals[leaf].dtype, jnp.floating):
@@ -221,7 +213,7 @@ def _mean(
             if other is None or not np.isclose(other[0], line[0], 1e-9):
                 break
             ratios.append((other[1] - line[1]) / line[0])
-        if len(ratios) == 2 and ratios[0] < -1e-9 and np.isclose(*ratios, 1e-6):
+        if len(ratios) == 2 and ratios[0] < -1e-9 and np.isclose(ratios[0], ratios[1], 1e-6):
             return leaf
     return None
 
@@ -276,109 +268,6 @@ def _varying(numbers: _Numbers, number: int) -> set[int]:
     if all(program.avals[a].shape in (shape, ()) for a in inputs) and eq.name not in SHAPING[:2]:
         return set().union(*(_varying(numbers, a) for a in inputs)) if inputs else set()
     return {i for i, n in enumerate(shape) if n > 1}
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Held:
-    """What a normaliser makes of its value v, per unit: y = slope · v + offset.
-
-    Attributes:
-        slope: its factor.
-        offset: what is added.
-        mean: the value of v that is brought to zero before any trainable shift.
-        variance: variance + ε.
-        epsilon: ε alone.
-    """
-
-    slope: Any
-    offset: Any
-    mean: Any
-    variance: Any
-    epsilon: Any
-
-
-def read_normalisers(graph: "Graph", variables: Any, zero: Any) -> dict[str, Held]:
-    """Returns what each of a network's normalisers holds, by its name.
-
-    The mean in force is -d offset / d slope as the variance changes.
-
-    Args:
-        graph: the trace.
-        variables: the network's variables.
-        zero: the number 0, as an argument of the program that this is compiled into, so that
-            nothing of a batch's size is computed while compiling.
-    """
-    program = graph.program
-    leaves = jax.tree.leaves(variables)
-    values = {**program.constants, **dict(zip(program.leaves, leaves, strict=True))}
-    still = {n: jnp.zeros_like(v) if n in _variances(graph) else v for n, v in values.items()}
-    values, still = (_run_constants(program, v) for v in (values, still))
-    found = {}
-    for norm in graph.normalisers:
-        (a, b), (c, d) = (
-            _line_at(program, norm, values | {n: values[n] * f for n in norm.variances}, zero)
-            for f in (1, 4)
-        )
-        moves = jnp.abs(a - c) > 0
-        mean = jnp.where(moves, (d - b) / jnp.where(moves, a - c, 1), 0)
-        shape = [program.avals[norm.value].shape[axis] for axis in norm.axes]
-        size = (int(np.prod(shape)),)
-        variance, epsilon = (
-            jnp.broadcast_to(v[norm.variances[0]].reshape(-1), size) for v in (values, still)
-        )
-        found[norm.name] = Held(a, b, mean, variance, epsilon)
-    return found
-
-
-def _variances(graph: "Graph") -> frozenset[int]:
-    program = graph.program
-    held = {norm.var for norm in graph.normalisers}
-    return frozenset(n for p, n in zip(program.paths, program.leaves, strict=True) if p in held)
-
-
-def _run_constants(program: Program, values: dict[int, Any]) -> dict[int, Any]:
-    """All values that do not depend on x."""
-    values = dict(values)
-    for eq in program.equations:
-        if all(is_literal(a) or a in values for a in eq.inputs):
-            out = eq.bind(*(a.val if is_literal(a) else values[a] for a in eq.inputs))
-            values.update(zip(eq.outputs, out, strict=True))
-    return values
-
-
-def _line_at(
-    program: Program, norm: Normaliser, values: Mapping[int, Any], zero: Any
-) -> tuple[jax.Array, jax.Array]:
-    """(A, B) of a normaliser per unit, with another value under its root."""
-    aval = program.avals[norm.value]
-    again = _depends_on(program, norm.variances)
-
-    def run(start: Any) -> jax.Array:
-        known = dict(values) | {norm.value: jnp.zeros(aval.shape, aval.dtype) + start}
-        for i in sorted({*again, *norm.body}):
-            eq = program.equations[i]
-            if all(is_literal(a) or a in known for a in eq.inputs):
-                out = eq.bind(*(a.val if is_literal(a) else known[a] for a in eq.inputs))
-                known.update(zip(eq.outputs, out, strict=True))
-        end = known[norm.end]
-        index = tuple(slice(None) if i in norm.axes else 0 for i in range(end.ndim))
-        return end[index].reshape(-1).astype(jnp.promote_types(end.dtype, jnp.float32))
-
-    b = run(zero.astype(aval.dtype))
-    return run((zero + 1).astype(aval.dtype)) - b, b
-
-
-def _depends_on(program: Program, numbers: tuple[int, ...]) -> list[int]:
-    """Indices of the equations without x that some values enter."""
-    reached, found = set(numbers), []
-    data = origins(program).data
-    for i, eq in enumerate(program.equations):
-        enters = any(not is_literal(a) and a in reached for a in eq.inputs)
-        if enters and data.isdisjoint(eq.outputs):
-            found.append(i)
-            reached.update(eq.outputs)
-    return found
 
 
 def normalises_samples(program: Program) -> bool:

@@ -74,13 +74,16 @@ RULES: dict[str, Callable[[Sequence[Numbers], dict[str, Any]], Numbers]] = {
 }  # fmt: skip
 
 
-def apply_pointwise(eq: Any, values: Sequence[Numbers]) -> Numbers | None:
+def apply_pointwise(eq: Any, inputs: Sequence[Numbers | None]) -> Numbers | None:
     """Evaluate an elementwise equation on numbers; None where it is not elementwise.
 
     Args:
         eq: an equation of a program or of a jaxpr.
-        values: what stands at each of its inputs.
+        inputs: what stands at each of its inputs; None where that is no number.
     """
+    values = [value for value in inputs if value is not None]
+    if len(values) != len(inputs):
+        return None
     jaxpr = body(eq)
     if jaxpr is not None:
         return _apply_body(jaxpr, values)

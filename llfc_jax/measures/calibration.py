@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.graph import trace
-from llfc_jax.graph.normalisers import Held, read_normalisers
+from llfc_jax.graph.running_statistics import Held, read_normalisers
 from llfc_jax.measures.accumulate import Moments, accumulate, pad_batches
 from llfc_jax.measures.renormalise import Correction, Place, evaluate, find_places
 from llfc_jax.measures.similarity import wide

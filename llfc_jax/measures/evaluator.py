@@ -94,7 +94,9 @@ class PairEvaluator:
         check_used_leaves(self.graph, a, b)
         _, low, high = inspect_batch(x, y)
         check_labels(int(low), int(high), self.classes)
-        self.alpha_loop = options.alpha_loop or _choose_loop(self.network.apply, a, x)
+        self.alpha_loop: loops.AlphaLoop = options.alpha_loop or _choose_loop(
+            self.network.apply, a, x
+        )
         self._points = self._lay_out(x, progress)
 
     @property

@@ -196,7 +196,7 @@ class Layerwise(Measure):
         points = jnp.repeat(masks, len(rest), 0), jnp.tile(batch.alphas[rest], len(masks))
         found = batch.map_over(at, points).reshape(len(masks), len(rest), 2)
         base = jnp.broadcast_to(at_base, (len(masks), 1, 2))  # there no layer has moved
-        order = np.argsort([own, *rest])
+        order = np.argsort(np.array([own, *rest]))
         return Reading(jnp.concatenate([base, found], 1)[:, order])
 
     def finish(self, totals: Totals) -> LayerwiseResult:

@@ -32,7 +32,7 @@ class Content:
         lines: values of the `lines` column: numbers ascending, names in order of appearance.
         once: y columns that are the same for all lines, drawn once.
         y: y columns that hold anything.
-        floor: on a logarithmic axis, the power of ten where smaller values are drawn.
+        floor: the power of ten where a logarithmic axis draws smaller values.
         ceiling: the power of ten above all values.
         clipped: whether any value is below the floor.
     """
@@ -47,8 +47,8 @@ class Content:
     lines: list[Any]
     once: list[str]
     y: list[str]
-    floor: float | None
-    ceiling: float | None
+    floor: float
+    ceiling: float
     clipped: bool
 
     @property
@@ -62,9 +62,21 @@ class Content:
         return len(self.lines) > NAMES
 
     @property
+    def line_names(self) -> list[Any]:
+        """The lines as a spec has them: numbers as texts where another line has a name."""
+        numbers = bool(self.lines) and all(map(is_number, self.lines))
+        return [f"{x:g}" for x in self.lines] if numbers and self.once else list(self.lines)
+
+    @property
+    def picked(self) -> list[str]:
+        """The fields that a legend explains, and a click on it picks from."""
+        several = {"line": len(self.lines) > 1, "column": len(self.y) > 1}
+        return [name for name in several if several[name]]
+
+    @property
     def floor_words(self) -> str:
         """What a logarithmic axis does to small values."""
-        floor = format_number(self.floor or 0)
+        floor = format_number(self.floor)
         return f"values below {floor} are drawn at {floor}"
 
 
@@ -104,10 +116,15 @@ def read(chart: Chart, rows: Rows) -> Content:
         if chart.mark == "heat" or len(lines) < 2
         else [y for y in chart.y if not _varies(chart, rows, y, lines[0])],
         y=[y for y in chart.y if any(not math.isnan(finite(row.get(y))) for row in rows)],
-        floor=floor if chart.log else None,
-        ceiling=ceiling if chart.log else None,
-        clipped=chart.log and least < floor * (1 - 1e-9),
+        floor=floor,
+        ceiling=ceiling,
+        clipped=least < floor * (1 - 1e-9),
     )
+
+
+def every(chart: Chart) -> str:
+    """Returns the name of the line of a column that is the same for all lines."""
+    return f"every {name_of(chart.lines)}"
 
 
 def parameter(column: str) -> str:

@@ -14,7 +14,7 @@ from llfc_jax.report import style
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import read
 from llfc_jax.report.numbers import Rows, clean, format_value, name_of
-from llfc_jax.report.vega import Spec, build_spec
+from llfc_jax.report.vega import Spec, build_spec, columns_of, records
 
 if TYPE_CHECKING:
     import altair
@@ -30,8 +30,10 @@ def draw(chart: Chart, rows: Rows, theme: style.Theme = style.SCREEN) -> Figure:
     """
     import altair  # takes a quarter of a second, which pages do without
 
-    spec = build_spec(chart, rows, theme)
-    return (altair.FacetChart if "facet" in spec else altair.LayerChart).from_dict(spec)
+    spec = build_spec(chart, rows, theme, data="rows")
+    figure = (altair.FacetChart if "facet" in spec else altair.LayerChart).from_dict(spec)
+    figure.data = altair.Data(values=records(rows, columns_of(chart)))  # not checked row by row
+    return figure
 
 
 def save(figure: "Figure | Spec", path: str | os.PathLike[str], width: float | None = None) -> Path:
@@ -81,7 +83,7 @@ def caption(chart: Chart, rows: Rows) -> str:
     content = read(chart, rows)
     pinned = {**content.shared, **chart.where}
     notes = [f"{name_of(column)} = {format_value(value)}" for column, value in pinned.items()]
-    notes += [content.floor_words] if content.clipped else []
+    notes += [content.floor_words] if chart.log and content.clipped else []
     return clean(f"{chart.title}. {chart.caption}" + (f" ({', '.join(notes)})" if notes else ""))
 
 

@@ -162,7 +162,9 @@ def _view(section: Section, chart: Chart, rows: Rows) -> Json:
         "margin": _margin(chart, content),
         "content": content,
         "where": chart.where,
-        "specs": [vega.build_spec(each, rows, style.PAGE, section.name) for each in charts],
+        "specs": [
+            vega.build_spec(each, rows, style.PAGE, section.name, content) for each in charts
+        ],
     }
 
 

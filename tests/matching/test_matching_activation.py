@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
     data = batches(x)
     typed = permutation_spec_from_axes(a, {"up": [("up", 1), ("lift", 0), ("down", 0)]})
     for error, words, arguments, kind in (
-        (MatchingError, "did you mean 'pearson'", (SPEC, a, a, data), "pearsons"),
+        (MatchingError, "'pearson', not 'pearsons'", (SPEC, a, a, data), "pearsons"),
         (DataError, "no batch", (SPEC, a, a, []), "pearson"),
         (MatchingError, "not the one that this network's", (typed, a, a, data), "centred"),
         (ModeError, "shape", (SPEC, a, a | {"out": a["out"][:, :2]}, data), "pearson"),

@@ -243,3 +243,22 @@ def test_no_prices_mislead_scipy() -> None:
         prices = jnp.asarray(scale * rng.normal(size=LARGE), jnp.float32)
         found, _ = assign_warm(scores, prices, "scipy")
         assert greatest(scores) - value(scores, found) <= allowed("scipy", scores)
+
+
+@pytest.mark.parametrize("solver", NAMED)
+@pytest.mark.parametrize("scale", [1e20, 1e30, 1e38])
+def test_scores_of_any_finite_size_are_solved(solver: Any, scale: float) -> None:
+    n = LARGE if solver == "scipy" else SMALL
+    scores = np.random.default_rng(6).uniform(-1, 1, (n, n)).astype(np.float32)
+    huge = scores * np.float32(scale)
+    prices = jnp.zeros(n)
+    for _ in range(2):
+        found, prices = assign_warm(huge, prices, solver)
+        short = greatest(scores) - value(scores, found)
+        assert short <= allowed(solver, scores)
+    np.testing.assert_array_equal(assign(huge, solver), assign(scores, solver))
+
+
+@pytest.mark.parametrize("solver", NAMED)
+def test_no_row_is_no_problem(solver: Any) -> None:
+    assert assign(jnp.zeros((2, 0, 0)), solver).shape == (2, 0)

@@ -13,9 +13,17 @@ from scipy.optimize import linear_sum_assignment
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.graph import trace
-from llfc_jax.matching import METHODS, align, check_options, merge
-from llfc_jax.matching.methods.commutativity import layers, objective, read
-from llfc_jax.matching.methods.weight import weight_matching
+from llfc_jax.graph.trace import abstract
+from llfc_jax.matching import (
+    activation_matching,
+    align,
+    commutativity_matching,
+    merge,
+    output_matching,
+    ste_matching,
+    weight_matching,
+)
+from llfc_jax.matching.methods.commutativity import Commutativity, find_layers, read_values
 from llfc_jax.matching.search.mixtures import as_mixture
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry import derive, permutation_spec
@@ -77,7 +85,7 @@ def test_activation_matching_is_the_assignment_of_the_correlations(pair, kind):
         else:
             whole = np.corrcoef(np.hstack([p, q]), rowvar=False)[: p.shape[1], p.shape[1] :]
             scores.append(np.nan_to_num(whole))
-    found = align("activation", KEY, run, spec, a, b, data(), kind=kind)
+    found = align("activation", KEY, run, a, b, data(), spec=spec, kind=kind)
     total = 0
     for name, matrix in zip(("0/w", "1/w"), scores, strict=True):
         group = next(g.name for g in spec.groups if (name, 1) in spec.where(g.name))
@@ -94,7 +102,7 @@ def test_activations_find_planted_permutations(name):
     spec = permutation_spec(apply, a, batch())
     planted = spec.random(jax.random.key(7))
     b = shaken(spec.apply(spec.invert(planted), a), 1e-4, 1)
-    found = align("activation", KEY, apply, spec, a, b, [(batch(samples=16), jnp.zeros(16, int))])
+    found = activation_matching(apply, spec, a, b, [(batch(samples=16), jnp.zeros(16, int))])
     assert equal(found.permutation, planted)
 
 
@@ -108,7 +116,7 @@ def midpoint_loss(spec, permutation, a, b, batches):
 
 def test_straight_through_returns_the_best_it_saw(pair):
     spec, a, b = pair
-    found = align("ste", KEY, run, spec, a, b, data(), epochs=6, learning_rate=1e-2)
+    found = ste_matching(KEY, run, spec, a, b, data(), epochs=6, learning_rate=1e-2)
     history = np.asarray(found.history)
     assert history.shape == (7,)
     weight = weight_matching(KEY, spec, a, b, max_sweeps=20)
@@ -138,11 +146,13 @@ def test_commutativity_is_what_its_formula_says(pair):
     spec, a, b = pair
     x = data()[0][0]
     graph = trace(run, a, x)
-    found = layers(graph, derive(graph))
-    values = read(graph, found, a, b, x)
+    shapes, structure = jax.tree.flatten(abstract((a, x)))
+    objective = Commutativity(run, spec, structure, tuple(shapes))
+    assert len(find_layers(graph, derive(graph))) == 2
+    values = read_values(objective, a, b, x)
     for seed in range(3):
         permutation = spec.random(jax.random.key(seed))
-        ours = objective(graph, found, values, as_mixture(spec, permutation), spec.parents)
+        ours = objective(values, as_mixture(spec, permutation))
         assert float(ours) == pytest.approx(
             commutativity_by_hand(spec, permutation, a, b, x), rel=1e-4
         )
@@ -152,14 +162,14 @@ def test_commutativity_matching_lowers_its_objective_and_never_raises_it(pair):
     spec, a, b = pair
     x = jnp.concatenate([x for x, _ in data()])
     starts = ("weight", "activation", spec.identity())
-    found = align("commutativity", KEY, run, spec, a, b, data(), starts=starts, samples=90)
+    found = commutativity_matching(KEY, run, spec, a, b, data(), start=starts, samples=90)
     history = np.asarray(found.history)
     before, after = history[:3], history[3:]
     assert (after <= before).all()
     assert float(found.objective) == pytest.approx(after.min())
     assert after.min() < before.min()
     for i, method in enumerate(("weight", "activation")):
-        one = align(method, KEY, run, spec, a, b, data()).permutation
+        one = align(method, KEY, run, a, b, data(), spec=spec).permutation
         assert before[i] == pytest.approx(commutativity_by_hand(spec, one, a, b, x), rel=1e-4)
     by_hand = commutativity_by_hand(spec, found.permutation, a, b, x)
     assert by_hand == pytest.approx(float(found.objective), rel=1e-4)
@@ -176,9 +186,9 @@ def test_output_matching_is_what_its_formula_says_and_reaches_a_lower_barrier(pa
         return (np.exp(p) * (p - q)).sum(1).mean()
 
     starts = ("weight", spec.identity())
-    found = align("output", KEY, run, spec, a, b, data(), starts=starts, samples=90)
+    found = output_matching(KEY, run, spec, a, b, data(), start=starts, samples=90)
     history = np.asarray(found.history)
-    weight = align("weight", KEY, run, spec, a, b, data()).permutation
+    weight = weight_matching(KEY, spec, a, b).permutation
     assert history[0] == pytest.approx(by_hand(weight), rel=1e-3)
     assert history[1] == pytest.approx(by_hand(spec.identity()), rel=1e-3)
     assert (history[2:] <= history[:2]).all()
@@ -195,8 +205,8 @@ def test_commutativity_finds_a_planted_permutation_of_an_attention_network():
     planted = spec.random(jax.random.key(7))
     b = spec.apply(spec.invert(planted), a)
     batches = [(batch(samples=8), jnp.zeros(8, int))]
-    options = {"starts": ("weight",), "samples": 8, "steps": 2, "rounds": 1}
-    found = align("commutativity", KEY, apply, spec, a, b, batches, **options)
+    options = {"start": "weight", "samples": 8, "steps": 2, "rounds": 1}
+    found = commutativity_matching(KEY, apply, spec, a, b, batches, **options)
     assert float(found.objective) < 1e-8
     assert equal(found.permutation, planted)
 
@@ -221,22 +231,27 @@ def test_merging_many_is_at_least_as_near_as_any_round_before(pair):
         merge(KEY, spec, [a])
 
 
-def test_methods_are_chosen_by_name_and_their_options_are_checked(pair):
-    _, a, b = pair
-    for method in METHODS:
-        check_options(method, {})
-        assert METHODS[method].words
-    found = align("weight", KEY, run, None, a, b, data(), restarts=2)  # derives the spec itself
-    assert found.method == "weight"
-    with pytest.raises(MatchingError, match="did you mean 'weight'"):
-        check_options("wieght", {})
-    with pytest.raises(MatchingError, match="did you mean 'restarts'"):
-        align("weight", KEY, run, None, a, b, data(), restart=2)
-    with pytest.raises(MatchingError, match="did you mean 'pearson'"):
-        align("activation", KEY, run, None, a, b, data(), kind="person")
-    with pytest.raises(MatchingError, match="unknown start"):
-        align("commutativity", KEY, run, None, a, b, data(), starts=("wait",))
-    spec = permutation_spec(run, a, jnp.ones((2, 12)))
+@pytest.mark.parametrize("method", ["ste", "commutativity", "output"])
+@pytest.mark.parametrize("start", ["identity", "anchored", "relaxed"])
+def test_every_search_starts_where_it_is_asked_to(pair, method, start):
+    spec, a, b = pair
+    options = {"epochs": 0, "max_sweeps": 1} if method == "ste" else {"steps": 0, "rounds": 0}
+    begun = weight_matching(KEY, spec, a, b, start=start, max_sweeps=1).permutation
+    if start == "identity" and method != "ste":
+        begun = spec.identity()
+    named = align(method, KEY, run, a, b, data(), spec=spec, start=start, **options)
+    given = spec.identity() if start == "identity" else begun
+    by_hand = align(method, KEY, run, a, b, data(), spec=spec, start=given, **options)
+    assert equal(named.permutation, begun)
+    assert float(named.history[0]) == pytest.approx(float(by_hand.history[0]), rel=1e-5)
+
+
+def test_without_data_nothing_is_matched_on_data(pair):
+    spec, a, b = pair
     for method in ("activation", "ste", "commutativity", "output"):
         with pytest.raises(DataError, match="no batch"):
-            align(method, KEY, run, spec, a, b, [])
+            align(method, KEY, run, a, b, [], spec=spec)
+    with pytest.raises(DataError, match="no batch"):
+        align("weight", KEY, run, a, b)
+    alone = align("weight", KEY, run, a, b, spec=spec)  # needs neither data nor a trace
+    assert equal(alone.permutation, weight_matching(KEY, spec, a, b).permutation)

@@ -95,12 +95,13 @@ def test_trained_networks_are_matched_as_the_authors_match_them() -> None:
     assert start == pytest.approx(float(results["identity/objective"]), rel=1e-9)
     run = "weight_matching_seed0"
     visits = results[f"{run}/visits"].tolist()
-    replayed = weight_matching(jax.random.key(0), spec, a, b, visits=visits)
+    replayed = weight_matching(jax.random.key(0), spec, a, b, start="identity", visits=visits)
     # Dead units tie: their weights are nearly zero.
     assert same(replayed.permutation, results, run) > 0.995
     for seed in range(3):
         run = f"weight_matching_seed{seed}"
-        found = weight_matching(jax.random.key(seed), spec, a, b)  # visits in the same order
+        # Visits in the same order.
+        found = weight_matching(jax.random.key(seed), spec, a, b, start="identity")
         reached = objective(spec, found.permutation, a, b)
         assert reached >= float(results[f"{run}/objective"]) * (1 - 1e-9)
         assert float(found.objective) == pytest.approx(reached, rel=1e-6)

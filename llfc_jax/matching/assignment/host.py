@@ -14,7 +14,7 @@ LARGE = 192
 """Rows from which prices pay; below, SciPy alone is faster (`benchmarks/assignment.py`)."""
 
 HUGE = 1e18
-"""Scores above this are divided by the largest: their sums would leave float32."""
+"""Scores above this are made smaller: their sums would leave float32."""
 
 _ROUNDS = 100  # of the auction, at most
 _STEP = 0.05  # its epsilon, as a share of the standard deviation of the scores

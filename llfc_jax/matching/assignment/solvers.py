@@ -174,7 +174,7 @@ def _auction(
         return jnp.zeros(n, jnp.int32), prices
     rows = jnp.arange(n, dtype=jnp.int32)
     largest = jnp.abs(scores).max()
-    scores = scores / jnp.where(largest > host.HUGE, largest, 1)
+    scores = scores * jnp.where(largest > host.HUGE, host.HUGE / largest, 1)
     scores = scores - scores.max()
     # A matrix without any range has nothing to gain: any positive epsilon will do.
     span = jnp.maximum(-scores.min(), jnp.finfo(scores.dtype).tiny * 2**20)

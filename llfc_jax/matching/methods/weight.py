@@ -29,7 +29,7 @@ Start = str | Mapping[str, Any]
 """The name of a start, or a permutation."""
 Starts = Start | tuple[Start, ...]
 
-DEFAULT_START = "anchored"
+DEFAULT_START = "auto"
 
 
 @matching_method("weight")
@@ -39,7 +39,8 @@ class WeightMatching:
 
     Attributes:
         start: where the ascent starts: "identity" (the published algorithm), "anchored",
-            "relaxed", a permutation of B, or several of these; the best end is kept.
+            "relaxed", a permutation of B, or several of these; the best end is kept. "auto" is
+            "anchored", and "relaxed" too where it takes little time.
         restarts: least number of starts; random permutations are added until there are as many.
         max_sweeps: most sweeps over all groups.
         tolerance: a gain below this share of `||A|| ||B||` is taken, but no longer makes the

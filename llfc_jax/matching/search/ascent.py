@@ -18,12 +18,14 @@ from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.placement import on_host
 from llfc_jax.matching.result import Match
 from llfc_jax.matching.search import compiled, host, starts
-from llfc_jax.matching.search.plan import make_plan
+from llfc_jax.matching.search.plan import Plan, make_plan, unsettled
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 
-StartName = Literal["identity", "anchored", "relaxed"]
+StartName = Literal["auto", "identity", "anchored", "relaxed"]
 START_NAMES: tuple[str, ...] = get_args(StartName)
+CHEAP = 5e8
+"""Operations of all products of a network up to which "auto" runs the relaxed start too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +70,23 @@ def ascend_best(
         given: the permutations that stand for "given" among the starts.
     """
     plan = make_plan(spec, counted)
+    options = dataclasses.replace(options, starts=_resolve(plan, options.starts))
     places = sorted({leaf for leaf, _ in plan.blocks})
     sides = [{i: jax.tree.leaves(mode)[i] for i in places} for mode in (a, b)]
     indices = [dict(permutation) for permutation in given]
     if options.solver in ("auto", "scipy") and on_host((key, sides, indices)):
         return _on_host(key, spec, counted, options, sides, indices)
     return _compiled(spec, counted, options, key, sides, indices)
+
+
+def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The starts with "auto" replaced by what measured best (`benchmarks/matching_study.py`).
+
+    On small networks the relaxed start ends higher and at lower barriers, and takes little time;
+    on large ones the anchored start ends highest, at a fraction of the time.
+    """
+    auto = ("anchored", "relaxed") if plan.operations() <= CHEAP else ("anchored",)
+    return tuple(s for name in names for s in (auto if name == "auto" else (name,)))
 
 
 def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, number: int) -> Any:
@@ -103,10 +116,10 @@ def _on_host(
         products = host.Products(plan, *sides, dtype)
         tolerance = options.tolerance * products.size()
         best, reached = None, -np.inf
-        for start in _host_starts(key, products, options, given):
+        for start, known in _host_starts(key, products, options, given):
             begun = products.overlap(start)
             end = host.ascend(
-                key, products, start or host_identity(spec), tolerance,
+                key, products, start or host_identity(spec), known, tolerance,
                 options.max_sweeps, options.order,
             )  # fmt: skip
             history = begun + end.gained
@@ -125,17 +138,19 @@ def _on_host(
 def _host_starts(
     key: jax.Array, products: host.Products, options: AscentOptions, given: list[dict[str, Any]]
 ) -> Any:
-    """The starts one after the other; None is the identity."""
+    """The starts one after the other (None: the identity), and edges that are known there."""
     left = iter(given)
     for name in options.starts:
         if name == "given":
-            yield as_numpy(next(left))
+            yield as_numpy(next(left)), None
         elif name == "identity":
-            yield None
+            yield None, None
+        elif name == "anchored":
+            yield starts.anchored(products)
         else:
-            yield (starts.anchored if name == "anchored" else starts.relaxed)(products)
+            yield starts.relaxed(products), None
     for number in range(len(options.starts), options.restarts):
-        yield as_numpy(_random(key, products.plan.spec, options, number))
+        yield as_numpy(_random(key, products.plan.spec, options, number)), None
 
 
 # -- compiled ------------------------------------------------------------------------------------
@@ -175,10 +190,11 @@ def _ascend_all(
             return Match({}, value, value[None], jnp.zeros((), jnp.int32), "weight")
         tolerance = options.tolerance * products.size()
 
-        def one(start: dict[str, jax.Array]) -> Match:
+        def one(begin: tuple[dict[str, jax.Array], jax.Array]) -> Match:
+            start, dirty = begin
             begun = products.overlap(start)
             end = compiled.ascend(
-                key, products, start, tolerance,
+                key, products, start, dirty, tolerance,
                 options.max_sweeps, options.order, options.solver,
             )  # fmt: skip
             history = begun + end.gained
@@ -199,15 +215,19 @@ def _compiled_starts(
     products: compiled.Products,
     options: AscentOptions,
     given: list[dict[str, jax.Array]],
-) -> list[dict[str, jax.Array]]:
-    left, spec, begun = iter(given), products.plan.spec, []
+) -> list[tuple[dict[str, jax.Array], jax.Array]]:
+    """The starts, and which families are left to solve at each."""
+    left, plan, begun = iter(given), products.plan, []
+    every = jnp.ones(len(plan.families), bool)
     for name in options.starts:
         if name == "given":
-            begun.append(next(left))
+            begun.append((next(left), every))
         elif name == "identity":
-            begun.append(jax.tree.map(jnp.asarray, host_identity(spec)))
+            begun.append((jax.tree.map(jnp.asarray, host_identity(plan.spec)), every))
+        elif name == "anchored":
+            start, known = starts.anchored(products, options.solver)
+            begun.append((start, jnp.asarray(unsettled(plan, known))))
         else:
-            make = starts.anchored if name == "anchored" else starts.relaxed
-            begun.append(make(products, options.solver))
+            begun.append((starts.relaxed(products, options.solver), every))
     numbers = range(len(options.starts), options.restarts)
-    return begun + [_random(key, spec, options, number) for number in numbers]
+    return begun + [(_random(key, plan.spec, options, number), every) for number in numbers]

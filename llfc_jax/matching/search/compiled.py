@@ -142,12 +142,24 @@ def ascend(
     key: jax.Array,
     products: Products,
     start: Index,
+    dirty: jax.Array,
     tolerance: jax.Array,
     max_sweeps: int,
     order: tuple[int, ...] | None,
     solver: Solver,
 ) -> Ascent:
-    """Ascends from a permutation; arguments as in `host.ascend`, and a solver for assignments."""
+    """Ascends from a permutation.
+
+    Args:
+        key: for the order of visits.
+        products: of the pair.
+        start: where to start.
+        dirty: which families are left to solve there.
+        tolerance: gain above which a move makes the neighbours be solved again.
+        max_sweeps: most sweeps.
+        order: numbers of the families to visit, instead of random sweeps until none gains.
+        solver: for the assignments.
+    """
     groups = len(products.plan.families)
     turn = functools.partial(_turn, products, solver, tolerance)
 
@@ -170,12 +182,14 @@ def ascend(
 
     sweeps = max_sweeps if order is None else -(-len(order) // groups)
     sequence = jnp.arange(groups) if order is None else jnp.array(order)
-    begun = _begin(products, start, sweeps, sequence)
+    begun = _begin(products, start, dirty, sweeps, sequence)
     state = jax.lax.while_loop(running, step, begun)
     return Ascent(state.permutation, state.history, -(-state.step // groups))
 
 
-def _begin(products: Products, start: Index, sweeps: int, sequence: jax.Array) -> State:
+def _begin(
+    products: Products, start: Index, dirty: jax.Array, sweeps: int, sequence: jax.Array
+) -> State:
     plan, dtype = products.plan, products.dtype
 
     def family(number: int) -> _Family:
@@ -192,7 +206,7 @@ def _begin(products: Products, start: Index, sweeps: int, sequence: jax.Array) -
 
     return State(
         [family(number) for number in range(len(plan.families))],
-        dirty=jnp.ones(len(plan.families), bool),
+        dirty=dirty,
         gained=jnp.zeros((), dtype),
         history=jnp.full(sweeps, jnp.nan, dtype),
         step=jnp.zeros((), jnp.int32),

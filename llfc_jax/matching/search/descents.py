@@ -13,12 +13,11 @@ from llfc_jax.matching.methods.activation import ActivationMatching
 from llfc_jax.matching.methods.weight import Starts, WeightMatching, list_starts
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.result import Match
-from llfc_jax.matching.search.ascent import START_NAMES
 from llfc_jax.matching.search.frank_wolfe import ROUNDS, FrankWolfe, Objective
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.types import ProgressFn
 
-KNOWN = (*START_NAMES, "weight", "activation")
+KNOWN = ("weight", "activation", "identity", "anchored", "relaxed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +25,9 @@ class DescentOptions:
     """Options of the methods that lower an objective by Frank-Wolfe.
 
     Attributes:
-        start: "weight" or "activation" (the ends of these methods), "identity", "anchored",
-            "relaxed" (the starts of weight matching), a permutation, or several of these; the
-            lowest end is kept.
+        start: "weight" or "activation" (the ends of these methods), "identity", "anchored" or
+            "relaxed" (a sweep of weight matching from there), a permutation, or several of these;
+            the lowest end is kept.
         samples: how many samples the objective is taken over, from the first batches.
         steps: see `FrankWolfe`.
         rounds: see `FrankWolfe`.
@@ -100,7 +99,7 @@ class DescentOptions:
             return WeightMatching(solver=self.solver).ascend(key, problem).permutation
         if start == "identity":
             return problem.spec.identity()
-        if isinstance(start, str):  # where the ascent would start, without a sweep
+        if isinstance(start, str):
             method = WeightMatching(start, max_sweeps=1, solver=self.solver)
             return method.ascend(key, problem).permutation
         problem.spec.validate(start)

@@ -15,7 +15,7 @@ import threadpoolctl
 from llfc_jax.matching.assignment.family import composite, solve_family
 from llfc_jax.matching.placement import host_array
 from llfc_jax.matching.search.gain import correction, move_gain
-from llfc_jax.matching.search.plan import PATCH_SHARE, Plan
+from llfc_jax.matching.search.plan import PATCH_SHARE, Plan, unsettled
 from llfc_jax.matching.search.visits import visit_order
 
 T = TypeVar("T")
@@ -141,6 +141,7 @@ def ascend(
     key: jax.Array,
     products: Products,
     start: HostIndex,
+    known: dict[int, np.ndarray] | None,
     tolerance: float,
     max_sweeps: int,
     order: tuple[int, ...] | None,
@@ -151,6 +152,7 @@ def ascend(
         key: for the order of visits.
         products: of the pair.
         start: where to start.
+        known: scores of edges at the start, if it is the anchored one.
         tolerance: gain above which a move makes the neighbours be solved again.
         max_sweeps: most sweeps.
         order: numbers of the families to visit, instead of random sweeps until none gains.
@@ -161,6 +163,11 @@ def ascend(
     ]
     permutation, gained, history = dict(start), 0.0, []
     dirty = np.ones(len(families), bool)
+    if known is not None:
+        dirty = unsettled(plan, known)
+        for e, scores in known.items():
+            family = families[plan.family_of[plan.edges[e].group]]
+            family.scores[e], family.seen[e] = scores, _indices(plan, e, start)
     for step, number in enumerate(_visits(key, len(families), max_sweeps, order)):
         if order is None and not dirty.any():
             break
@@ -210,7 +217,7 @@ def _visit(
 def _refresh(products: Products, e: int, family: _Family, permutation: HostIndex) -> None:
     """Brings an edge's scores up to date."""
     plan = products.plan
-    now = [composite(plan.spec, permutation, group) for _, group in plan.edges[e].others]
+    now = _indices(plan, e, permutation)
     seen = family.seen.get(e)
     family.seen[e] = now
     if seen is None:
@@ -223,6 +230,11 @@ def _refresh(products: Products, e: int, family: _Family, permutation: HostIndex
         family.scores[e] = products.patch(e, now[0], seen[0], family.scores[e])
     else:
         family.scores[e] = products.build(e, permutation)
+
+
+def _indices(plan: Plan, e: int, permutation: HostIndex) -> list[np.ndarray]:
+    """The indices of the other groups on which an edge depends."""
+    return [composite(plan.spec, permutation, group) for _, group in plan.edges[e].others]
 
 
 def one_thread(plan: Plan) -> contextlib.AbstractContextManager[Any]:

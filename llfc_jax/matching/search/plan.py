@@ -14,7 +14,7 @@ The algorithm, for both of its drivers (`host` in NumPy, `compiled` in JAX):
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +91,10 @@ class Plan(NamedTuple):
         others = self.edges[e].others
         return len(others) == 1 and self.size[others[0][1]] >= PATCH_FROM
 
+    def operations(self) -> float:
+        """Returns the number of operations of building every edge once."""
+        return sum(2.0 * edge.scalars * self.size[edge.group] for edge in self.edges)
+
     def is_own_neighbour(self, e: int) -> bool:
         """Returns whether an edge's scores depend on the family that they are for."""
         edge = self.edges[e]
@@ -114,6 +118,14 @@ def make_plan(spec: PermutationSpec, leaves: frozenset[str]) -> Plan:
     family_of = {name: i for i, (root, inside) in enumerate(found) for name in (root, *inside)}
     size = {name: units_in_all(spec, name) for name in spec.group}
     return Plan(spec, found, family_of, size, tuple(cut), tuple(constant), tuple(edges))
+
+
+def unsettled(plan: Plan, known: Collection[int]) -> np.ndarray:
+    """Returns the families left to solve after the anchored start: those with edges not known."""
+    left = np.zeros(len(plan.families), bool)
+    for e, edge in enumerate(plan.edges):
+        left[plan.family_of[edge.group]] |= e not in known
+    return left
 
 
 def anchor_order(plan: Plan) -> list[tuple[int, list[int]]]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from llfc_jax.matching.assignment.family import assigned_value, composite, solve_family
 from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.search import compiled, host
-from llfc_jax.matching.search.plan import Plan, anchor_order
+from llfc_jax.matching.search.plan import anchor_order
 
 Products = host.Products | compiled.Products
 Arrays = dict[str, Any]
@@ -24,27 +24,36 @@ Arrays = dict[str, Any]
 
 STEPS = 20
 """Most steps of the relaxed start."""
-_STILL = 1e-3  # relative gain of a step below which the relaxed start has converged
+_STILL = 1e-2  # relative gain of a step below which the relaxed start has converged
 _LENGTHS = 100  # lengths of a step that are compared
 
 
-def anchored(products: Products, solver: Solver = "auto") -> Arrays:
-    """Returns the permutation that settles one family after the other."""
+def anchored(products: Products, solver: Solver = "auto") -> tuple[Arrays, dict[int, Any]]:
+    """Returns the permutation that settles one family after the other.
+
+    Returns:
+        The permutation, and the scores of the edges that were built on the way, by number.
+    """
     plan = products.plan
     permutation: Arrays = {}
+    known: dict[int, Any] = {}
     for number, edges in anchor_order(plan):
         total = {name: products.constant[name] for name in plan.members(number)}
         for e in edges:
             group = plan.edges[e].group
-            total[group] = total[group] + products.build(e, permutation)
-        permutation |= _solve(products, number, total, solver)
-    return permutation
+            known[e] = products.build(e, permutation)
+            total[group] = total[group] + known[e]
+        family = plan.families[number]
+        prices = products.xp.zeros(plan.size[family[0]], products.dtype)
+        permutation |= solve_family(plan.spec, family, total, prices, solver)[0]
+    return permutation, known
 
 
 class _State(NamedTuple):
     mixture: Arrays  # doubly stochastic, [n, n] a group
     slopes: list[Any]  # of each edge at the mixture, [n, n]
     value: Any
+    prices: dict[int, Any]  # of each family's last assignment
     steps: Any
     going: Any
 
@@ -62,8 +71,10 @@ def relaxed(products: Products, solver: Solver = "auto", steps: int = STEPS) -> 
     def running(state: _State) -> Any:
         return state.going & (state.steps < steps)
 
-    begun = _State(mixture, slopes, value, xp.zeros((), xp.int32), xp.ones((), bool))
-    return _nearest(products, products.while_loop(running, step, begun).mixture, solver)
+    prices = _no_prices(products)
+    begun = _State(mixture, slopes, value, prices, xp.zeros((), xp.int32), xp.ones((), bool))
+    end = products.while_loop(running, step, begun)
+    return _nearest(products, end.mixture, prices, solver)[0]
 
 
 def _step(products: Products, solver: Solver, state: _State) -> _State:
@@ -74,7 +85,7 @@ def _step(products: Products, solver: Solver, state: _State) -> _State:
     """
     plan, xp = products.plan, products.xp
     slope = _slope(products, state.slopes)
-    corner = _nearest(products, slope, solver)
+    corner, prices = _nearest(products, slope, state.prices, solver)
     index = {name: composite(plan.spec, corner, name) for name in plan.size}
     matrix = {n: xp.eye(k, dtype=products.dtype)[index[n]] for n, k in plan.size.items()}
     at_corner = [products.build(e, corner) for e in range(len(plan.edges))]
@@ -94,7 +105,7 @@ def _step(products: Products, solver: Solver, state: _State) -> _State:
         for e, (old, new) in enumerate(zip(state.slopes, at_corner, strict=True))
     ]
     going = value > state.value + _STILL * abs(state.value)
-    return _State(mixture, slopes, value, state.steps + 1, going)
+    return _State(mixture, slopes, value, prices, state.steps + 1, going)
 
 
 def _hermite(t: Any, start: Any, rise: Any, end: Any, fall: Any) -> Any:
@@ -125,16 +136,20 @@ def _value(products: Products, slopes: list[Any], mixture: Arrays) -> Any:
     return value
 
 
-def _nearest(products: Products, scores: Arrays, solver: Solver) -> Arrays:
-    """The permutation with the largest scores, of every family."""
+def _nearest(
+    products: Products, scores: Arrays, prices: dict[int, Any], solver: Solver
+) -> tuple[Arrays, dict[int, Any]]:
+    """The permutation with the largest scores, of every family, and prices for the next call."""
+    plan = products.plan
     permutation: Arrays = {}
-    for number in range(len(products.plan.families)):
-        permutation |= _solve(products, number, scores, solver)
-    return permutation
+    after = {}
+    for number, family in enumerate(plan.families):
+        found, after[number] = solve_family(plan.spec, family, scores, prices[number], solver)
+        permutation |= found
+    return permutation, after
 
 
-def _solve(products: Products, number: int, scores: Arrays, solver: Solver) -> Arrays:
-    plan: Plan = products.plan
-    family = plan.families[number]
-    prices = products.xp.zeros(plan.size[family[0]], products.dtype)
-    return solve_family(plan.spec, family, scores, prices, solver)[0]
+def _no_prices(products: Products) -> dict[int, Any]:
+    plan = products.plan
+    sizes = {number: plan.size[root] for number, (root, _) in enumerate(plan.families)}
+    return {number: products.xp.zeros(n, products.dtype) for number, n in sizes.items()}

@@ -142,11 +142,11 @@ def _nesting(
             for term in held:
                 restrict(term, held | shared)
     for kept, gone in reading.mixed:
-        lost = {a for t in gone for a in atoms(t)}
-        for axis in kept if lost else ():
+        away = {a for t in gone for a in atoms(t)}
+        for axis in kept if away else ():
             for (piece,) in _pieces([axis]):
                 for term in piece:  # the other may come back with the other operand: not the same
-                    restrict(term, beside.get(term, set()) - (lost - set(piece)))
+                    restrict(term, beside.get(term, set()) - (away - set(piece)))
     # The one inside which most others may be stands outside.
     outer = Counter(other for allowed in beside.values() for other in allowed)
     parent: dict[Term, Term] = {}

@@ -6,6 +6,7 @@
 import os
 import secrets
 
+import jax
 import pytest
 from programs import examine
 
@@ -20,7 +21,7 @@ def test_no_group_of_a_random_program_changes_it(batch: int) -> None:
     """A new seed each time, printed where it fails; LLFC_PROGRAMS_SEED repeats one."""
     seed = int(os.environ.get("LLFC_PROGRAMS_SEED", secrets.randbelow(10**6)))
     groups, numbers = 0, range(batch, PROGRAMS, BATCHES)
-    with double_precision():
+    with double_precision(), jax.numpy_rank_promotion("allow"):
         for number in numbers:
             found = examine([seed, number])
             groups += found.groups

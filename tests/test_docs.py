@@ -130,10 +130,13 @@ def test_links_lead_to_files_that_are_there(path):
     assert not [link for link in links if not (path.parent / link).exists()]
 
 
-def test_every_chart_is_listed_by_name_and_title():
-    text = (ROOT / "docs" / "measures.md").read_text("utf-8")
-    charts = {(c.name, m.name, c.title) for m in MEASURES.values() for c in m.section.charts}
-    assert set(re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", text, re.MULTILINE)) == charts
+def test_every_chart_is_listed_by_its_name():
+    table = (ROOT / "docs" / "measures.md").read_text("utf-8").partition("## Charts")[2]
+    listed = {
+        measure: re.findall(r"`(\w+)`", charts)
+        for measure, charts in re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    }
+    assert listed == {name: [c.name for c in m.section.charts] for name, m in MEASURES.items()}
 
 
 def test_the_thresholds_of_verdicts_are_those_of_the_code():

@@ -13,10 +13,14 @@ import pytest
 
 import llfc_jax
 from llfc_jax import convert
+from llfc_jax.data.registry import DATASETS
 from llfc_jax.experiments import study as studies
 from llfc_jax.experiments import verdicts
+from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
 from llfc_jax.measures.llfc import SAME
+from llfc_jax.networks import NETWORKS
+from llfc_jax.training import PAIR_KINDS
 
 ROOT = Path(__file__).parent.parent
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -83,6 +87,17 @@ def as_pytorch(variables):
     }
 
 
+@pytest.fixture
+def registries():
+    """Takes out again what a page's code registers."""
+    tables = [MEASURES, METHODS, NETWORKS, DATASETS, PAIR_KINDS]
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
 def names():
     """What the pages take as given."""
     network, plain = Net(), Net(normalised=False)
@@ -114,6 +129,7 @@ def names():
     }
 
 
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("path", CODED, ids=lambda path: path.name)
 def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

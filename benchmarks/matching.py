@@ -233,7 +233,10 @@ def measure(case: str, which: str, file: Path) -> dict[str, float]:
     with file.open("rb") as stored:
         a, b = jax.tree.map(jnp.asarray, pickle.load(stored))
     apply, x = network(case)
-    key, times, spec = jax.random.key(0), [], None
+    key, times = jax.random.key(0), []
+    spec: Any = None
+    found: Any = None
+    sweeps = 0
     while len(times) < 3:
         begun, clock = cpu_seconds(), time.perf_counter()
         spec = spec or permutation_spec(apply, a, x)

@@ -183,7 +183,7 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
         lines="method",
         panels=(),
     )
-    figures.save(figures.draw(chart, means), path.parent, path.stem)
+    figures.save(figures.draw(chart, means), path)
 
 
 def main() -> None:
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=20_000)
     parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--out", type=Path, default=Path("matching_study.csv"))
-    parser.add_argument("--figure", type=Path, help="draw it: path/without/suffix")
+    parser.add_argument("--figure", type=Path, help="draw it: a file .svg, .png or .pdf")
     parser.add_argument(
         "--starts", action="store_true", help="compare the starts of weight matching on digits"
     )

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 from llfc_jax.matching.assignment.family import assigned_value, composite, solve_family
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.search import compiled, host
 from llfc_jax.matching.search.plan import anchor_order
+from llfc_jax.matching.search.products import Products
 
-Products = host.Products | compiled.Products
 Arrays = dict[str, Any]
 """An array a group, NumPy's or JAX's as the products are."""
 

@@ -183,8 +183,12 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
         lines="method",
         panels=(),
     )
+<<<<<<< HEAD
     for suffix in (".png", ".svg"):
         figures.save(figures.draw(chart, means), path.with_suffix(suffix))
+=======
+    figures.save(figures.draw(chart, means), path)
+>>>>>>> h-matching
 
 
 def main() -> None:
@@ -197,7 +201,7 @@ def main() -> None:
     parser.add_argument("--train-size", type=int, default=20_000)
     parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--out", type=Path, default=Path("matching_study.csv"))
-    parser.add_argument("--figure", type=Path, help="draw it: path/without/suffix")
+    parser.add_argument("--figure", type=Path, help="draw it: a file .svg, .png or .pdf")
     parser.add_argument(
         "--starts", action="store_true", help="compare the starts of weight matching on digits"
     )

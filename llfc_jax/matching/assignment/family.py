@@ -4,7 +4,7 @@ All functions take NumPy arrays or JAX arrays (traced ones too), and give back t
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,8 @@ def composite(spec: PermutationSpec, permutation: Mapping[str, A], name: str) ->
     index, parent = permutation[name], spec.group[name].parent
     if not parent:
         return index
-    return (permutation[parent][:, None] * index.shape[-1] + index).reshape(-1)
+    outer: Any = permutation[parent]
+    return (outer[:, None] * index.shape[-1] + index).reshape(-1)
 
 
 def take_along(array: A, index: A, axis: int) -> A:
@@ -50,7 +51,7 @@ def take_along(array: A, index: A, axis: int) -> A:
 
 def assigned_value(scores: A, index: A) -> A:
     """Returns `sum_i scores[..., i, index[..., i]]`."""
-    return take_along(scores, index[..., None], -1).sum((-1, -2))
+    return take_along(scores, index[..., None], -1).sum((-1, -2))  # pyright: ignore
 
 
 def host_identity(spec: PermutationSpec) -> dict[str, np.ndarray]:
@@ -65,9 +66,9 @@ def solve_family(
     spec: PermutationSpec,
     family: tuple[str, tuple[str, ...]],
     scores: Mapping[str, A],
-    prices: A,
+    prices: Any,
     solver: Solver = "auto",
-) -> tuple[dict[str, A], A]:
+) -> tuple[dict[str, A], Any]:
     """Returns the best joint permutation of a group and the groups inside it, exactly.
 
     The best order within place h, if it takes the parent's unit k, is an assignment of its own;

@@ -270,7 +270,7 @@ def _assign_all(spec: PermutationSpec, scores: Scores, solver: Solver) -> Match:
     return Match(
         {name: jnp.asarray(index) for name, index in permutation.items()},
         jnp.asarray(np.float32(objective)),
-        jnp.asarray(np.float32([objective])),
+        jnp.asarray(np.array([objective], np.float32)),
         jnp.asarray(np.int32(1)),
         "activation",
     )

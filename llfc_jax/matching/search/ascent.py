@@ -113,7 +113,7 @@ def _on_host(
     plan = make_plan(spec, counted)
     dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
     with host.one_thread(plan), np.errstate(over="ignore", invalid="ignore"):
-        products = host.Products(plan, *sides, dtype)
+        products = host.Products(plan, sides[0], sides[1], dtype)
         tolerance = options.tolerance * products.size()
         best, reached = None, -np.inf
         for start, known in _host_starts(key, products, options, given):
@@ -184,7 +184,7 @@ def _ascend_all(
 ) -> Match:
     dtype = _dtype([leaf for side in sides for leaf in side.values()])
     with jax.default_matmul_precision("highest"):
-        products = compiled.Products(make_plan(spec, counted), *sides, dtype)
+        products = compiled.Products(make_plan(spec, counted), sides[0], sides[1], dtype)
         if not products.plan.families:
             value = products.overlap(None)
             return Match({}, value, value[None], jnp.zeros((), jnp.int32), "weight")

@@ -4,8 +4,8 @@ See `plan` for the algorithm; `host` is its other driver.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ import numpy as np
 
 from llfc_jax.matching.assignment.family import composite, solve_family
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.search.gain import correction, move_gain
 from llfc_jax.matching.search.plan import PATCH_SHARE, Plan
+from llfc_jax.matching.search.products import correction, move_gain
 from llfc_jax.symmetry.axes import Index
 
 T = TypeVar("T")
@@ -25,10 +25,10 @@ _PATCH = 256  # rows of a patch's products
 class Products:
     """The blocks of a pair, as they lie: products read them in place, without copies."""
 
-    xp = jnp
+    xp: Any = jnp
 
     def __init__(
-        self, plan: Plan, a: Sequence[jax.Array], b: Sequence[jax.Array], dtype: jnp.dtype
+        self, plan: Plan, a: Mapping[int, jax.Array], b: Mapping[int, jax.Array], dtype: jnp.dtype
     ) -> None:
         self.plan, self.dtype = plan, dtype
         self._a, self._b = (

@@ -5,7 +5,7 @@ Nothing is compiled, so that a cold start costs what the work costs. See `plan` 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -14,9 +14,10 @@ import threadpoolctl
 
 from llfc_jax.matching.assignment.family import composite, solve_family
 from llfc_jax.matching.placement import host_array
-from llfc_jax.matching.search.gain import correction, move_gain
 from llfc_jax.matching.search.plan import PATCH_SHARE, Plan, unsettled
+from llfc_jax.matching.search.products import correction, move_gain
 from llfc_jax.matching.search.visits import visit_order
+from llfc_jax.symmetry.blocks import Block
 
 T = TypeVar("T")
 HostIndex = dict[str, np.ndarray]
@@ -32,15 +33,12 @@ class Products:
     matrix needs no other layout than the one it has.
     """
 
-    xp = np
+    xp: Any = np
 
-    def __init__(self, plan: Plan, a: Sequence[Any], b: Sequence[Any], dtype: Any) -> None:
+    def __init__(self, plan: Plan, a: Mapping[int, Any], b: Mapping[int, Any], dtype: Any) -> None:
         self.plan, self.dtype = plan, dtype
         self._a, self._b = (
-            [
-                np.ascontiguousarray(block.extract(host_array(side[leaf], dtype)))
-                for leaf, block in plan.blocks
-            ]
+            [_contiguous(block, host_array(side[leaf], dtype)) for leaf, block in plan.blocks]
             for side in (a, b)
         )
         self._sides = [self._lay(edge.block, edge.axis) for edge in plan.edges]
@@ -109,6 +107,10 @@ class Products:
         while running(state):
             state = step(state)
         return state
+
+
+def _contiguous(block: Block, array: Any) -> np.ndarray:
+    return np.ascontiguousarray(block.extract(array))
 
 
 def _product(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:

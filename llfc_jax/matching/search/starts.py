@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 from llfc_jax.matching.assignment.family import assigned_value, composite, solve_family
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.search import compiled, host
 from llfc_jax.matching.search.plan import anchor_order
+from llfc_jax.matching.search.products import Products
 
-Products = host.Products | compiled.Products
 Arrays = dict[str, Any]
 """An array a group, NumPy's or JAX's as the products are."""
 
@@ -38,11 +37,10 @@ def anchored(products: Products, solver: Solver = "auto") -> tuple[Arrays, dict[
     permutation: Arrays = {}
     known: dict[int, Any] = {}
     for number, edges in anchor_order(plan):
-        total = {name: products.constant[name] for name in plan.members(number)}
+        total = {name: products.constant[name].copy() for name in plan.members(number)}
         for e in edges:
-            group = plan.edges[e].group
             known[e] = products.build(e, permutation)
-            total[group] = total[group] + known[e]
+            total[plan.edges[e].group] += known[e]
         family = plan.families[number]
         prices = products.xp.zeros(plan.size[family[0]], products.dtype)
         permutation |= solve_family(plan.spec, family, total, prices, solver)[0]

@@ -1,4 +1,4 @@
-"""What a move of a family gains; the same for both drivers of the ascent."""
+"""What both drivers of the ascent share: the form of their products, and what a move gains."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
@@ -12,13 +12,31 @@ from llfc_jax.matching.search.plan import Plan
 A = TypeVar("A", np.ndarray, jax.Array)
 
 
-class Builder(Protocol):
-    """What can build an edge's scores."""
+class Products(Protocol):
+    """The products of a pair that edges are made of: NumPy's on the host, or JAX's.
 
+    Attributes:
+        xp: `numpy` or `jax.numpy`.
+        plan: the plan.
+        dtype: of all arrays.
+        constant: the scores of each group that depend on no other group.
+    """
+
+    xp: Any
     plan: Plan
+    dtype: Any
+    constant: dict[str, Any]
 
     def build(self, e: int, permutation: Any) -> Any:
         """Returns an edge's scores, from nothing: [n, n]."""
+        ...
+
+    def mix(self, e: int, mixture: Any) -> Any:
+        """Returns an edge's scores with the other groups mixed by matrices: [n, n]."""
+        ...
+
+    def while_loop(self, running: Any, step: Any, state: Any) -> Any:
+        """Returns the state after the last step."""
         ...
 
 
@@ -40,8 +58,8 @@ def move_gain(
 
 
 def correction(
-    products: Builder, e: int, scores: A, old: Mapping[str, A], new: Mapping[str, A]
-) -> A:
+    products: Products, e: int, scores: A, old: Mapping[str, A], new: Mapping[str, A]
+) -> A | float:
     """Returns what `move_gain` overlooked on a weight from a family to itself.
 
     There the scores depend on the permutation that they choose, so that they were a linearisation

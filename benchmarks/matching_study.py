@@ -183,12 +183,7 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
         lines="method",
         panels=(),
     )
-<<<<<<< HEAD
-    for suffix in (".png", ".svg"):
-        figures.save(figures.draw(chart, means), path.with_suffix(suffix))
-=======
     figures.save(figures.draw(chart, means), path)
->>>>>>> h-matching
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Proves a spec on numbers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,13 +11,11 @@ from jax.extend.core import jaxpr_as_fun
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.graph.trace import subjaxprs
+from llfc_jax.symmetry.axes import Permutation, permute
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Variables
+from llfc_jax.types import AnyArray, Apply, Variables
 
 MOST_SAMPLES = 2
-MANY = 8
-"""Units from which a random derangement is another one in every group, so that several groups can
-be moved at once: two wrong ones do not make up for each other."""
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
 _COARSE = 0.1  # for networks that compute in bfloat16 or less
 _SMALLEST = 1e-6  # outputs below it are taken for rounding
@@ -32,19 +30,17 @@ def identity(spec: PermutationSpec) -> dict[str, Any]:
     }
 
 
-def derange(spec: PermutationSpec, names: list[str], rng: np.random.Generator) -> dict[str, Any]:
-    """Returns a permutation that moves every unit of these groups, and nothing else.
+def derange(spec: PermutationSpec, name: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Returns a permutation that moves every unit of one group, and nothing else.
 
-    Inside each place of a parent by itself.
+    A nested group moves inside each place of its parent.
     """
     moved = identity(spec)
-    for name in names:
-        rows = np.array(moved[name]).reshape(-1, spec.group[name].size)
-        for row in rows:
-            while len(row) > 1 and (row == np.arange(len(row))).any():
-                rng.shuffle(row)
-        moved[name] = rows.reshape(spec.shape(name))
-    return moved
+    rows = np.array(moved[name]).reshape(-1, spec.group[name].size)
+    for row in rows:
+        while len(row) > 1 and (row == np.arange(len(row))).any():
+            rng.shuffle(row)
+    return {**moved, name: rows.reshape(spec.shape(name))}
 
 
 def check(
@@ -57,9 +53,8 @@ def check(
 ) -> float:
     """Proves a spec on numbers: moving the units of its groups leaves the outputs alone.
 
-    Every unit of every group leaves its place. Groups of fewer than eight units move by
-    themselves, the others all at once by random derangements, and by themselves where that
-    changes the outputs. Computed in float64 where the network can; compiled once; deterministic.
+    One group after the other, every unit of it leaves its place while all else stays. Computed in
+    float64 where the network can; compiled once; deterministic.
 
     Args:
         spec: the spec to prove.
@@ -103,42 +98,47 @@ def _check(
     run, limit = _compiled(apply, variables, x)
     limit = limit if tolerance is None else tolerance
     rng = np.random.default_rng(0)
-    before = run(variables)
+    leaves = jax.tree.leaves(variables)
+    placed = [jax.device_put(leaf) for leaf in leaves]  # only what a group moves is sent again
+    before = run(placed)
     largest = max(np.max(np.abs(before[np.isfinite(before)]), initial=0), _SMALLEST)
-
-    def change(names: list[str]) -> float:
-        after = run(spec.apply(derange(spec, names, rng), variables))
+    worst = 0.0
+    for group in spec.groups:
+        moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
+        after = run([moved[i] if i in moved else leaf for i, leaf in enumerate(placed)])
         same = (before == after) | (np.isnan(before) & np.isnan(after))
         with np.errstate(invalid="ignore"):
-            return float(np.max(np.where(same, 0, np.abs(after - before)) / largest, initial=0))
-
-    many = [group.name for group in spec.groups if group.size >= MANY]
-    few = [[group.name] for group in spec.groups if group.size < MANY]
-    worst = 0.0
-    together = change(many) if many else 0.0
-    alone = few if together <= limit else [[name] for name in many] + few
-    for names in alone:
-        worst = max(worst, by := change(names))
-        if not by <= limit:
+            change = float(np.max(np.where(same, 0, np.abs(after - before)) / largest, initial=0))
+        worst = max(worst, change)
+        if not change <= limit:
             raise MatchingError(
-                f"the spec is wrong for this network: moving the units of group {names[0]!r} "
-                f"changes its output by {by:.1e} of its largest value; remove that group "
+                f"the spec is wrong for this network: moving the units of group {group.name!r} "
+                f"changes its output by {change:.1e} of its largest value; remove that group "
                 "(spec.explain() lists where it acts)"
             )
-    return max(worst, together if together <= limit else 0.0)
+    return worst
+
+
+def _permuted(
+    spec: PermutationSpec, permutation: Permutation, name: str, leaves: Sequence[AnyArray]
+) -> dict[int, AnyArray]:
+    """Returns the leaves on which a group acts, permuted, by their number."""
+    number = {path: i for i, (path, _) in enumerate(spec.leaves)}
+    places = {number[path] for path, _ in spec.where(name)}
+    return {i: permute(leaves[i], spec.leaves[i][1], permutation, spec.parents) for i in places}
 
 
 def _compiled(
     apply: Apply, variables: Variables, x: Any
-) -> tuple[Callable[[Variables], np.ndarray], float]:
+) -> tuple[Callable[[Sequence[AnyArray]], np.ndarray], float]:
     """The network at this batch, compiled quickly, and how exact its outputs are."""
     closed = jax.make_jaxpr(apply)(variables, x)
     flat = jax.jit(jaxpr_as_fun(closed)).lower(*jax.tree.leaves((variables, x)))
     compiled = flat.compile(compiler_options=_QUICK if jax.default_backend() == "cpu" else None)
     inputs = jax.tree.leaves(x)
 
-    def run(variables: Variables) -> np.ndarray:
-        (output,) = compiled(*jax.tree.leaves(variables), *inputs)
+    def run(leaves: Sequence[AnyArray]) -> np.ndarray:
+        (output,) = compiled(*leaves, *inputs)
         wide = jnp.promote_types(output.dtype, np.float32)
         return np.asarray(output, wide).astype(np.float64)
 

@@ -606,7 +606,7 @@ def largest_changes(
             return None
         changes = {}
         for group in spec.groups:
-            moved = spec.apply(derange(spec, [group.name], rng), variables)
+            moved = spec.apply(derange(spec, group.name, rng), variables)
             after = evaluate(jaxpr, [*jax.tree.leaves(moved), x])[0]
             changes[group.name] = float(np.abs(after - before).max() / largest)
     return changes

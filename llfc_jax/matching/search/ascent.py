@@ -127,17 +127,10 @@ def _on_host(
             if best is None or history[-1] > reached:
                 best, reached = dataclasses.replace(end, gained=history), history[-1]
     assert best is not None
-    return Match(
-        *jax.device_put(
-            (
-                {name: index.astype(np.int32) for name, index in best.permutation.items()},
-                dtype.type(reached),
-                best.gained.astype(dtype),
-                np.int32(best.sweeps),
-            )
-        ),
-        "weight",
-    )
+    index = {name: p.astype(np.int32) for name, p in best.permutation.items()}
+    numbers = dtype.type(reached), best.gained.astype(dtype), np.int32(best.sweeps)
+    permutation, objective, history, sweeps = jax.device_put((index, *numbers))
+    return Match(permutation, objective, history, sweeps, "weight")
 
 
 def _host_starts(

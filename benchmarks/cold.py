@@ -210,7 +210,7 @@ def show_commands(rounds: int) -> None:
 
 def main() -> None:
     """Measure what the arguments name."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", nargs="*", default=["matching", "commands"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--match", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)

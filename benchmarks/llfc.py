@@ -25,7 +25,8 @@ import numpy as np
 import storing
 
 from llfc_jax import networks
-from llfc_jax.measures import ALPHAS, llfc
+from llfc_jax.measures import llfc
+from llfc_jax.measures.options import ALPHAS
 
 SAMPLES, FEW, BATCH, ROUNDS = 10_000, 2_000, 500, 5
 NETWORK = networks.build("mlp", 10, widths=(512, 512, 512))

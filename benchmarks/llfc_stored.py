@@ -37,7 +37,8 @@ from storing import CASES, CLASSES, OF_THE_ENDS, ON_THE_LINE, Library, Made, par
 
 from llfc_jax import convert, networks
 from llfc_jax.graph import features, trace
-from llfc_jax.measures import ALPHAS, llfc
+from llfc_jax.measures import llfc
+from llfc_jax.measures.options import ALPHAS
 from llfc_jax.pair import interpolate
 
 SITES = ("linear", "relu")

@@ -29,7 +29,7 @@ from llfc_jax import data, networks
 from llfc_jax.matching import align
 from llfc_jax.pair import interpolate
 from llfc_jax.report import figures
-from llfc_jax.results import Chart
+from llfc_jax.report.charts import Chart
 from llfc_jax.symmetry import permutation_spec
 
 # Row -> (method, options).

@@ -59,7 +59,7 @@ _NAMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used (PEP 562), so that each part alone stays light."""
+    """Imports a name when it is first used (PEP 562), so that each part alone stays light."""
     if name in _NAMES:
         return getattr(importlib.import_module(f"llfc_jax.{_NAMES[name]}"), name)
     if name in __all__:

@@ -1,4 +1,4 @@
-"""What can go wrong through a user's input, one type per room.
+"""Errors that a user's input can cause, one type for each part of the package.
 
 Every message is one line that says what is wrong and what to do. The command line prints it
 without a traceback; library users catch the type, or `LlfcError` for all of them.
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class LlfcError(Exception):
-    """Base of every error that the caller can mend."""
+    """Base of every error that the caller can correct."""
 
 
 class ConfigError(LlfcError, ValueError):
@@ -49,7 +49,7 @@ class HostsError(LlfcError, RuntimeError):
 
 
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
-    """One line for a name that is not among `known`, with the nearest one.
+    """Returns one line for a name that is not among `known`, with the nearest one.
 
     Example:
         >>> unknown("network", "mpl", ["lenet5", "mlp"])

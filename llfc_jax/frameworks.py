@@ -1,20 +1,35 @@
 """One view of every network: arrays in a tree, and a pure function of them.
 
 `Network.of` takes a network as its framework writes it. Which framework that is, is read off the
-object's classes, so that none is imported that the user has not imported already.
+object's classes, so that none is imported that the user has not imported already. Every network
+runs in evaluation: no dropout, running statistics as they are. The functions here are small
+objects that compare equal where they compute the same, so that programs compiled for one serve the
+next, and that pickle where the network does.
 """
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+
 from llfc_jax.errors import GraphError, ModeError
-from llfc_jax.graph import Apply
+from llfc_jax.types import Apply, Variables
+
+# Arguments by which networks switch to evaluation.
+EVALUATION = {
+    "train": False,
+    "training": False,
+    "is_training": False,
+    "deterministic": True,
+    "inference": True,
+}
+Call = tuple[tuple[str, Any], ...]
 
 
-def _same(value: Any) -> Any:
+def _return(value: Any) -> Any:
     return value
 
 
@@ -35,39 +50,49 @@ class Network:
     """
 
     apply: Apply
-    variables: Callable[[Any], Any] = _same
-    model: Callable[[Any], Any] = _same
+    variables: Callable[[Any], Variables] = _return
+    model: Callable[[Variables], Any] = _return
     framework: str = "function"
 
     @classmethod
     def of(cls, network: Any, **call: Any) -> "Network":
-        """The view of a network of any framework.
+        """Returns the view of a network of any framework.
 
-        - Flax Linen module: its modes are variables, `{"params": ..., ...}`.
-        - Flax NNX module: its modes are such modules, or their states. Dropout is off, and
-          BatchNorm uses its running statistics.
-        - Equinox module, written for one sample as is usual there: its modes are such modules.
-          Inference mode is on.
+        - Flax Linen module: its modes are variables, `{"params": ..., ...}`, or pairs of the
+          parameters and the other collections.
+        - Flax NNX module: its modes are such modules, their states, or tuples of states.
+        - Equinox module, written for one sample as is usual there: its modes are such modules, or
+          pairs (model, state) as `eqx.nn.make_with_state` returns them; such a pair may be passed
+          as the network, too.
         - Haiku's `transform` and whatever else has `init` and `apply`: its modes are parameters,
           or pairs (parameters, state) where there is state.
         - any function `apply(variables, x)`.
 
+        Linen and NNX modules that take `train`, `training`, `is_training`, `deterministic` or
+        `inference` are called for evaluation.
+
         Args:
             network: the network.
-            **call: passed on to it at every call, as in `train=False`.
+            **call: passed on to it at every call, as in `is_training=False`.
 
         Raises:
             GraphError: it is none of these.
         """
         if isinstance(network, cls):
             return network
-        for module, make in (("flax.linen", _linen), ("flax.nnx", _nnx), ("equinox", _equinox)):
-            if _is_module(network, module):
-                return make(network, call)
+        if _is_module(network, "flax.linen"):
+            call = _evaluation(type(network).__call__) | call
+            apply = LinenApply(network, _freeze(call)) if call else network.apply
+            return cls(apply, _linen_variables, framework="Flax Linen")
+        if _is_module(network, "flax.nnx"):
+            return _of_nnx(network, _evaluation(type(network).__call__) | call)
+        model = network[0] if isinstance(network, tuple) and network else network
+        if _is_module(model, "equinox"):
+            return _of_equinox(model, call)
         if hasattr(network, "init") and hasattr(network, "apply"):
-            return _transformed(network, call)
+            return _of_transformed(network, call)
         if callable(network):
-            return cls(functools.partial(network, **call) if call else network)
+            return cls(functools.partial(network, **call) if call else network)  # pyright: ignore[reportArgumentType]
         raise GraphError(
             f"a {type(network).__name__} is no network: pass a Linen, NNX or Equinox module, a "
             "Haiku transform, or a function apply(variables, x)"
@@ -76,75 +101,202 @@ class Network:
 
 def _is_module(network: Any, package: str) -> bool:
     return any(
-        kind.__name__ == "Module" and kind.__module__.startswith(package)
+        kind.__name__ in ("Module", "Pytree") and kind.__module__.startswith(package)
         for kind in type(network).__mro__
     )
 
 
-def _linen(module: Any, call: dict[str, Any]) -> Network:
-    def variables(mode: Any) -> Any:
-        if not hasattr(mode, "keys") or "params" not in mode:
-            raise ModeError(
-                "a mode of a Linen network is its variables, {'params': ...}, as module.init "
-                f"returns them, not a {type(mode).__name__} without 'params'"
-            )
-        return mode
-
-    apply = functools.partial(module.apply, **call) if call else module.apply
-    return Network(apply, variables, framework="Flax Linen")
+def _evaluation(call: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that switch a network to evaluation, of those that it takes."""
+    names = inspect.signature(call).parameters
+    return {name: value for name, value in EVALUATION.items() if name in names}
 
 
-def _nnx(model: Any, call: dict[str, Any]) -> Network:
+def _freeze(call: Mapping[str, Any]) -> Call:
+    return tuple(sorted(call.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinenApply:
+    """A Linen module as a function of its variables, with arguments held fixed."""
+
+    module: Any
+    call: Call
+
+    def __call__(self, variables: Variables, x: Any) -> Any:
+        """Run the module."""
+        return self.module.apply(variables, x, **dict(self.call))
+
+
+def _linen_variables(mode: Any) -> Variables:
+    if isinstance(mode, tuple) and len(mode) == 2 and all(isinstance(m, Mapping) for m in mode):
+        params, others = mode
+        return {**others, **(params if "params" in params else {"params": params})}
+    if not hasattr(mode, "keys") or "params" not in mode:
+        raise ModeError(
+            "a mode of a Linen network is its variables, {'params': ...}, as module.init "
+            f"returns them, not a {type(mode).__name__} without 'params'"
+        )
+    return mode
+
+
+@dataclasses.dataclass(frozen=True)
+class NnxApply:
+    """An NNX module as a function of its state."""
+
+    graphdef: Any
+    rest: Any = dataclasses.field(compare=False)  # random state, which evaluation does not use
+    call: Call = ()
+
+    def __call__(self, state: Variables, x: Any) -> Any:
+        """Run the module."""
+        from flax import nnx
+
+        return nnx.merge(self.graphdef, state, self.rest)(x, **dict(self.call))
+
+
+def _of_nnx(model: Any, call: dict[str, Any]) -> Network:
+    graphdef, _, rest = _split_nnx(model)
+    apply = NnxApply(graphdef, rest, _freeze(call))
+    return Network(apply, _nnx_variables, functools.partial(_nnx_model, model), "Flax NNX")
+
+
+def _split_nnx(model: Any) -> Any:
+    """(definition, arrays, random state) of a module in evaluation."""
     from flax import nnx
 
-    def split(model: Any) -> Any:
-        model = nnx.clone(model)
-        model.eval()
-        return nnx.split(model, nnx.Not(nnx.RngState), ...)
-
-    graphdef, _, rest = split(model)
-
-    def variables(mode: Any) -> Any:
-        if isinstance(mode, nnx.Module):
-            return split(mode)[1]
-        return (
-            nnx.filter_state(mode, nnx.Not(nnx.RngState)) if isinstance(mode, nnx.State) else mode
-        )
-
-    def apply(state: Any, x: Any) -> Any:
-        return nnx.merge(graphdef, state, rest)(x, **call)
-
-    def back(state: Any) -> Any:
-        training, _, others = nnx.split(model, nnx.Not(nnx.RngState), ...)
-        return nnx.merge(training, state, others)
-
-    return Network(apply, variables, back, "Flax NNX")
+    model = nnx.clone(model)
+    model.eval()
+    return nnx.split(model, nnx.Not(nnx.RngState), ...)
 
 
-def _equinox(model: Any, call: dict[str, Any]) -> Network:
+def _nnx_variables(mode: Any) -> Variables:
+    from flax import nnx
+
+    if isinstance(mode, nnx.Module):
+        return _split_nnx(mode)[1]
+    if isinstance(mode, tuple) and mode and all(isinstance(m, nnx.State) for m in mode):
+        mode = nnx.merge_state(*mode)
+    return nnx.filter_state(mode, nnx.Not(nnx.RngState)) if isinstance(mode, nnx.State) else mode
+
+
+def _nnx_model(model: Any, state: Variables) -> Any:
+    """The module as it was given, with other arrays."""
+    from flax import nnx
+
+    training, _, others = nnx.split(model, nnx.Not(nnx.RngState), ...)
+    return nnx.merge(training, state, others)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EquinoxApply:
+    """An Equinox module for one sample as a function of its arrays, over a batch."""
+
+    static: Any
+    call: Call = ()
+
+    def __call__(self, arrays: Variables, x: Any) -> Any:
+        """Run the module on each sample."""
+        if isinstance(arrays, tuple):  # (model, state)
+            return jax.vmap(functools.partial(self._run_with_state, *arrays))(x)
+        return jax.vmap(functools.partial(self._run, arrays))(x)
+
+    def _run(self, arrays: Any, one: Any) -> Any:
+        import equinox as eqx
+
+        return eqx.combine(arrays, self.static)(one, **dict(self.call))
+
+    def _run_with_state(self, arrays: Any, state: Any, one: Any) -> Any:
+        import equinox as eqx
+
+        return eqx.combine(arrays, self.static)(one, state, **dict(self.call))[0]
+
+    def _key(self) -> Any:
+        leaves, structure = jax.tree.flatten(self.static)
+        return structure, tuple(leaves), self.call
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other runs the same network."""
+        if not isinstance(other, EquinoxApply):
+            return NotImplemented
+        return self is other or (hash(self) == hash(other) and self._key() == other._key())
+
+    def __hash__(self) -> int:
+        """Of the network's parts; of this object where they have none."""
+        try:
+            return hash(self._key())
+        except TypeError:
+            return id(self)
+
+
+def _of_equinox(model: Any, call: dict[str, Any]) -> Network:
     import equinox as eqx
-    import jax
 
     _, static = eqx.partition(eqx.nn.inference_mode(model), eqx.is_array)
-
-    def variables(mode: Any) -> Any:
-        return eqx.filter(eqx.nn.inference_mode(mode), eqx.is_array)
-
-    def apply(arrays: Any, x: Any) -> Any:
-        return jax.vmap(lambda one: eqx.combine(arrays, static)(one, **call))(x)
-
-    def back(arrays: Any) -> Any:
-        return eqx.nn.inference_mode(eqx.combine(arrays, static), value=False)
-
-    return Network(apply, variables, back, "Equinox")
+    back = functools.partial(_equinox_model, static)
+    return Network(EquinoxApply(static, _freeze(call)), _equinox_variables, back, "Equinox")
 
 
-def _transformed(network: Any, call: dict[str, Any]) -> Network:
+def _equinox_variables(mode: Any) -> Variables:
+    import equinox as eqx
+
+    model, *state = mode if isinstance(mode, tuple) else (mode,)
+    if not isinstance(model, eqx.Module):
+        raise ModeError(
+            f"a mode of an Equinox network is a model, or (model, state), not a "
+            f"{type(model).__name__}"
+        )
+    stateful = any(isinstance(leaf, eqx.nn.StateIndex) for leaf in jax.tree.leaves(
+        model, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex)))  # fmt: skip
+    if stateful and not state:
+        raise ModeError(
+            "this Equinox network has state (BatchNorm's statistics): a mode of it is "
+            "(model, state), as eqx.nn.make_with_state returns it"
+        )
+    arrays = eqx.filter(model, eqx.is_array)
+    return (arrays, eqx.filter(state[0], eqx.is_array)) if state else arrays
+
+
+def _equinox_model(static: Any, arrays: Variables) -> Any:
+    """The module, or (module, state), as in training."""
+    import equinox as eqx
+
+    model, *state = arrays if isinstance(arrays, tuple) else (arrays,)
+    model = eqx.nn.inference_mode(eqx.combine(model, static), value=False)
+    return (model, *state) if state else model
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformedApply:
+    """A Haiku transform as a function of its parameters, or of (parameters, state)."""
+
+    apply: Callable[..., Any]
+    rng: bool
+    state: bool
+    call: Call = ()
+
+    def __call__(self, variables: Variables, x: Any) -> Any:
+        """Run the network; without random numbers, which evaluation does not need."""
+        rng = (None,) if self.rng else ()
+        if not self.state:
+            return self.apply(variables, *rng, x, **dict(self.call))
+        params, state = variables
+        return self.apply(params, state, *rng, x, **dict(self.call))[0]
+
+
+def _of_transformed(network: Any, call: dict[str, Any]) -> Network:
     names = set(inspect.signature(network.apply).parameters)
-    rng = (None,) if names & {"rng", "key", "rng_key"} else ()
-    if "state" not in names:
-        return Network(lambda v, x: network.apply(v, *rng, x, **call), framework="Haiku")
-    return Network(
-        lambda v, x: network.apply(v[0], v[1], *rng, x, **call)[0],
-        framework="Haiku with state",
-    )
+    rng, state = bool(names & {"rng", "key", "rng_key"}), "state" in names
+    apply = TransformedApply(network.apply, rng, state, _freeze(call))
+    if state:
+        return Network(apply, _pair_variables, framework="Haiku with state")
+    return Network(apply, framework="Haiku")
+
+
+def _pair_variables(mode: Any) -> Variables:
+    if not isinstance(mode, (tuple, list)) or len(mode) != 2:
+        raise ModeError(
+            "a mode of a Haiku network with state is (params, state), as its init returns it, not "
+            f"a {type(mode).__name__}"
+        )
+    return tuple(mode)

@@ -21,7 +21,7 @@ LEFT = re.compile(r"\..+\.\d+\.\w+")
 
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A place to write a file that is then renamed: readers see the old file or the new.
+    """Yields a place to write a file that is then renamed: readers see the old file or the new.
 
     A process that is killed may leave the place (`LEFT` matches its name), never half a file.
 
@@ -44,13 +44,13 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all (`aside`)."""
+    """Writes a file whole or not at all (`aside`)."""
     with aside(path) as place:
         place.write_text(text, encoding="utf-8", newline="")
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV: columns in order of first appearance, floats to full precision."""
+    """Writes rows as CSV: columns in order of first appearance, floats to full precision."""
     rows = list(rows)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     out = io.StringIO()
@@ -61,18 +61,18 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write what `to_json` makes of a value."""
+    """Writes what `to_json` makes of a value."""
     write_text(path, to_json(value) + "\n")
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON that says its own SHA-256, so that `read_sealed` finds any damage."""
+    """Writes JSON that says its own SHA-256, so that `read_sealed` finds any damage."""
     content = json.loads(to_json(value))
     write_json(path, {**content, "sha256": _seal(content)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote, as JSON gives it back.
+    """Returns what `write_sealed` wrote, as JSON gives it back.
 
     Raises:
         WorkdirError: it cannot be read, or a number or word in it is not what was written.
@@ -108,5 +108,5 @@ def to_json(value: Any) -> str:
 
 
 def nan_for_none(row: Mapping[str, Any]) -> Row:
-    """A row as it was before JSON, which has no NaN, made it null."""
+    """Returns a row as it was before JSON, which has no NaN, made it null."""
     return {k: float("nan") if v is None else v for k, v in row.items()}

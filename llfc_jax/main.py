@@ -3,7 +3,10 @@
 Any field of the config can be set from here: `--config.seed=1`. `--list` shows what there is to
 choose from, `--plan` what a run would do. `--rerun out/q` runs again what a result records, into
 another directory, and compares every number. `--compare out/a out/b` shows runs side by side on one
-page.
+page. `--report out/q` makes the page again from stored results.
+
+`llfc-jax run CONFIG`, `sweep CONFIG`, `plan CONFIG`, `list`, `compare DIR DIR`, `rerun DIR` and
+`report DIR` are short for these flags.
 
 Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and one line says
 which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
@@ -36,6 +39,9 @@ LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alig
 RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
 )
+REPORT = flags.DEFINE_string(
+    "report", None, "Make the page of a run's directory again from its stored results."
+)
 COMPARE = flags.DEFINE_bool(
     "compare", False, "Show the runs in the directories that follow side by side on one page."
 )
@@ -66,10 +72,20 @@ TERMINAL_COLUMNS = (
     "verdict",
 )
 DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
+# `llfc-jax plan configs/quickstart.py` is `--plan --config configs/quickstart.py`.
+SUBCOMMANDS = {
+    "run": ["--config"],
+    "sweep": ["--config"],
+    "plan": ["--plan", "--config"],
+    "list": ["--list"],
+    "compare": ["--compare"],
+    "rerun": ["--rerun"],
+    "report": ["--report"],
+}
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run what the flags describe."""
+    """Runs what the flags describe."""
     console = Console(stderr=True)
     logging.set_verbosity(logging.WARNING)  # Orbax logs every step of every checkpoint
     try:
@@ -85,12 +101,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _dispatch(console: Console, paths: Sequence[str]) -> None:
-    """Do the one thing that the flags ask for. JAX is imported only where it is needed."""
+    """Does the one thing that the flags ask for. JAX is imported only where it is needed."""
     if LIST.value:
         _list()
         return
     if COMPARE.value:
         _compare(paths)
+        return
+    if REPORT.value:
+        _rebuild(REPORT.value)
         return
     if RERUN.value and CONFIG.value is not None:
         raise ConfigError("--rerun takes its config from the record; leave out --config")
@@ -146,7 +165,7 @@ def _config_name() -> str:
 
 
 def _run(config: Any, record: Any, console: Console) -> None:
-    """Run a checked config, and compare the results with a record's if one is given."""
+    """Runs a checked config, and compare the results with a record's if one is given."""
     from llfc_jax.io import to_json
     from llfc_jax.parallel import multihost
     from llfc_jax.progress import Reporter
@@ -169,7 +188,7 @@ def _run(config: Any, record: Any, console: Console) -> None:
 
 
 def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
-    """Run a sweep, print its means, and return them."""
+    """Runs a sweep, print its means, and return them."""
     from llfc_jax.experiments import sweep
     from llfc_jax.report import table
 
@@ -182,7 +201,7 @@ def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[
 
 
 def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
-    """Run one experiment, print its summary and verdicts, and return them."""
+    """Runs one experiment, print its summary and verdicts, and return them."""
     from llfc_jax.experiments import run
     from llfc_jax.experiments.workdir import claim
     from llfc_jax.report import table
@@ -197,7 +216,7 @@ def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> 
 
 
 def _compare_with_record(record: Any, workdir: Path) -> None:
-    """Say whether a rerun gave the record's numbers; exit with status 1 if not."""
+    """Says whether a rerun gave the record's numbers; exit with status 1 if not."""
     differ = record.differences(workdir)
     changes = "; ".join(record.changes()) or "the same versions and device"
     where = record.file.parent
@@ -211,6 +230,13 @@ def _compare(paths: Sequence[str]) -> None:
 
     page = (Path(WORKDIR.value or "out") / PAGE).resolve()
     _print({"summary": compare(paths, page), "report": str(page)}, f"report: {page}")
+
+
+def _rebuild(directory: str) -> None:
+    from llfc_jax.report import stored
+
+    page = str(stored.rebuild(directory).resolve())
+    _print({"report": page}, f"report: {page}")
 
 
 def _list() -> None:
@@ -228,7 +254,7 @@ def _plan(config: Any) -> None:
 
 
 def _print(content: Any, text: str) -> None:
-    """Print content as JSON where --json asks for it, else its text."""
+    """Prints content as JSON where --json asks for it, else its text."""
     from llfc_jax.io import to_json
 
     print(to_json(content) if JSON.value else text)
@@ -239,7 +265,7 @@ def _is_single_process() -> bool:
 
 
 def _stop(line: str, code: int) -> NoReturn:
-    """Print one line and exit; of several processes, without waiting for the others."""
+    """Prints one line and exit; of several processes, without waiting for the others."""
     print(" ".join(line.split()), file=sys.stderr)
     if not _is_single_process():
         from llfc_jax.parallel import multihost
@@ -249,9 +275,9 @@ def _stop(line: str, code: int) -> NoReturn:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parse the flags; a mistake in them or in the config file is one line and exit status 2."""
+    """Parses the flags; a mistake in them or in the config file is one line and exit status 2."""
     try:
-        return flags.FLAGS(list(argv))
+        return flags.FLAGS(_expand_subcommand(list(argv)))
     except SystemExit:
         # absl ends --help, which it shows while parsing, with status 1.
         sys.exit(0 if any(flag.startswith(("--help", "-help")) for flag in argv) else MISTAKE)
@@ -268,8 +294,15 @@ def parse(argv: Sequence[str]) -> list[str]:
         _stop(f"error: the config file cannot be read: {error}", MISTAKE)
 
 
+def _expand_subcommand(argv: list[str]) -> list[str]:
+    """Returns the arguments with a subcommand replaced by the flags that it stands for."""
+    if len(argv) > 1 and argv[1] in SUBCOMMANDS:
+        return [argv[0], *SUBCOMMANDS[argv[1]], *argv[2:]]
+    return argv
+
+
 def cli() -> None:
-    """Run the command line: the console script `llfc-jax`."""
+    """Runs the command line: the console script `llfc-jax`."""
     app.run(main, flags_parser=parse)
 
 

@@ -1,13 +1,15 @@
 """A mode is one trained parameter tree; two of one network make a pair."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
 from llfc_jax.errors import ModeError
+from llfc_jax.types import Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +24,17 @@ class ModePair:
     """
 
     name: str
-    a: Any
-    b: Any
+    a: Variables
+    b: Variables
     diverged: str | None = None
 
 
-def interpolate(a: Any, b: Any, alpha: Any) -> Any:
-    """The point θ_α = α a + (1 - α) b on the straight line between two modes.
+def interpolate(a: Variables, b: Variables, alpha: ArrayLike) -> Variables:
+    """Returns the point θ_α = α a + (1 - α) b on the straight line between two modes.
 
-    Every floating-point leaf is interpolated, BatchNorm's running statistics included; any other
-    leaf (a counter, say) is a's. At α = 0 and α = 1 the ends come back exactly.
+    Every floating-point leaf is interpolated, BatchNorm's running statistics included, in float32
+    or wider, and comes back in its own type; any other leaf (a counter, say) is a's. At α = 0 and
+    α = 1 the ends come back exactly, and an infinity that both modes hold stays (a mask).
 
     Args:
         a: the mode that alpha multiplies.
@@ -39,23 +42,26 @@ def interpolate(a: Any, b: Any, alpha: Any) -> Any:
         alpha: scalar; may be traced, so it can be vmapped over.
     """
 
-    def one(p: Any, q: Any) -> Any:
+    def mix(p: ArrayLike, q: ArrayLike) -> jax.Array:
         p, q = jnp.asarray(p), jnp.asarray(q)
         if not jnp.issubdtype(p.dtype, jnp.inexact):
             return p
         wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
         weight = jnp.asarray(alpha, wide)
-        mixed = weight * p.astype(wide) + (1 - weight) * q.astype(wide)
-        return mixed.astype(p.dtype)
+        mixed = (weight * p.astype(wide) + (1 - weight) * q.astype(wide)).astype(p.dtype)
+        if p.dtype.itemsize == 1:  # float8: most of its types have no infinity
+            return mixed
+        return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
 
-    return jax.tree.map(one, a, b)
+    return jax.tree.map(mix, a, b)
 
 
-def check_pair(a: Any, b: Any) -> None:
-    """See that two trees are modes of one network.
+def check_pair(a: Variables, b: Variables) -> None:
+    """Checks that two trees are modes of one network.
 
     Raises:
-        ModeError: no arrays, other structures, other shapes, or values that are not finite.
+        ModeError: no arrays, other structures, other shapes, or values that are not finite; an
+            infinity that both modes hold at the same places (a mask) passes.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(a)
     if not paths:
@@ -68,28 +74,55 @@ def check_pair(a: Any, b: Any) -> None:
         detail = f"only one of them has {', '.join(odd)}" if odd else "their containers differ"
         raise ModeError(f"a and b are not modes of one network: {detail}")
     for (path, p), (_, q) in zip(paths, others, strict=True):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if np.shape(p) != np.shape(q):
-            raise ModeError(f"a and b differ at {name}: shape {np.shape(p)} against {np.shape(q)}")
-        for which, leaf in (("a", p), ("b", q)):
-            if not _numeric(leaf):
-                raise ModeError(
-                    f"mode {which} holds a {type(leaf).__name__} at {name} that is no array of "
-                    "numbers; pass the network's variables alone"
-                )
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not _finite(leaf):
-                raise ModeError(f"mode {which} holds NaN or infinity at {name}: did it diverge?")
+        _check_leaves(jax.tree_util.keystr(path, simple=True, separator="/"), p, q)
 
 
-def _finite(leaf: Any) -> bool:
-    """Whether all entries are; on a CPU NumPy looks at them where they lie and compiles nothing."""
+def _check_leaves(name: str, p: Any, q: Any) -> None:
+    """Checks one leaf of both modes."""
+    if np.shape(p) != np.shape(q):
+        raise ModeError(f"a and b differ at {name}: shape {np.shape(p)} against {np.shape(q)}")
+    for which, leaf in (("a", p), ("b", q)):
+        if not _is_numeric(leaf):
+            raise ModeError(
+                f"mode {which} holds a {type(leaf).__name__} at {name} that is no array of "
+                "numbers; pass the network's variables alone"
+            )
+        inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        if inexact and not _is_finite(leaf) and not (equal_leaves(p, q) and not _has_nan(leaf)):
+            raise ModeError(f"mode {which} holds NaN or infinity at {name}: did it diverge?")
+
+
+def is_discrete(leaf: Any) -> bool:
+    """Whether a leaf is of integers or booleans; random keys are not."""
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+
+
+def _library(leaf: Any) -> Any:
+    """NumPy for what lies on a CPU: it looks at arrays where they are and compiles nothing."""
     here = not isinstance(leaf, jax.Array) or (
         leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
     )
-    return bool((np if here else jnp).isfinite(leaf).all())
+    return np if here else jnp
 
 
-def _numeric(leaf: Any) -> bool:
+def _is_finite(leaf: Any) -> bool:
+    library = _library(leaf)
+    if jnp.result_type(leaf).itemsize == 1:
+        leaf = library.asarray(leaf).astype(np.float32)
+    return bool(library.isfinite(leaf).all())
+
+
+def _has_nan(leaf: Any) -> bool:
+    return bool(_library(leaf).isnan(leaf).any())
+
+
+def equal_leaves(p: Any, q: Any) -> bool:
+    """Returns whether two leaves hold the same numbers."""
+    return bool((_library(p) if _library(p) is _library(q) else jnp).array_equal(p, q))
+
+
+def _is_numeric(leaf: Any) -> TypeGuard[ArrayLike]:
     """Whether a leaf is a number or an array of numbers (or of random keys)."""
     if not hasattr(leaf, "dtype"):
         return isinstance(leaf, (bool, int, float, complex))

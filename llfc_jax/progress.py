@@ -36,7 +36,7 @@ class CallbackReporter:
         return lambda done, total, words: self._call(done, total, f"{title}: {words}")
 
     def say(self, line: str) -> None:
-        """Drop a line: a callback takes numbers only."""
+        """Drops a line: a callback takes numbers only."""
 
     def _call(self, done: int, total: int, words: str) -> None:
         if self._progress:
@@ -76,7 +76,7 @@ class Reporter:
             self._bars.stop()
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Prints a line that stays."""
         if not self._quiet:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What a measure returns: arrays with named axes, their rows, and how to draw them.
+"""Results of measures: arrays with named axes, their rows, tables and figures.
 
 A result is a frozen dataclass, registered as a pytree, whose array fields say which axes they
 have. From that alone come its flat rows (`Result.records`) and its files (`Result.save`); with
@@ -10,24 +10,26 @@ import dataclasses
 import importlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
 from llfc_jax.errors import DataError, unknown
 from llfc_jax.io import Row, write_csv, write_json
+from llfc_jax.report.charts import Chart
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
 T = TypeVar("T")
+HTML_ROWS = 20  # of a result, in a notebook
 
 
 def axes(*names: str) -> Any:
-    """A field that holds an array with these axes, in order.
+    """Declares a field that holds an array with these axes, in order.
 
     Each axis name is also the name of the `labels` field that says what stands along it.
     """
@@ -35,12 +37,12 @@ def axes(*names: str) -> Any:
 
 
 def labels(column: str) -> Any:
-    """A field that holds the labels of an axis, a tuple; `column` names it in the rows."""
+    """Declares a field that holds the labels of an axis; `column` names it in the rows."""
     return dataclasses.field(metadata={"labels": column})
 
 
 def setting(default: Any = dataclasses.MISSING) -> Any:
-    """A field that says how the result was measured: the same value in every row."""
+    """Declares a field that says how the result was measured: one value for all rows."""
     return dataclasses.field(metadata={"setting": True}, default=default)
 
 
@@ -60,7 +62,7 @@ def result(cls: type[T]) -> type[T]:
 class Result:
     """Base of every result: flat rows, files, tables and figures, from the declared axes."""
 
-    charts: ClassVar[tuple["Chart", ...]] = ()
+    charts: ClassVar[tuple[Chart, ...]] = ()
 
     def records(self) -> list[Row]:
         """Returns flat rows, one per combination of labels.
@@ -87,7 +89,7 @@ class Result:
         return rows
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows as CSV (or JSON, if `path` ends in .json), whole or not at all."""
+        """Writes the rows as CSV (or JSON, if `path` ends in .json), whole or not at all."""
         path = Path(path)
         write = write_json if path.suffix == ".json" else write_csv
         write(path, self.records())
@@ -141,10 +143,10 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Returns the first rows as a table, for notebooks."""
-        from llfc_jax.report.html import rows_table
+        from llfc_jax.report.html import summary
 
-        rows = self.records()
-        return rows_table(rows, {name: name for name in rows[0]} if rows else {})
+        rows = self.records()[:HTML_ROWS]
+        return summary([], rows, {name: name for name in rows[0]} if rows else {})
 
 
 def axis_columns(result_type: type[Result]) -> dict[str, str]:
@@ -182,70 +184,3 @@ def _import(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise DataError(f"this needs {package}; install it: pip install {package}") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """One figure of a measure, as data: which column of its rows goes where.
-
-    The rows of all pairs and alignments go in; `pair` and `align` are columns of every row. Each
-    combination of values in `panels` is a panel of its own.
-
-    Attributes:
-        name: file stem.
-        title: heading; one short phrase.
-        caption: what a reader who never read the paper should see in it.
-        x: column along the horizontal axis; a column of names is drawn in order of appearance.
-        y: columns drawn, each with its own line style and its words in the legend: column -> words.
-        x_label: words of the horizontal axis, unit included.
-        y_label: words of the vertical axis, unit included.
-        lines: column whose values are lines of their own colour, or None.
-        band: columns with the standard deviation of a `y` column: y column -> deviation column.
-        panels: columns whose combinations are panels.
-        where: rows that count: column -> value (drawn only where equal; floats to 1e-6).
-        log: whether the vertical axis is logarithmic.
-        log_x: whether the horizontal one is; its ticks are then the values themselves.
-        mark: "line" joins points; "dots" does not; "bars" for names along x; "heat" is a map of
-            coloured cells: `x` across, `lines` down, the one column of `y` as colour.
-        spread: how `band` is drawn: an area around a line, or error bars.
-        dots: columns of single values drawn as faint dots behind a `y` column, which then repeats
-            its value in the rows of a group: y column -> column.
-    """
-
-    name: str
-    title: str
-    caption: str
-    x: str
-    y: Mapping[str, str]
-    x_label: str
-    y_label: str
-    lines: str | None = None
-    band: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    panels: tuple[str, ...] = ("pair", "align")
-    where: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    log: bool = False
-    log_x: bool = False
-    mark: Literal["line", "dots", "bars", "heat"] = "line"
-    spread: Literal["area", "bars"] = "area"
-    dots: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """What the report says of one measure: its words and its charts.
-
-    Attributes:
-        name: the measure's name in the config; its rows are `NAME.csv`.
-        title: heading of its section.
-        text: what was measured and how to read it, in plain words; paragraphs are parted by blank
-            lines, and `code` stands in backticks.
-        charts: its figures.
-        columns: columns of its table on the page, in order: column -> heading. Rows beyond a
-            sensible number are folded away or left to the CSV.
-    """
-
-    name: str
-    title: str
-    text: str
-    charts: tuple[Chart, ...]
-    columns: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Types that several rooms share, each written once.
+"""Types that several parts of the package share, each written once.
 
 Shapes are written with `jaxtyping` where they are known: `Float[Array, "layer alpha"]`.
 """
@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
-Variables: TypeAlias = PyTree[jax.Array]
+AnyArray: TypeAlias = jax.Array | np.ndarray
+"""An array on a device or on the host."""
+
+Variables: TypeAlias = PyTree[AnyArray]
 """A network's arrays: parameters, and whatever else it computes with (running statistics)."""
 
-Apply: TypeAlias = Callable[[Variables, jax.Array], jax.Array]
+Apply: TypeAlias = Callable[[Variables, Any], jax.Array]
 """`apply(variables, x) -> logits`: a network as a pure function."""
 
-Batch: TypeAlias = tuple[jax.Array, jax.Array]
+Batch: TypeAlias = tuple[AnyArray, AnyArray]
 """(x [n, ...], labels [n])."""
 
 Batches: TypeAlias = Iterable[Batch]

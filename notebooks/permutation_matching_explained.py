@@ -14,24 +14,44 @@
 # %% [markdown]
 # # Permutation matching, explained
 #
-# The hidden units of a layer have no order: exchange two of them, with their weights on both sides,
-# and the network computes what it did. So two networks may have learnt alike and still differ by a
-# permutation. Which units may trade places is read off the network's trace; which permutation
-# brings one network closest to the other is then a problem of assignment.
+# The hidden units of a layer have no order: exchange two of them, together with their weights on
+# both sides, and the network computes what it computed before. So two networks may have learnt
+# nearly the same and yet differ by a permutation. Which units can be exchanged is read off the
+# network's trace; which permutation brings one network closest to the other is an assignment
+# problem.
+#
+# It runs on a CPU in under two minutes, and on a GPU or TPU as it is: on Colab, choose one under
+# *Runtime, Change runtime type* before the first cell runs.
 
 # %%
-# %matplotlib inline
+# Installs llfc_jax where it is missing, and keeps the runtime's own JAX for its GPU or TPU.
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+REPOSITORY = ""  # not published yet: an address such as https://github.com/OWNER/llfc_jax
+
+if importlib.util.find_spec("llfc_jax") is None:
+    folders = [Path.cwd(), *Path.cwd().parents]
+    checkout = [str(f) for f in folders if (f / "llfc_jax" / "version.py").is_file()]
+    if not (checkout or REPOSITORY):
+        raise ImportError("set REPOSITORY above to the address of llfc_jax's git repository")
+    source = checkout[0] if checkout else f"git+{REPOSITORY}"
+    pinned = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
+    # %pip install -q {source} {pinned}
+
+# %%
 import os
 
+import altair as alt
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 
 import llfc_jax
 from llfc_jax import data, networks, symmetry, training
 from llfc_jax.graph import trace
 
-TINY = os.environ.get("LLFC_TINY") == "1"  # so that tests of this notebook are quick
+TINY = os.environ.get("LLFC_TINY") == "1"  # set by the tests of this notebook
 
 # %% [markdown]
 # ## Two independent networks
@@ -52,8 +72,8 @@ pair = training.train_pairs(network, digits, recipe, ("independent",), seed=0)["
 # %% [markdown]
 # ## What may be permuted
 #
-# The spec follows each axis of each weight through the equations. Axes that must move together are
-# a *group*; inputs and logits stay where they are.
+# The permutation spec follows each axis of each weight through the equations. Axes that must be
+# permuted together form a *group*; inputs and logits are fixed.
 
 # %%
 x, _ = next(iter(data.Batches(digits.test, digits, 100)))
@@ -61,14 +81,15 @@ spec = symmetry.permutation_spec(network.apply, pair.a, x)
 print(spec.explain())
 
 # %% [markdown]
-# It is proved on numbers: random permutations leave the logits as they were.
+# `check` permutes every group and returns the largest relative change of the logits, in float64. It
+# raises an error if the change is more than rounding.
 
 # %%
 print(symmetry.check(spec, network.apply, pair.a, x))
 
 # %% [markdown]
-# Nothing in it is written for MLPs. A transformer has groups inside groups: heads trade places, and
-# inside each head the width of query and key, and that of value and output.
+# None of this is written for MLPs. A transformer has groups inside groups: heads can be exchanged,
+# and inside each head the width of query and key, and that of value and output.
 
 # %%
 vit = networks.build("vit", 10, patch=2, dim=16, depth=1, heads=2, mlp_dim=32)
@@ -77,9 +98,9 @@ print(symmetry.permutation_spec(vit.apply, networks.init(vit, jax.random.key(0),
 # %% [markdown]
 # ## Before and after
 #
-# *Weight matching* needs no data; *activation matching* looks at what the units do on training
-# images. Either way `b` is the same function afterwards, so its end of the line does not move. What
-# changes is the way there.
+# *Weight matching* needs no data; *activation matching* compares what the units compute on training
+# images. Either way `b` is the same function afterwards, so its end of the line does not change.
+# What changes is the line.
 
 # %%
 study = llfc_jax.study(
@@ -96,34 +117,38 @@ study
 study.plot("lmc_loss")
 
 # %% [markdown]
-# ## Seen in one layer
+# ## One layer in detail
 #
-# Correlations between the units of a and of b in the first hidden layer. Unaligned, partners lie
-# anywhere; aligned by activations, they lie on the diagonal.
+# Correlations between units of a and of b in the first hidden layer (the first 40 of each). As
+# trained, the partner of a unit can be anywhere; after activation matching, partners lie on the
+# diagonal.
 
 # %%
 graph = trace(network.apply, pair.a, x)
 
 
 def units(variables: object) -> np.ndarray:
-    """Standardised activations of the first ReLU [images, units]."""
+    """Returns the standardised activations of the first ReLU [images, units]."""
     h = np.asarray(graph.evaluate(variables, x)["Dense_0.relu"])
-    return (h - h.mean(0)) / (h.std(0) + 1e-6)
+    return ((h - h.mean(0)) / (h.std(0) + 1e-6))[:, :40]
 
 
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
-for ax, title, b in (
-    (axes[0], "as trained", pair.b),
-    (axes[1], "aligned", study.aligned["pair", "activation"].variables),
-):
-    picture = ax.imshow(units(pair.a).T @ units(b) / len(x), vmin=-1, vmax=1, cmap="RdBu_r")
-    ax.set(title=title, xlabel="unit of b", ylabel="unit of a")
-figure.colorbar(picture, ax=axes, label="correlation")
-plt.show()
+matched = study.aligned["pair", "activation"].variables
+rows = [
+    {"b is": name, "unit of a": i, "unit of b": j, "correlation": float(value)}
+    for name, b in (("as trained", pair.b), ("permuted to fit a", matched))
+    for (i, j), value in np.ndenumerate(units(pair.a).T @ units(b) / len(x))
+]
+plain = alt.Axis(labels=False, ticks=False)
+alt.Chart(alt.InlineData(values=rows)).mark_rect().encode(
+    x=alt.X("unit of b:O", axis=plain),
+    y=alt.Y("unit of a:O", axis=plain),
+    color=alt.Color("correlation:Q", scale=alt.Scale(scheme="redblue", domain=[-1, 1])),
+).properties(width=280, height=280).facet(alt.Facet("b is:N", title=None))
 
 # %% [markdown]
 # ## Where matching falls short
 #
-# Deep networks without normalisation (VGG) and narrow ones keep a barrier after matching. Two
-# reasons, both measured here: features shrink half-way (`renormalise="repair"` or `"reset"` mends
-# it), and units of a may have no partner in b at all: there is no permutation that helps.
+# Deep networks without normalisation (VGG) and narrow networks keep a barrier after matching, for
+# two reasons. Features shrink half-way, which `renormalise="repair"` or `"reset"` corrects. And
+# some units of a have no partner in b at all; then no permutation helps.

@@ -12,23 +12,41 @@
 # ---
 
 # %% [markdown]
-# # When do two runs part? A sweep over spawn epochs
+# # How long must two networks train together? A sweep over spawning epochs
 #
-# Two networks share the first k epochs and then see the data in different orders. What does k do
-# to the line between them, and to their features along it? All pairs are trained side
-# by side, and what they share is trained once: on GPU and TPU the replicas are one batch (`vmap`),
-# on a CPU they take turns.
+# Two networks share the first k epochs and then see the data in different orders. How does k change
+# the line between them, and the features along it? All pairs are trained side by side, and what
+# they share is trained once: as one batch (`vmap`) on a GPU or TPU, in turns on a CPU.
+#
+# It runs on a CPU in under two minutes, and on a GPU or TPU as it is: on Colab, choose one under
+# *Runtime, Change runtime type* before the first cell runs.
 
 # %%
-# %matplotlib inline
+# Installs llfc_jax where it is missing, and keeps the runtime's own JAX for its GPU or TPU.
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+REPOSITORY = ""  # not published yet: an address such as https://github.com/OWNER/llfc_jax
+
+if importlib.util.find_spec("llfc_jax") is None:
+    folders = [Path.cwd(), *Path.cwd().parents]
+    checkout = [str(f) for f in folders if (f / "llfc_jax" / "version.py").is_file()]
+    if not (checkout or REPOSITORY):
+        raise ImportError("set REPOSITORY above to the address of llfc_jax's git repository")
+    source = checkout[0] if checkout else f"git+{REPOSITORY}"
+    pinned = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
+    # %pip install -q {source} {pinned}
+
+# %%
 import os
 
-import matplotlib.pyplot as plt
+import altair as alt
 
 import llfc_jax
 from llfc_jax import data, networks, training
 
-TINY = os.environ.get("LLFC_TINY") == "1"  # so that tests of this notebook are quick
+TINY = os.environ.get("LLFC_TINY") == "1"  # set by the tests of this notebook
 
 # %%
 FORKS = (0, 1) if TINY else (0, 1, 2, 4)
@@ -48,9 +66,9 @@ pairs = training.train_seeds(network, digits, recipe, [f"spawn_k{k}" for k in FO
 print({seed: list(of_seed) for seed, of_seed in pairs.items()})
 
 # %% [markdown]
-# ## Measured
+# ## Measure all pairs
 #
-# Every row of a summary is a dictionary, ready for pandas or a plot of one's own.
+# Every row of a summary is a dictionary, ready for pandas or for a chart of your own.
 
 # %%
 rows = []
@@ -65,27 +83,42 @@ for seed, of_seed in pairs.items():
 # %% [markdown]
 # ## Against k
 #
-# On a set as easy as this one every k leaves the two connected: the barriers are tenths of a
-# point, one or two test images. What k changes is how linear the features are. One shared epoch
-# brings the features half-way (solid) about ten times closer to the mixture, and more so than it
-# brings the two networks' own features (dashed) to each other: they stay different networks.
+# On a data set as easy as this one, every k leaves the two networks connected: the barriers are
+# tenths of a point, which is one or two test images. What changes with k is how linear the features
+# are. One shared epoch brings the features half-way (solid) much closer to the mixture, and this
+# gain is larger than the one between the two networks' own features (dashed): they remain different
+# networks.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-for seed in SEEDS:
-    mine = [row for row in rows if row["seed"] == seed]
-    k = [row["k"] for row in mine]
-    distance = [row["llfc_median"] for row in mine]
-    between = [row["llfc_median"] * row["llfc_ratio"] for row in mine]
-    axes[0].plot(k, [100 * row["error_barrier"] for row in mine], "o-", label=f"seed {seed}")
-    (line,) = axes[1].plot(k, distance, "o-")
-    axes[1].plot(k, between, "o--", color=line.get_color(), alpha=0.6)
-axes[0].set(xlabel="k, epochs shared", ylabel="error barrier, points", xticks=FORKS)
-axes[1].set(xlabel="k, epochs shared", ylabel="1 - cosine, median layer", yscale="log")
-axes[1].set_xticks(FORKS)
-axes[0].legend()
-plt.show()
+points = [
+    {
+        "seed": row["seed"],
+        "k": row["k"],
+        "points": 100 * row["error_barrier"],
+        "to the mixture": row["llfc_median"],
+        "between a and b": row["llfc_median"] * row["llfc_ratio"],
+    }
+    for row in rows
+]
+base = alt.Chart(alt.InlineData(values=points)).encode(
+    x=alt.X("k:O", title="k, shared epochs", axis=alt.Axis(labelAngle=0)), color="seed:N"
+)
+barrier = base.mark_line(point=True).encode(y=alt.Y("points:Q", title="error barrier, points"))
+distances = (
+    base.transform_fold(["to the mixture", "between a and b"], as_=["distance", "value"])
+    .mark_line()
+    .encode(
+        y=alt.Y("value:Q", title="1 - cosine, median layer", scale=alt.Scale(type="log")).axis(
+            format="~e", tickCount=5
+        ),
+        strokeDash=alt.StrokeDash("distance:N", sort=["to the mixture"]).legend(
+            symbolType="stroke", symbolSize=300
+        ),
+    )
+)
+barrier.properties(width=260, height=240) | distances.properties(width=260, height=240)
 
 # %% [markdown]
-# For sweeps that run for hours, on several machines, with intervals over seeds, write a config with
-# `config.sweep` and give it to `llfc_jax.main`: it resumes, and makes tables and a page of its own.
+# For sweeps that run for hours or on several machines, write a config with `config.sweep`, such as
+# `configs/sweep_spawn_mlp.py`, and pass it to `llfc-jax`: it continues after a stop, and writes
+# tables and a page with intervals over the seeds.

@@ -14,12 +14,31 @@
 # %% [markdown]
 # # Your own network
 #
-# Here a network is written in Flax NNX and trained by a loop of one's own; nothing in it knows of
-# `llfc_jax`. Two runs of it are studied, one is aligned with the other, and the aligned one is
+# Here a network is written in Flax NNX and trained by a loop of its own; nothing in it knows about
+# `llfc_jax`. Two trained copies are studied, one is aligned with the other, and the aligned one is
 # saved. The same works with Flax Linen, Equinox, Haiku and plain functions.
+#
+# It runs on a CPU in under two minutes, and on a GPU or TPU as it is: on Colab, choose one under
+# *Runtime, Change runtime type* before the first cell runs.
 
 # %%
-# %matplotlib inline
+# Installs llfc_jax where it is missing, and keeps the runtime's own JAX for its GPU or TPU.
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+REPOSITORY = ""  # not published yet: an address such as https://github.com/OWNER/llfc_jax
+
+if importlib.util.find_spec("llfc_jax") is None:
+    folders = [Path.cwd(), *Path.cwd().parents]
+    checkout = [str(f) for f in folders if (f / "llfc_jax" / "version.py").is_file()]
+    if not (checkout or REPOSITORY):
+        raise ImportError("set REPOSITORY above to the address of llfc_jax's git repository")
+    source = checkout[0] if checkout else f"git+{REPOSITORY}"
+    pinned = f"jax=={version('jax')}" if importlib.util.find_spec("jax") else "jax"
+    # %pip install -q {source} {pinned}
+
+# %%
 import os
 
 import jax
@@ -31,7 +50,7 @@ from flax import nnx
 import llfc_jax
 from llfc_jax import convert, data
 
-TINY = os.environ.get("LLFC_TINY") == "1"  # so that tests of this notebook are quick
+TINY = os.environ.get("LLFC_TINY") == "1"  # set by the tests of this notebook
 
 # %% [markdown]
 # ## Two networks
@@ -49,13 +68,13 @@ class MLP(nnx.Module):
         self.out = nnx.Linear(WIDTH, 10, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits of flattened images."""
+        """Returns logits of flattened images."""
         return self.out(nnx.relu(self.second(nnx.relu(self.first(x)))))
 
 
 @nnx.jit
 def step(model: MLP, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> None:
-    """One step of Adam."""
+    """Updates the model by one step of Adam."""
 
     def loss(model: MLP) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
@@ -64,7 +83,7 @@ def step(model: MLP, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> No
 
 
 def train(seed: int) -> MLP:
-    """A network trained from its own random weights, on its own order of the data."""
+    """Returns a network trained from random weights, on the data in an order of its own."""
     model = MLP(nnx.Rngs(seed))
     optimizer = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
     rng = np.random.default_rng(seed)
@@ -82,12 +101,12 @@ a, b = train(0), train(1)
 # %% [markdown]
 # ## One call
 #
-# The network, its two modes, and the data. `train=` is what activation matching may look at.
-# Whatever does not fit is said in one line before any work starts: try `Y_TEST[:5]`.
+# The network, its two modes, and the data; activation matching uses the training data (`train=`).
+# What does not fit is refused with one line before any work starts: try `Y_TEST[:5]`.
 
 # %%
 study = llfc_jax.study(
-    a,  # for NNX and Equinox, either of the two tells what the network is
+    a,  # the network: for NNX and Equinox, either of the two will do
     a,
     b,
     (X_TEST, Y_TEST),
@@ -103,8 +122,8 @@ study.plot("lmc_loss")
 # %% [markdown]
 # ## The aligned network
 #
-# It is an NNX module as `b` is: the same function, its hidden units in other places. Half-way
-# between it and `a` lies a network that works.
+# It is an NNX module like `b`: the same function, its hidden units in another order. The average of
+# its weights and a's is a network that works.
 
 # %%
 matched = study.aligned["pair", "activation"].model
@@ -118,9 +137,9 @@ for name, model in (("a", a), ("b", b), ("half-way, aligned", merged.model(betwe
 # %% [markdown]
 # ## In and out of files
 #
-# By the ending of the path: `.npz`, `.safetensors`, `.pt`, or a directory for Orbax. Nothing is
-# ever unpickled. For weights from PyTorch see `convert.from_torch`, and `convert.to_torch` for the
-# way back.
+# The ending of the path chooses the format: `.npz`, `.safetensors`, `.pt`, or a directory for
+# Orbax. Nothing is ever unpickled. `convert.from_torch` converts weights from PyTorch,
+# `convert.to_torch` converts them back.
 
 # %%
 convert.save("out/matched.npz", nnx.state(matched))
@@ -134,8 +153,8 @@ print(sorted(jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_
 # |---|---|
 # | Flax Linen `module` | variables, `{"params": ...}` |
 # | Flax NNX module | modules, or their states |
-# | Equinox module, for one sample | modules |
+# | Equinox module, for one sample | modules; with state, (module, state) |
 # | Haiku `hk.transform(f)` | parameters; with state, (parameters, state) |
 # | `apply(variables, x)` | any tree of arrays |
 #
-# Arguments of the call go to `Network.of`: `llfc_jax.Network.of(module, train=False)`.
+# `Network.of` takes further arguments of the call: `Network.of(module, mask=mask)`.

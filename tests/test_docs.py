@@ -13,7 +13,14 @@ import pytest
 
 import llfc_jax
 from llfc_jax import convert
+from llfc_jax.data.registry import DATASETS
 from llfc_jax.experiments import study as studies
+from llfc_jax.experiments import verdicts
+from llfc_jax.matching import METHODS
+from llfc_jax.measures import MEASURES
+from llfc_jax.measures.llfc import SAME
+from llfc_jax.networks import NETWORKS
+from llfc_jax.training import PAIR_KINDS
 
 ROOT = Path(__file__).parent.parent
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -80,6 +87,17 @@ def as_pytorch(variables):
     }
 
 
+@pytest.fixture
+def registries():
+    """Takes out again what a page's code registers."""
+    tables = [MEASURES, METHODS, NETWORKS, DATASETS, PAIR_KINDS]
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
 def names():
     """What the pages take as given."""
     network, plain = Net(), Net(normalised=False)
@@ -111,6 +129,7 @@ def names():
     }
 
 
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("path", CODED, ids=lambda path: path.name)
 def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -125,6 +144,24 @@ def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
 def test_links_lead_to_files_that_are_there(path):
     links = [link for link in LINK.findall(path.read_text("utf-8")) if "://" not in link]
     assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def test_every_chart_is_listed_by_its_name():
+    table = (ROOT / "docs" / "measures.md").read_text("utf-8").partition("## Charts")[2]
+    listed = {
+        measure: re.findall(r"`(\w+)`", charts)
+        for measure, charts in re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    }
+    assert listed == {name: [c.name for c in m.section.charts] for name, m in MEASURES.items()}
+
+
+def test_the_thresholds_of_verdicts_are_those_of_the_code():
+    text = (ROOT / "docs" / "verdicts.md").read_text("utf-8")
+    points = [int(p) for p in re.findall(r"at most (\d+) (?:percentage )?points?", text)]
+    assert points == [round(100 * limit) for limit in verdicts.BARRIER]
+    linearity = re.findall(r"at most ([\d.]+), and at least (\d+) times below", text)
+    assert [(float(d), float(r)) for d, r in linearity] == list(verdicts.LINEARITY)
+    assert f"below {SAME:.4f}" in text
 
 
 def test_every_page_is_in_the_table_of_contents():

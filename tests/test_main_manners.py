@@ -12,7 +12,7 @@ import pytest
 from llfc_jax.errors import ConfigError, DataError, WorkdirError
 from llfc_jax.experiments import rerun
 from llfc_jax.io import write_sealed
-from llfc_jax.measures import REGISTRY as MEASURES
+from llfc_jax.measures import MEASURES
 from llfc_jax.networks import NETWORKS
 
 ROOT = Path(__file__).parent.parent

@@ -1,88 +1,106 @@
-"""PyTorch weights into a JAX network and back: matched in order, laid out anew, checked by shape.
+"""PyTorch weights into a JAX network and back: matched in order, laid out anew, checked.
 
 A state dict is taken as plain arrays: `llfc_jax.convert.load`, or
 `{k: v.numpy() for k, v in model.state_dict().items()}`.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from llfc_jax.convert.layouts import Layout, layouts
+from llfc_jax.convert import attention, recurrent, weight_norm
+from llfc_jax.convert.layouts import Layout, alternatives, read_layouts
+from llfc_jax.convert.modules import (
+    Module,
+    clean_path,
+    find_leaf,
+    pair_modules,
+    split_network,
+    split_state,
+    style_of,
+)
+from llfc_jax.convert.trace_weights import trace_weights
 from llfc_jax.errors import ModeError
-from llfc_jax.graph import Apply, Graph, trace
-from llfc_jax.graph.trace import is_literal
+from llfc_jax.graph.trace import leaf_paths
+from llfc_jax.types import Apply, Variables
 
-# PyTorch's name of a parameter -> the names that JAX libraries give it.
-LEAVES = {
-    "weight": ("kernel", "scale", "weight", "w"),
-    "bias": ("bias", "b"),
-    "running_mean": ("mean",),
-    "running_var": ("var",),
-}
-IGNORED = ("num_batches_tracked",)
+StateDict: TypeAlias = Mapping[str, np.ndarray]
+Input: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+Check: TypeAlias = tuple[ArrayLike, ArrayLike] | Callable[[np.ndarray], ArrayLike]
+"""(inputs of the JAX network, PyTorch's outputs for them), or the function that gives these."""
+
+MAX_TRIALS = 64  # of layouts, against a check
 
 
 def from_torch(
-    state: Mapping[str, np.ndarray],
+    state: StateDict,
     apply: Apply,
-    variables: Any,
-    x: Any,
+    variables: Variables,
+    x: Input,
     names: Mapping[str, str] | None = None,
     *,
-    check: tuple[Any, Any] | None = None,
+    check: Check | None = None,
     tolerance: float = 1e-3,
-) -> Any:
-    """The variables of a JAX network with the values of a PyTorch state dict.
+) -> Variables:
+    """Returns the variables of a JAX network with the values of a PyTorch state dict.
 
-    Layers are paired in order: the state dict's order against the order in which the JAX network
+    Modules are paired in order: the state dict's order against the order in which the JAX network
     uses its parameters. Layouts are read off the trace: in Flax a dense weight [out, in] becomes
     [in, out], a convolution [out, in, h, w] becomes [h, w, in, out], and the inputs of a dense
     layer behind a flattened image go from (channel, row, column) to (row, column, channel); in
-    Equinox all stay as they are.
+    Equinox all stay as they are. Embeddings, transposed convolutions, weight normalisation, LSTM,
+    GRU, RNN and multi-head attention are known in the forms of Flax Linen, NNX, Equinox and Haiku.
+
+    A layout that can neither be read nor told by its shape (a square weight) is never guessed: it
+    needs a `check`. Two things look alike on both sides and are told apart by a `check` only: a
+    transposed convolution of stride 1 with as many channels in as out under a name that does not
+    say `transpose`, and two modules of one shape that the two networks use in different orders.
 
     Args:
         state: PyTorch name -> array.
         apply: the JAX network.
-        variables: its variables; only structure, shapes and types are used.
+        variables: its variables; only structure, shapes and types are used, and what is no float
+            (counters, keys) stays.
         x: a batch for it, channels last, or its shape.
-        names: PyTorch module -> path of the JAX module, where the order of layers differs;
+        names: PyTorch module -> path of the JAX module, where the order of modules differs;
             it must then name every module.
-        check: inputs for the JAX network, and the logits that PyTorch gives for them.
-        tolerance: how far the logits may be from those, as a share of their largest.
+        check: (inputs of the JAX network, PyTorch's outputs for them), or a function that returns
+            these outputs for `x`. Both networks must then agree, and layouts that cannot be read
+            are chosen so that they do.
+        tolerance: how far the outputs may be apart, as a share of their largest.
 
     Returns:
         A tree like `variables`.
 
     Raises:
-        ModeError: modules, parameters, shapes or, where there is a check, logits that do not
-            correspond.
+        ModeError: modules, parameters or shapes that do not correspond, a layout that cannot be
+            read, or outputs that differ.
     """
-    graph = trace(apply, variables, x)
-    known = layouts(graph)
-    values = {
-        leaf: known.get(leaf, Layout()).apply(np.asarray(state[name]))
-        for name, leaf in _pairs(state, graph, names).items()
-    }
-    found = _fill(variables, graph.program.paths, values)
-    if check is not None:
-        _check(apply(found, check[0]), check[1], tolerance)
-    return found
+    state = weight_norm.fold({name: np.asarray(array) for name, array in state.items()})
+    links = _link(state, apply, variables, x, names)
+    return _choose(state, links, apply, variables, x, check, tolerance)[0]
 
 
 def to_torch(
-    variables: Any,
-    like: Mapping[str, np.ndarray],
+    variables: Variables,
+    like: StateDict,
     apply: Apply,
-    x: Any,
+    x: Input,
     names: Mapping[str, str] | None = None,
+    *,
+    check: Check | None = None,
+    tolerance: float = 1e-3,
 ) -> dict[str, np.ndarray]:
-    """The state dict of a JAX network's variables, in the form of one that it came from.
+    """Returns the state dict of a JAX network's variables, in the form of one that it came from.
 
-    Undoes `from_torch`, so that merged or permuted weights go back to where they are used.
+    Undoes `from_torch`, so that merged or permuted weights go back to where they are used. What
+    PyTorch has twice (the two biases of a cell, g and v) is filled so that it computes the same.
 
     Args:
         variables: of the JAX network.
@@ -91,111 +109,254 @@ def to_torch(
         apply: the JAX network.
         x: a batch for it, channels last, or its shape.
         names: as in `from_torch`.
+        check: as in `from_torch`, for `like`; needed where it was needed there.
+        tolerance: as in `from_torch`.
 
     Raises:
         ModeError: modules, parameters or shapes that do not correspond.
     """
-    graph = trace(apply, variables, x)
-    known = layouts(graph)
-    leaves = dict(zip(graph.program.paths, jax.tree.leaves(variables), strict=True))
-    state = {name: np.asarray(array) for name, array in like.items()}
-    for name, leaf in _pairs(like, graph, names).items():
-        value = known.get(leaf, Layout()).undo(np.asarray(leaves[leaf]))
-        old = state[name]
-        if value.size != old.size:
-            raise ModeError(f"{leaf} has shape {value.shape}, {name} in the state dict {old.shape}")
-        state[name] = np.ascontiguousarray(value.reshape(old.shape).astype(old.dtype))
-    return state
+    original = {name: np.asarray(array) for name, array in like.items()}
+    state = weight_norm.fold(original)
+    links = _link(state, apply, variables, x, names)
+    layouts = _choose(state, links, apply, variables, x, check, tolerance)[1]
+    values = {
+        path: np.asarray(leaf)
+        for path, leaf in zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+    scales = weight_norm.find_scales(links.clean)
+    for g, v in scales.items():  # the network's own normalised weights, as they act
+        weight, scale = values[links.clean[v]], values[links.clean[g]]
+        norm = weight_norm.scale_of(weight, scale.shape)
+        values[links.clean[v]] = weight * (scale / norm)
+    made = dict(state)
+    for link in links.plain:
+        made[link.name] = layouts[link.path].to_torch(values[link.path])
+    for theirs, ours in links.composites:
+        made |= _composite_to_torch(theirs, ours, values, state)
+    made = weight_norm.unfold(made, original)
+    return {
+        name: np.ascontiguousarray(made[name].reshape(old.shape).astype(old.dtype))
+        for name, old in original.items()
+    }
 
 
-def _pairs(
-    state: Mapping[str, np.ndarray], graph: Graph, names: Mapping[str, str] | None
-) -> dict[str, str]:
-    """Name in the state dict -> path of the leaf, of every parameter."""
-    theirs = _modules(state)
-    ours = _used(graph)
-    if names is None:
-        if len(theirs) != len(ours):
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A parameter of a plain module, and the leaf that takes it.
+
+    Attributes:
+        name: in the state dict.
+        path: of the leaf.
+        layouts: that it may have; several if it cannot be told which.
+    """
+
+    name: str
+    path: str
+    layouts: Sequence[Layout]
+
+
+@dataclasses.dataclass(frozen=True)
+class Links:
+    """What goes where.
+
+    Attributes:
+        plain: parameters of plain modules.
+        composites: cells and attentions: PyTorch's module and the network's.
+        clean: a leaf's path without collection and wrapping -> its path.
+        shapes: a leaf's path -> its shape.
+    """
+
+    plain: Sequence[Link]
+    composites: Sequence[tuple[Module, Module]]
+    clean: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def _link(
+    state: StateDict,
+    apply: Apply,
+    variables: Variables,
+    x: Input,
+    names: Mapping[str, str] | None,
+) -> Links:
+    """Pairs every parameter of a state dict with a leaf, and reads its layouts."""
+    paths, leaves = leaf_paths(variables), jax.tree.leaves(variables)
+    float_paths = [
+        path
+        for path, leaf in zip(paths, leaves, strict=True)
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not path.endswith("_ema/hidden")
+    ]
+    shapes = {path: tuple(leaf.shape) for path, leaf in zip(paths, leaves, strict=True)}
+    x = jnp.asarray(x) if isinstance(x, np.ndarray) else x
+    order, uses = trace_weights(apply, variables, x)
+    by_path = {paths[number]: found for number, found in uses.items()}
+    numbers = [float_paths.index(paths[i]) for i in order if paths[i] in float_paths]
+    theirs = split_state(state)
+    kinds = {module.kind for module in theirs.values()}
+    pairs = pair_modules(theirs, split_network(float_paths, numbers, shapes, kinds), names)
+    plain, composites = [], []
+    for a, b in pairs:
+        if a.kind != "plain":
+            composites.append((a, b))
+            continue
+        for parameter, name in a.names.items():
+            path = find_leaf(b, parameter, name)
+            found = read_layouts(by_path.get(path, ()), shapes[path], state[name].shape, path)
+            if not found:
+                raise ModeError(
+                    f"{path} has shape {shapes[path]}, {name} in the state dict "
+                    f"{state[name].shape}; pass names to pair the modules"
+                )
+            plain.append(Link(name, path, found))
+    if any(link.layouts[0].turned for link in plain):
+        # PyTorch's network has layers that store [in, out]: then its square ones may do so too.
+        plain = [_doubt(link) for link in plain]
+    return Links(plain, composites, {clean_path(path): path for path in float_paths}, shapes)
+
+
+def _doubt(link: Link) -> Link:
+    """Adds the alternatives of a square dense weight to its layouts."""
+    first = link.layouts[0]
+    if len(first.torch_shape) != 2:
+        return link
+    return dataclasses.replace(link, layouts=[*link.layouts, *alternatives(first)])
+
+
+def _choose(
+    state: StateDict,
+    links: Links,
+    apply: Apply,
+    variables: Variables,
+    x: Input,
+    check: Check | None,
+    tolerance: float,
+) -> tuple[Variables, dict[str, Layout]]:
+    """Returns the filled variables and the layout of every plain leaf, right by the check.
+
+    Raises:
+        ModeError: a layout cannot be read and there is no check, or none agrees with it.
+    """
+    if check is None:
+        unread = [link for link in links.plain if len(link.layouts) > 1]
+        if unread:
             raise ModeError(
-                f"the state dict has {len(theirs)} modules ({', '.join(list(theirs)[:3])}, ...), "
-                f"the network {len(ours)} ({', '.join(list(ours)[:3])}, ...); pass names to pair "
-                "them"
+                f"cannot tell how {unread[0].name} {state[unread[0].name].shape} lies in "
+                f"{unread[0].path}: it is square, or the trace does not show its use; pass "
+                "check=(inputs, PyTorch's outputs), and the layout that agrees is taken"
             )
-        names = dict(zip(theirs, ours, strict=True))
-    elif set(names) != set(theirs) or set(names.values()) != set(ours):
-        odd = set(names) ^ set(theirs) or set(names.values()) ^ set(ours)
-        raise ModeError(f"names must pair every module; look at {', '.join(sorted(odd)[:3])}")
-    found = {}
-    for module, path in names.items():
-        for parameter in theirs[module]:
-            name = f"{module}.{parameter}" if module else parameter
-            found[name] = _leaf(ours[path], parameter, name, path)
-    return found
+        layouts = {link.path: link.layouts[0] for link in links.plain}
+        return _fill(state, links, layouts, variables), layouts
+    inputs, expected = _outputs_of(check, x)
+    run, best = jax.jit(apply), np.inf
+    for layouts in itertools.islice(_trials(links), MAX_TRIALS):
+        filled = _fill(state, links, layouts, variables)
+        off = _deviation(np.asarray(run(filled, inputs)), expected)
+        if off <= tolerance:
+            return filled, layouts
+        best = min(best, off)
+    raise ModeError(
+        f"with the converted weights the outputs differ from the check's by {best:.2g} of the "
+        f"largest, more than {tolerance:g}; pair the modules with names, or see whether the two "
+        "networks compute the same (padding, epsilon, the order of layers)"
+    )
 
 
-def _check(found: Any, expected: Any, tolerance: float) -> None:
-    found, expected = np.asarray(found), np.asarray(expected)
+def _trials(links: Links) -> Iterator[dict[str, Layout]]:
+    """Yields choices of layouts: first among those that cannot be told, then all alternatives."""
+    paths = [link.path for link in links.plain]
+    told = [list(link.layouts) for link in links.plain]
+    more = [[*known, *(a for a in alternatives(known[0]) if a not in known)] for known in told]
+    for options in (told, more):
+        for chosen in itertools.product(*options):
+            yield dict(zip(paths, chosen, strict=True))
+        if more == told:
+            return
+
+
+def _outputs_of(check: Check, x: Input) -> tuple[jax.Array, np.ndarray]:
+    """Returns inputs and PyTorch's outputs for them."""
+    if not callable(check):
+        return jnp.asarray(check[0]), np.asarray(check[1])
+    if isinstance(x, jax.ShapeDtypeStruct):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ModeError("a check by a function needs a batch as x, not its shape")
+        x = np.random.default_rng(0).normal(size=x.shape).astype(x.dtype)
+    return jnp.asarray(x), np.asarray(check(np.asarray(x)))
+
+
+def _deviation(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the largest difference of outputs, as a share of the largest output."""
     if found.shape != expected.shape:
-        raise ModeError(f"the network gives logits {found.shape}, the check has {expected.shape}")
-    scale = np.max(np.abs(expected))
-    off = np.max(np.abs(found - expected)) / max(scale, np.finfo(np.float32).tiny)
-    if not off <= tolerance:
-        raise ModeError(
-            f"with the converted weights the logits differ from the check's by {off:.2g} of the "
-            f"largest, more than {tolerance:g}; pair the layers with names, or see whether "
-            "the two networks compute the same (padding, epsilon, the order of layers)"
-        )
+        raise ModeError(f"the network gives outputs {found.shape}, the check has {expected.shape}")
+    scale = max(float(np.max(np.abs(expected))), np.finfo(np.float32).tiny)
+    off = float(np.max(np.abs(found.astype(np.float64) - expected)) / scale)
+    return off if np.isfinite(off) else np.inf
 
 
-def _modules(state: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    modules: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-    for name, array in state.items():
-        module, _, parameter = name.rpartition(".")
-        if parameter not in IGNORED:
-            modules[module][parameter] = array
-    return dict(modules)
+def _fill(
+    state: StateDict, links: Links, layouts: Mapping[str, Layout], variables: Variables
+) -> Variables:
+    """Returns the variables with the values of a state dict.
 
-
-def _used(graph: Graph) -> dict[str, list[str]]:
-    """Module path -> its leaves' paths, in the order in which the network uses them."""
-    number = dict(zip(graph.program.leaves, graph.program.paths, strict=True))
-    order: list[str] = []
-    for eq in graph.program.equations:
-        order += [number[a] for a in eq.inputs if not is_literal(a) and a in number]
-    modules: dict[str, list[str]] = defaultdict(list)
-    for path in dict.fromkeys([*order, *graph.program.paths]):
-        modules[_parts(path)[0]].append(path)
-    return dict(modules)
-
-
-def _parts(path: str) -> tuple[str, str]:
-    """(module, parameter) of a leaf's path, without collection and wrapping."""
-    parts = path.split("/")
-    if parts[-1] in ("value", "raw_value"):
-        parts = parts[:-1]
-    if parts[0] in ("params", "batch_stats"):
-        parts = parts[1:]
-    return "/".join(parts[:-1]), parts[-1]
-
-
-def _leaf(paths: Sequence[str], parameter: str, theirs: str, module: str) -> str:
-    wanted = LEAVES.get(parameter, (parameter,))
-    for path in paths:
-        if _parts(path)[1] in wanted:
-            return path
-    raise ModeError(f"{theirs} has no counterpart in {module or 'the network'}")
-
-
-def _fill(variables: Any, paths: Sequence[str], values: Mapping[str, np.ndarray]) -> Any:
+    Raises:
+        ModeError: a leaf gets no value, or one of another shape.
+    """
+    values = {link.path: layouts[link.path].to_jax(state[link.name]) for link in links.plain}
+    for theirs, ours in links.composites:
+        values |= _composite_to_jax(theirs, ours, state, links.shapes)
+    for g, v in weight_norm.find_scales(links.clean).items():
+        g, v = links.clean[g], links.clean[v]
+        values[g] = weight_norm.scale_of(values[v], links.shapes[g])
+    wanted, filled = set(links.clean.values()), []
     leaves, structure = jax.tree.flatten(variables)
-    filled = []
-    for path, leaf in zip(paths, leaves, strict=True):
+    for path, leaf in zip(leaf_paths(variables), leaves, strict=True):
+        if path not in wanted:
+            filled.append(leaf)
+            continue
         if path not in values:
             raise ModeError(f"the state dict has nothing for {path}")
         value = values[path]
-        if [n for n in leaf.shape if n != 1] == list(value.shape):  # a bias as [channels, 1, 1]
-            value = value.reshape(leaf.shape)
         if value.shape != tuple(leaf.shape):
             raise ModeError(f"{path} has shape {tuple(leaf.shape)}, the state dict {value.shape}")
-        filled.append(jax.numpy.asarray(value, leaf.dtype))
+        filled.append(jnp.asarray(value, leaf.dtype))
     return jax.tree.unflatten(structure, filled)
+
+
+def _composite_to_jax(
+    theirs: Module, ours: Module, state: StateDict, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Returns path -> array of a recurrent cell or an attention.
+
+    Raises:
+        ModeError: it has a bias that the network's lacks, or its shapes do not fit.
+    """
+    arrays = {parameter: state[name] for parameter, name in theirs.names.items()}
+    if theirs.kind == "attention":
+        inner = {name: shapes[path] for name, path in ours.names.items()}
+        made = attention.write_attention(attention.read_torch_attention(arrays, theirs.name), inner)
+    else:
+        _, cell = recurrent.read_torch_cell(arrays, theirs.name)
+        made = style_of(ours, shapes).write(cell)
+    for name in [name for name in made if name not in ours.names]:
+        if made.pop(name).any():
+            raise ModeError(
+                f"{theirs.name} has a bias for which {ours.name or 'the network'} has no place "
+                f"({name})"
+            )
+    return {ours.names[name]: np.ascontiguousarray(array) for name, array in made.items()}
+
+
+def _composite_to_torch(
+    theirs: Module, ours: Module, values: Mapping[str, np.ndarray], state: StateDict
+) -> dict[str, np.ndarray]:
+    """Returns name in the state dict -> array of a recurrent cell or an attention."""
+    arrays = {name: values[path] for name, path in ours.names.items()}
+    if theirs.kind == "attention":
+        old = {parameter: state[name] for parameter, name in theirs.names.items()}
+        made = attention.write_torch_attention(attention.read_attention(arrays), old)
+    else:
+        shapes = {path: array.shape for path, array in values.items()}
+        cell = style_of(ours, shapes).read(arrays)
+        made = recurrent.write_torch_cell(cell, with_bias="bias_ih" in theirs.names)
+    return {theirs.names[parameter]: array for parameter, array in made.items()}

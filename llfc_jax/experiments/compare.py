@@ -14,7 +14,7 @@ from llfc_jax.errors import WorkdirError
 from llfc_jax.experiments.study_result import Study
 from llfc_jax.experiments.verdicts import label, llfc_grade, lmc_grade
 from llfc_jax.io import Row
-from llfc_jax.measures import REGISTRY
+from llfc_jax.measures import MEASURES
 from llfc_jax.report.comparison import RUN, Run, write_comparison
 
 PAGE = "comparison.html"
@@ -25,7 +25,7 @@ COMPARED = (
 
 
 def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str]) -> list[Row]:
-    """Write one page that shows several runs side by side.
+    """Writes one page that shows several runs side by side.
 
     Args:
         paths: directories of runs, in the order in which they are shown.
@@ -44,7 +44,7 @@ def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str
         Run(
             name,
             study.summary,
-            [(REGISTRY[measure].section, rows) for measure, rows in study.rows.items()],
+            [(MEASURES[measure].section, rows) for measure, rows in study.rows.items()],
             {k: v for k, v in study.details.items() if k != "written"},  # never the same
         )
         for name, study in zip(_names(paths), studies, strict=True)

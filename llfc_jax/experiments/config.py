@@ -17,8 +17,8 @@ from ml_collections.config_dict import placeholder
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, ModeError, unknown
 from llfc_jax.experiments.settings import UNALIGNED, Settings
-from llfc_jax.measures import REGISTRY as MEASURES
-from llfc_jax.measures import EvalOptions
+from llfc_jax.matching import METHODS
+from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.networks import NETWORKS
 from llfc_jax.training import Recipe, parse_pair_name
 
@@ -143,6 +143,8 @@ def base() -> Any:
                     str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
                 )
                 defaults[name][field] = placeholder(kind)
+    defaults["match"] = _defaults_of(METHODS)
+    defaults["eval"]["measure_options"] = _defaults_of(MEASURES)
     defaults["sweep"] = {SEED: ()}  # so that a flag can fill it, whatever the config
     config: Any = ConfigDict(defaults, type_safe=False).lock()
     # What these hold is not fields but names that the user chooses.
@@ -156,6 +158,33 @@ def base() -> Any:
     for free in free_groups:
         free.unlock()
     return config
+
+
+def _defaults_of(registry: Mapping[str, type]) -> dict[str, dict[str, Any]]:
+    """Returns name -> option -> default, of options that a flag can set: numbers, words, tuples."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, cls in registry.items():
+        options = {f.name: f.default for f in dataclasses.fields(cls) if f.init}
+        plain = {k: v for k, v in options.items() if isinstance(v, (bool, int, float, str, tuple))}
+        if plain:
+            found[name] = plain
+    return found
+
+
+def _without_defaults(
+    given: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Returns the options that were changed, so that a config records no others."""
+    changed: dict[str, Any] = {}
+    for name, options in given.items():
+        if not isinstance(options, Mapping):
+            changed[name] = options  # an error, which the check names
+            continue
+        known = defaults.get(name, {})
+        own = {k: v for k, v in options.items() if k not in known or v != known[k]}
+        if own or name not in defaults:
+            changed[name] = own
+    return changed
 
 
 def grid(points: int) -> tuple[float, ...]:
@@ -184,6 +213,7 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
             raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
     if not values.get("sweep", {}).get(SEED, True):
         values["sweep"] = {k: v for k, v in values["sweep"].items() if k != SEED}
+    _drop_default_options(values)
     for name, cls in NESTED.items():
         if name in values:
             values[name] = _make(cls, f"config.{name}", values[name])
@@ -201,6 +231,16 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
     _check_names(config)
     _check_ranges(config)
     return config
+
+
+def _drop_default_options(values: dict[str, Any]) -> None:
+    """Reduces the options of methods and measures, in place, to those that were changed."""
+    if "match" in values:
+        values["match"] = _without_defaults(values["match"], _defaults_of(METHODS))
+    own = values.get("eval", {}).get("measure_options")
+    if isinstance(own, Mapping):
+        changed = _without_defaults(own, _defaults_of(MEASURES))
+        values["eval"] = {**values["eval"], "measure_options": changed}
 
 
 def _make(cls: type, where: str, values: Mapping[str, Any]) -> Any:

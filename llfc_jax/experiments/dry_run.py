@@ -13,7 +13,7 @@ from llfc_jax.experiments import sweep
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.run import build_network
 from llfc_jax.graph import trace
-from llfc_jax.measures import REGISTRY
+from llfc_jax.measures import MEASURES
 from llfc_jax.parallel import sharding
 from llfc_jax.training import list_runs
 from llfc_jax.training.step import make_task
@@ -100,7 +100,7 @@ def _devices(config: Config) -> dict[str, str]:
 def _measuring(config: Config) -> Iterator[tuple[str, str]]:
     yield "alignments", ", ".join(config.align)
     for name in config.measures:
-        splits = config.eval.splits or REGISTRY[name].splits
+        splits = config.eval.splits or MEASURES[name].splits
         yield name, f"{' and '.join(splits)} split, {len(config.eval.alphas)} points"
 
 

@@ -58,7 +58,7 @@ class Evaluation:
 
 
 def check_pair_on_data(evaluation: Evaluation, pair: ModePair) -> None:
-    """Check that modes, data, network and settings fit each other, before anything long starts.
+    """Checks that modes, data, network and settings fit each other, before anything long starts.
 
     Raises:
         ModeError: the modes are no pair.
@@ -83,7 +83,7 @@ def evaluator(evaluation: Evaluation, pair: ModePair, batches: Batches) -> PairE
 
 
 def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
-    """Align and measure every pair; what the working directory holds already is read from there."""
+    """Aligns and measures every pair; what the working directory has is read from there."""
     settings = evaluation.settings
     rows: dict[str, list[Row]] = {name: [] for name in settings.measures}
     summary: list[Row] = []

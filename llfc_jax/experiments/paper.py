@@ -111,7 +111,7 @@ def row(
     tiny: Mapping[str, Any],
     **fields: Any,
 ) -> Any:
-    """The config of a row at a scale.
+    """Returns the config of a row at a scale.
 
     Args:
         scale: "full", "small" or "tiny".

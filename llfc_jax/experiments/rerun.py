@@ -51,7 +51,7 @@ class Record:
         return self.file.parent.with_name(f"{self.file.parent.name}-again")
 
     def prepare(self, workdir: Path) -> None:
-        """Check that the data are those of the record, and that the directory is another.
+        """Checks that the data are those of the record, and that the directory is another.
 
         Raises:
             DataError: they are missing or others.

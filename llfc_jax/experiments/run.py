@@ -31,7 +31,7 @@ TrainedPairs = Mapping[str, training.TrainedPair]
 def run(
     config: Config, workdir: Workdir, reporter: Reporter, pairs: TrainedPairs | None = None
 ) -> Study:
-    """Run an experiment and write its results and report into the working directory.
+    """Runs an experiment and write its results and report into the working directory.
 
     Args:
         config: the experiment.
@@ -63,6 +63,9 @@ def run(
             "data fingerprint": dataset.fingerprint,
             **provenance(),
         },
+        history=[
+            {"pair": pair.name} | row for pair in pairs.values() for row in pair.history.records()
+        ],
     )
     if multihost.is_primary():
         for pair in pairs.values():
@@ -81,7 +84,7 @@ def train(
     reporter: Reporter,
     dataset: data.Dataset | None = None,
 ) -> list[dict[str, training.TrainedPair]]:
-    """Train the pairs of configs that differ in seed, pairs and rates alone, side by side.
+    """Trains the pairs of configs that differ in seed, pairs and rates alone, side by side.
 
     Args:
         configs: the first one's data, network and `checkpoint_every` are those of all.

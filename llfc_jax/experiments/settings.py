@@ -28,7 +28,7 @@ class Settings:
         seed: of whatever matching draws at random.
     """
 
-    measures: tuple[str, ...] = tuple(measures.REGISTRY)
+    measures: tuple[str, ...] = tuple(measures.MEASURES)
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
@@ -44,7 +44,7 @@ class Settings:
         return matching.build_method(name, self.match.get(name, {}))
 
     def check(self, prefix: str = "") -> None:
-        """Check every name and option before anything is computed.
+        """Checks every name and option before anything is computed.
 
         Args:
             prefix: stands before the names of fields in errors, as in "config.".
@@ -53,11 +53,11 @@ class Settings:
             ConfigError: one line that names the field, what is wrong, and the nearest right name.
         """
         aligned = (UNALIGNED, *matching.METHODS)
-        _check_names("measure", self.measures, measures.REGISTRY)
+        _check_names("measure", self.measures, measures.MEASURES)
         _check_names("alignment", self.align, aligned)
         _check_names(f"alignment in {prefix}match", self.match, matching.METHODS)
         own = self.eval.measure_options
-        _check_names(f"measure in {prefix}eval.measure_options", own, measures.REGISTRY)
+        _check_names(f"measure in {prefix}eval.measure_options", own, measures.MEASURES)
         for field in ("measures", "align"):
             if not getattr(self, field):
                 raise ConfigError(f"{prefix}{field} is empty; name at least one")
@@ -85,7 +85,7 @@ def _check_names(what: str, names: Any, known: Any) -> None:
 
 
 def _prefixed(where: str, build: Any) -> None:
-    """Build something; an error says where in the settings it stands."""
+    """Builds something; an error says where in the settings it stands."""
     try:
         build()
     except LlfcError as error:

@@ -7,14 +7,14 @@ from typing import Any
 
 from llfc_jax import fields
 from llfc_jax.data.inputs import as_splits, hash_arrays
-from llfc_jax.errors import ConfigError, unknown
+from llfc_jax.errors import ConfigError, LlfcError, unknown
 from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.settings import UNALIGNED, Settings
 from llfc_jax.experiments.study_result import Study
 from llfc_jax.experiments.workdir import NullWorkdir, Workdir, claim
 from llfc_jax.frameworks import Network
-from llfc_jax.measures import REGISTRY, EvalOptions
+from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.pair import ModePair
 from llfc_jax.progress import CallbackReporter
 from llfc_jax.types import ProgressFn
@@ -27,7 +27,7 @@ def study(
     data: Any,
     *,
     train: Any = None,
-    measures: str | Sequence[str] = tuple(REGISTRY),
+    measures: str | Sequence[str] = tuple(MEASURES),
     align: str | Sequence[str] = (UNALIGNED,),
     match: Mapping[str, Mapping[str, Any]] | None = None,
     options: EvalOptions | None = None,
@@ -37,7 +37,7 @@ def study(
     progress: ProgressFn | None = None,
     **changes: Any,
 ) -> Study:
-    """Measure two modes of any network, aligned in any way, and report it.
+    """Measures two modes of any network, aligned in any way, and report it.
 
     θ_α = α a + (1 - α) b: α multiplies `a`.
 
@@ -50,7 +50,7 @@ def study(
             again and again, or a `llfc_jax.data.Dataset`; x as the network takes it.
         train: training data, for matching by activations and for renormalising, and measured as
             well where a measure distinguishes train from test. Without it `data` serves there.
-        measures: what is measured; `llfc_jax.measures.REGISTRY` has the names.
+        measures: what is measured; `llfc_jax.measures.MEASURES` has the names.
         align: how b is aligned with a before it is measured: "none" and the names of
             `llfc_jax.matching.METHODS`; each gives rows of its own.
         match: options of the matching methods: method -> option -> value.
@@ -127,11 +127,15 @@ def build_settings(
         if change not in known:
             raise ConfigError(unknown("argument of study", change, known))
     plain = {name: _plain_values(value) for name, value in changes.items()}
+    try:
+        changed = dataclasses.replace(options or EvalOptions(), **plain)
+    except LlfcError as error:
+        raise ConfigError(f"study: {error}") from error
     given = {
         "measures": _plain_values(measures),
         "align": _plain_values(align),
         "match": match,
-        "eval": dataclasses.replace(options or EvalOptions(), **plain),
+        "eval": changed,
         "seed": _plain_values(seed),
     }
     for several in ("measures", "align"):

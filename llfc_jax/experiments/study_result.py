@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
-from llfc_jax.io import Row, nan_for_none, read_sealed, write_csv, write_json, write_sealed
-from llfc_jax.measures import REGISTRY
+from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
+from llfc_jax.measures import MEASURES
+from llfc_jax.report import history, stored
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
 from llfc_jax.types import Variables
@@ -83,6 +84,7 @@ class Study:
         title: heading of its page.
         lead: a sentence or two below it.
         details: how it was made.
+        history: rows of how the pairs were trained, where that is known.
     """
 
     summary: list[Row]
@@ -92,6 +94,7 @@ class Study:
     title: str = "Two modes of one network"
     lead: str = QUESTION
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    history: list[Row] = dataclasses.field(default_factory=list)
 
     def __add__(self, other: "Study") -> "Study":
         """Both as one, for shared tables and figures; title and lead are the first's.
@@ -105,6 +108,7 @@ class Study:
             columns=self.columns | other.columns | {"verdict": self.columns["verdict"]},
             rows=rows,
             aligned={**self.aligned, **other.aligned},
+            history=self.history + other.history,
         )
 
     def __str__(self) -> str:
@@ -138,7 +142,7 @@ class Study:
         Raises:
             DataError: the measure was not taken, or xarray is not installed.
         """
-        labels = axis_columns(REGISTRY[measure].result_type).values()
+        labels = axis_columns(MEASURES[measure].result_type).values()
         return rows_to_xarray(self._rows_of(measure), ("pair", "align", "split", *labels))
 
     def _rows_of(self, measure: str) -> list[Row]:
@@ -154,7 +158,7 @@ class Study:
         """
         from llfc_jax.report.figures import draw
 
-        charts = {c.name: (c, m) for m in self.rows for c in REGISTRY[m].section.charts}
+        charts = {c.name: (c, m) for m in self.rows for c in MEASURES[m].section.charts}
         if name not in charts:
             raise DataError(unknown("figure", name, charts))
         chart, measure = charts[name]
@@ -177,7 +181,7 @@ class Study:
             summary = [nan_for_none(row) for row in content.pop("summary")]
             rows = {
                 name: [nan_for_none(row) for row in json.loads(file.read_text("utf-8"))]
-                for name in REGISTRY
+                for name in MEASURES
                 if (file := path / f"{name}.json").is_file()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -186,32 +190,28 @@ class Study:
         return cls(summary, summary_columns(rows), rows, {}, details=content)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write tables, `summary.json` and the page into a directory.
+        """Writes tables, `summary.json` and the page into a directory.
 
         Returns:
             The page, `report.html`.
         """
-        from llfc_jax.report.page import write_page
-
         path = Path(path)
-        sections = []
-        for name, rows in self.rows.items():
-            section = REGISTRY[name].section
-            write_csv(path / f"{name}.csv", rows)
-            write_json(path / f"{name}.json", rows)
-            sections.append((section, rows))
+        sections = [(MEASURES[name].section, rows) for name, rows in self.rows.items()]
+        if self.history:
+            sections.append((history.SECTION, self.history))
         write_sealed(path / "summary.json", self.to_dict())
-        write_page(
-            path / "report.html",
-            title=self.title,
-            lead=self.lead,
-            summary_rows=self.summary,
-            summary_columns=self.columns,
-            verdicts=verdicts(self.summary),
-            sections=sections,
-            details=self.details,
+        return stored.write(
+            stored.Report(
+                title=self.title,
+                lead=self.lead,
+                summary_rows=self.summary,
+                summary_columns=self.columns,
+                verdicts=verdicts(self.summary),
+                sections=sections,
+                details=self.details,
+            ),
+            path,
         )
-        return path / "report.html"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`."""
@@ -223,5 +223,5 @@ def summary_columns(measures: Iterable[str]) -> dict[str, str]:
     """Returns the columns of a summary of these measures: column -> heading."""
     found = {"pair": "pair", "align": "aligned"}
     for name in measures:
-        found |= REGISTRY[name].columns
+        found |= MEASURES[name].columns
     return {**found, "verdict": "verdict"}

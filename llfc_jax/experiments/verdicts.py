@@ -23,6 +23,11 @@ BARRIER = (0.01, 0.03)
 # Distance up to which, and ratio of baseline to distance from which, LLFC holds, and nearly holds.
 LINEARITY = ((0.05, 10.0), (0.1, 5.0))
 
+UNINFORMATIVE = (
+    "LLFC says nothing here, since an end is no better than chance or the ends have the same "
+    "features."
+)
+
 Grade = Literal[0, 1, 2]
 """0 where a property holds, 1 where it nearly holds, 2 where it does not."""
 
@@ -89,19 +94,14 @@ def _verdict(row: Row) -> Verdict:
         return Verdict(f"{row['diverged']}.", "warning")
     lmc, llfc = lmc_grade(row), llfc_grade(row)
     parts = [_lmc_words(row, lmc)] if lmc is not None else []
-    if llfc is not None:
-        parts.append(_llfc_words(row, llfc))
-    elif not row.get("informative", True):
-        parts.append(
-            "whether its features are linear cannot be said, since an end is no better than "
-            "chance or the ends have the same features"
-        )
-    grades = [grade for grade in (lmc, llfc) if grade is not None]
-    tones: tuple[Literal["holds", "plain", "fails"], ...] = ("holds", "plain", "fails")
-    tone = tones[max(grades, default=1)]
+    parts += [_llfc_words(row, llfc)] if llfc is not None else []
+    sentence = f"{label(row)} {'; '.join(parts)}." if parts else f"{label(row)} was measured."
     if not row.get("informative", True):
-        tone = "warning"
-    return Verdict(f"{label(row)} {'; '.join(parts) or 'was measured'}.", tone)
+        beginning = sentence + " " if parts else f"{label(row)}: "
+        return Verdict(f"{beginning}{UNINFORMATIVE}", "warning")
+    tones: tuple[Literal["holds", "plain", "fails"], ...] = ("holds", "plain", "fails")
+    grades = [grade for grade in (lmc, llfc) if grade is not None]
+    return Verdict(sentence, tones[max(grades, default=1)])
 
 
 def _lmc_words(row: Row, grade: Grade) -> str:

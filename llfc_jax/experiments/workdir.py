@@ -37,7 +37,7 @@ class Workdir:
         return multihost.broadcast(self._file(name).exists)
 
     def store(self, name: str, metrics: Mapping[str, Any], rows: Sequence[Row]) -> None:
-        """Store the summary metrics and the rows of one measurement."""
+        """Stores the summary metrics and the rows of one measurement."""
         if multihost.is_primary():
             content = {"metrics": dict(metrics), "rows": list(rows), "nan": "null stands for NaN"}
             write_sealed(self._file(name), content)
@@ -71,7 +71,7 @@ class NullWorkdir:
         return name in self._stored
 
     def store(self, name: str, metrics: Mapping[str, Any], rows: Sequence[Row]) -> None:
-        """Keep rows in memory, as a directory would give them back."""
+        """Keeps rows in memory, as a directory would give them back."""
         content = json.loads(to_json({"metrics": dict(metrics), "rows": list(rows)}))
         rows = [nan_for_none(row) for row in content["rows"]]
         self._stored[name] = nan_for_none(content["metrics"]), list(rows)
@@ -86,7 +86,7 @@ class NullWorkdir:
 
 @contextlib.contextmanager
 def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[Workdir]:
-    """Hold a directory for the experiment that `config` describes.
+    """Holds a directory for the experiment that `config` describes.
 
     Of several processes the primary one holds it for all.
 
@@ -129,7 +129,7 @@ def _acquire(directory: Path) -> filelock.BaseFileLock:
 
 
 def _identify(directory: Path, config: dict[str, Any]) -> None:
-    """Compare the config with the one that the directory was made for, or write it there."""
+    """Compares the config with the one that the directory was made for, or write it there."""
     file = directory / "config.json"
     if file.exists():
         try:

@@ -91,8 +91,7 @@ class Pointwise:
 
     def evaluate(self, eq: Equation, numbers: Mapping[int, np.ndarray]) -> np.ndarray | None:
         """Evaluate an equation on numbers; None where it is not elementwise or holds others."""
-        values = [self._read(a, numbers) for a in eq.inputs]
-        return None if any(v is None for v in values) else apply_pointwise(eq, values)  # pyright: ignore[reportArgumentType]
+        return apply_pointwise(eq, [self._read(a, numbers) for a in eq.inputs])
 
     def _read(self, atom: Any, numbers: Mapping[int, np.ndarray]) -> np.ndarray | None:
         if is_literal(atom):
@@ -173,7 +172,9 @@ def find_activations(
     kept = [
         one for one in found.values() if _is_activation(points, one, parametric, made_of, above)
     ]
-    kept += [Activation("maxout", *m) for m in find_maxouts(program, points, weights)]
+    kept += [
+        Activation("maxout", *m) for m in find_maxouts(program, points.root, points.users, weights)
+    ]
     return tuple(sorted(kept, key=lambda one: points.maker[one.value]))
 
 

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 from llfc_jax.errors import GraphError, unknown
 from llfc_jax.graph import queries
 from llfc_jax.graph.affine import affine
+from llfc_jax.graph.cache import trace_once
+from llfc_jax.graph.normalisers import Normaliser, find_normalisers
 from llfc_jax.graph.origins import depending
+from llfc_jax.graph.pointwise import bind_wide
 from llfc_jax.graph.sample_axes import find_sample_axes
 from llfc_jax.graph.sites import Site, find_sites
 from llfc_jax.graph.statistics import SHAPING
@@ -83,12 +86,18 @@ class Graph:
 
     @property
     def activation_sites(self) -> tuple[Site, ...]:
-        """The activation sites whose value holds samples, in order; may be empty."""
-        return tuple(s for s in self.sites
-                     if s.kind == "activation" and s.sample_axis is not None)  # fmt: skip
+        """The activation sites of one pre-activation whose value holds samples, in order.
+
+        Not among them: maxout written as the maximum of several values.
+        """
+        return tuple(
+            s
+            for s in self.sites
+            if s.kind == "activation" and s.sample_axis is not None and len(s.inputs) == 1
+        )
 
     def activate(self, site: Site, *z: Any) -> jax.Array:
-        """Evaluate an activation site's function on other pre-activations.
+        """Evaluate an activation site's function on other pre-activations, in their own type.
 
         Args:
             site: an activation site of this graph.
@@ -102,8 +111,18 @@ class Graph:
             raise GraphError(f"site {site.name} is no activation of {len(z)} values")
         values = {**self.program.constants, **dict(zip(site.inputs, z, strict=True))}
         for i in site.body:
-            _run(self.program.equations[i], values)
+            eq = self.program.equations[i]
+            inputs = [a.val if is_literal(a) else values[a] for a in eq.inputs]
+            exact = all(jnp.result_type(v) == self.program.avals[n].dtype
+                        for n, v in zip(site.inputs, z, strict=True))  # fmt: skip
+            out = eq.bind(*inputs)[0] if exact else bind_wide(eq, inputs)
+            values[eq.outputs[0]] = out
         return values[site.value]
+
+    @functools.cached_property
+    def normalisers(self) -> tuple[Normaliser, ...]:
+        """Where running statistics normalise, as BatchNorm's do."""
+        return find_normalisers(self.program)
 
     def __getitem__(self, name: str) -> Site:
         """The site of this name.
@@ -300,6 +319,10 @@ def trace(apply: Apply, variables: Any, x: Any) -> Graph:
         >>> [site.name for site in trace(apply, w, jnp.ones((5, 3))).sites]
         ['first', 'first.relu', 'second']
     """
+    return trace_once(_trace, lambda graph: graph.program, apply, variables, x)
+
+
+def _trace(apply: Apply, variables: Any, x: Any) -> Graph:
     program = flatten(apply, variables, x)
     sample_axes = find_sample_axes(program, apply, variables, x)
     return Graph(program, find_sites(program, sample_axes), sample_axes)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from llfc_jax.graph.origins import product_unit_axes
 from llfc_jax.graph.trace import LINEAR, Equation, Program, is_literal
@@ -11,23 +11,24 @@ AFFINE = ("add", "add_any", "sub", "mul", "div", "neg", "convert_element_type", 
 Found = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-class _Points(Protocol):
-    data: frozenset[int]
-    users: Mapping[int, Sequence[int]]
-
-
-def find_maxouts(program: Program, points: _Points, weights: Mapping[int, int]) -> Iterator[Found]:
+def find_maxouts(
+    program: Program,
+    root: Mapping[int, int],
+    users: Mapping[int, Sequence[int]],
+    weights: Mapping[int, int],
+) -> Iterator[Found]:
     """Yields (value, values compared, equations) of each maxout of a network.
 
     Args:
         program: the flat trace.
-        points: which values depend on x, and who uses them.
+        root: for each value that depends on x, the value that it is an elementwise function of.
+        users: indices of the equations that use a value.
         weights: which input is the weight, for each linear equation.
     """
     units: dict[int, frozenset[int]] = {}
     found: dict[int, Found] = {}
     for i, eq in enumerate(program.equations):
-        held = [a for a in eq.inputs if not is_literal(a) and a in points.data]
+        held = [a for a in eq.inputs if not is_literal(a) and a in root]
         if eq.name in LINEAR:
             if i in weights:
                 product, axes = product_unit_axes(program, i, weights[i])
@@ -37,9 +38,9 @@ def find_maxouts(program: Program, points: _Points, weights: Mapping[int, int]) 
             continue
         (out,) = eq.outputs
         if eq.name == "reduce_max":
-            if _compares_units(program, eq, held[0], units) and len(points.users[held[0]]) == 1:
+            if _compares_units(program, eq, held[0], units) and len(users[held[0]]) == 1:
                 found[out] = (out, (held[0],), (i,))
-        elif eq.name == "max" and len(held) == 2 and held[0] != held[1]:
+        elif eq.name == "max" and len({root[a] for a in held}) == 2:
             if units.get(held[1]) == units[held[0]]:
                 parts = [found.pop(a, (a, (a,), ())) for a in held]
                 found[out] = (out, parts[0][1] + parts[1][1], (*parts[0][2], *parts[1][2], i))
@@ -76,9 +77,12 @@ def _follow(
     if eq.name in ("slice", "split"):
         whole = all(n == m or i in axes for i, (n, m) in enumerate(zip(before, after, strict=True)))
         return axes if whole else None
+    alike = len({units.get(a) for a in held}) == 1 and len(held) == len(eq.inputs)
     if eq.name == "concatenate":
-        alike = len({units.get(a) for a in held}) == 1 and len(held) == len(eq.inputs)
         return axes if alike and eq.params["dimension"] in axes else None
+    if eq.name == "stack":
+        new = eq.params["axis"]
+        return frozenset({new, *(i + (i >= new) for i in axes)}) if alike else None
     return None
 
 
@@ -88,7 +92,7 @@ def _through_reshape(
     """The axes of units after a reshape that merges or splits none together with others."""
     if 0 in before:
         return None
-    found: set[int] = set()
+    found = {j for j, n in enumerate(after) if n == 1}
     i = j = 0
     while i < len(before) or j < len(after):
         first, second = [i], [j]
@@ -106,7 +110,5 @@ def _through_reshape(
         if any(a in axes for a in real):
             if not all(a in axes for a in real):
                 return None
-            found.update(b for b in second if b < len(after))
-        elif not real:
             found.update(b for b in second if b < len(after))
     return frozenset(found)

@@ -63,3 +63,12 @@ def product_unit_axes(
     # A product's axes are: batch, free axes of the left operand, free axes of the right.
     start = rank - free if weight == 1 else len(batch[0])
     return product, (*range(len(batch[0])), *range(start, start + free))
+
+
+def downstream(program: Program, number: int) -> frozenset[int]:
+    """Returns a value's number and those of all values that depend on it."""
+    found = {number}
+    for eq in program.equations:
+        if any(not is_literal(a) and a in found for a in eq.inputs):
+            found.update(eq.outputs)
+    return frozenset(found)

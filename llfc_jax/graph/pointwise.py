@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -72,13 +74,16 @@ RULES: dict[str, Callable[[Sequence[Numbers], dict[str, Any]], Numbers]] = {
 }  # fmt: skip
 
 
-def apply_pointwise(eq: Any, values: Sequence[Numbers]) -> Numbers | None:
+def apply_pointwise(eq: Any, inputs: Sequence[Numbers | None]) -> Numbers | None:
     """Evaluate an elementwise equation on numbers; None where it is not elementwise.
 
     Args:
         eq: an equation of a program or of a jaxpr.
-        values: what stands at each of its inputs.
+        inputs: what stands at each of its inputs; None where that is no number.
     """
+    values = [value for value in inputs if value is not None]
+    if len(values) != len(inputs):
+        return None
     jaxpr = body(eq)
     if jaxpr is not None:
         return _apply_body(jaxpr, values)
@@ -130,3 +135,35 @@ def uniform(value: Any) -> Numbers | None:
     if array.size == 0 or (array.size > 1 and not np.all(array == array.flat[0])):
         return None
     return array.reshape(-1)[0].reshape(())
+
+
+def widen(value: Any) -> jax.Array:
+    """Returns an array in float32, or as it is where it is no float or a wider one."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.floating) or value.dtype.itemsize >= 4:
+        return value
+    return value.astype(jnp.float32)
+
+
+def bind_wide(eq: Any, values: Sequence[Any]) -> Any:
+    """Evaluate an elementwise equation on arrays of a wider type than it was traced with."""
+    jaxpr = body(eq)
+    if jaxpr is not None:
+        consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
+        env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
+        for eqn in jaxpr.eqns:
+            inputs = [a.val if is_literal(a) else env[a] for a in eqn.invars]
+            env[eqn.outvars[0]] = bind_wide(eqn, inputs)
+        (out,) = jaxpr.outvars
+        return out.val if is_literal(out) else env[out]
+    floats = [v for v in map(jnp.asarray, values) if jnp.issubdtype(v.dtype, jnp.floating)]
+    if eq.primitive.name == "convert_element_type":
+        target = eq.params["new_dtype"]
+        narrow = floats and jnp.issubdtype(target, jnp.floating)
+        return widen(values[0]) if narrow else jnp.asarray(values[0]).astype(target)
+    if not floats:
+        return eq.primitive.bind(*values, **eq.params)
+    widest = jnp.result_type(jnp.float32, *floats)
+    values = [v.astype(widest) if jnp.issubdtype(v.dtype, jnp.floating) else v
+              for v in map(jnp.asarray, values)]  # fmt: skip
+    return eq.primitive.bind(*values, **eq.params)

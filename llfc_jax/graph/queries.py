@@ -3,14 +3,19 @@
 Each measure and each matching method that reads a network's equations asks here.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
-from llfc_jax.errors import GraphError
+from llfc_jax.errors import GraphError, ModeError
 from llfc_jax.graph.origins import origins, product_unit_axes
+from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.sites import Site
 from llfc_jax.graph.trace import Equation, Program, is_literal
+from llfc_jax.pair import equal_leaves, is_discrete
+from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     from llfc_jax.graph.graph import Graph, Values
@@ -39,12 +44,22 @@ def operands(graph: "Graph", site: Site) -> tuple[Equation, int, int]:
 def exchange_defect(site: Site, a: "Values", b: "Values") -> jax.Array:
     """Returns (W_a - W_b)(H_a - H_b) at a linear site, in the layout of its product.
 
-    It is W_a H_a + W_b H_b - W_a H_b - W_b H_a: what commutativity lacks.
+    It is W_a H_a + W_b H_b - W_a H_b - W_b H_a, what commutativity lacks, in float32 or wider.
     """
-    eq, feature, weight = operands(a.graph, site)
+    _, feature, weight = operands(a.graph, site)
+    h, w = (widen(a.all[number]) - widen(b.all[number]) for number in (feature, weight))
+    return multiply(a.graph, site, h, w)
+
+
+def multiply(graph: "Graph", site: Site, feature: jax.Array, weight: jax.Array) -> jax.Array:
+    """Evaluates a linear site's one equation on other operands, in their own type."""
+    eq, _, _ = operands(graph, site)
     pair: list[Any] = [None, None]
-    pair[site.data or 0] = a.all[feature] - b.all[feature]
-    pair[site.weight or 0] = a.all[weight] - b.all[weight]
+    pair[site.data or 0], pair[site.weight or 0] = feature, weight
+    preferred = eq.params.get("preferred_element_type")
+    if preferred is not None and preferred != feature.dtype:
+        params = {**eq.params, "preferred_element_type": feature.dtype}
+        eq = dataclasses.replace(eq, params=params)
     return eq.bind(*pair)[0]
 
 
@@ -74,6 +89,29 @@ def used_leaves(graph: "Graph") -> tuple[str, ...]:
             needed.update(a for a in eq.inputs if not is_literal(a))
     pairs = zip(program.paths, program.leaves, strict=True)
     return tuple(path for path, number in pairs if number in needed)
+
+
+def check_used_leaves(graph: "Graph", a: Variables, b: Variables) -> None:
+    """Checks that what a network uses of a pair can be interpolated.
+
+    Between two quantised weights, index tables or masks there is nothing: where the network uses
+    them, they must be alike in both modes. Leaves that it does not use, and random keys, pass.
+
+    Args:
+        graph: the network's trace.
+        a: one mode.
+        b: the other.
+
+    Raises:
+        ModeError: a leaf of integers or booleans that is used, and differs.
+    """
+    used = set(used_leaves(graph))
+    for name, p, q in zip(graph.program.paths, jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if name in used and is_discrete(p) and not equal_leaves(p, q):
+            raise ModeError(
+                f"a and b differ at {name}, which is {jnp.result_type(p)} and cannot be "
+                "interpolated; make it a float (dequantise it), or the same in both"
+            )
 
 
 def find_cuts(program: Program) -> frozenset[int]:

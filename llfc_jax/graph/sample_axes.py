@@ -1,6 +1,8 @@
 """Along which axis of each value of a network the samples stand.
 
-It is read off a second trace with one sample more: right for any primitive and any layout.
+The samples' axis is followed through the equations. Where an equation is of another kind than those
+known here, it is read off a second trace with one sample more: right for any primitive and any
+layout, and as slow as the first.
 """
 
 import math
@@ -12,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import GraphError
-from llfc_jax.graph.trace import Apply, Equation, Program, flatten, is_literal
+from llfc_jax.graph.pointwise import RULES
+from llfc_jax.graph.trace import Apply, Equation, Program, body, flatten, is_literal
 
 
 def find_sample_axes(
@@ -30,6 +33,9 @@ def find_sample_axes(
         variables: its variables, or their shapes.
         x: the batch, or its shape.
     """
+    followed = _follow(program)
+    if followed is not None:
+        return followed
     larger = jax.ShapeDtypeStruct((np.shape(x)[0] + 1, *np.shape(x)[1:]), jnp.result_type(x))
     try:
         other = flatten(apply, variables, larger)
@@ -77,3 +83,130 @@ def _in_order(program: Program, axes: Mapping[int, int | None], eq: Equation, nu
 
 def _ranks(program: Program) -> list[int]:
     return [len(getattr(aval, "shape", ())) for aval in program.avals.values()]
+
+
+class _UnknownError(Exception):
+    """An equation through which the samples' axis is not followed."""
+
+
+ALONG_AXIS = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or",
+              "argmax", "argmin")  # fmt: skip
+WINDOWS = ("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window")
+
+
+def _follow(program: Program) -> dict[int, int | None] | None:
+    """The samples' axis of every value; None where an equation is not known."""
+    n = program.avals[program.input].shape[0]
+    if n < 2:  # an axis of one sample looks like any axis of size 1
+        return None
+    axes: dict[int, int | None] = dict.fromkeys(program.avals)
+    axes[program.input] = 0
+    data = {program.input}
+    for eq in program.equations:
+        inputs = [a for a in eq.inputs if not is_literal(a)]
+        if data.isdisjoint(inputs):
+            continue
+        data.update(eq.outputs)
+        held = {a: axes[a] for a in inputs if axes[a] is not None}
+        if not held:
+            if any(a in data for a in inputs):  # samples that lie in no order stay so
+                continue
+            return None
+        try:
+            axes |= dict.fromkeys(eq.outputs, _through(program, eq, axes))
+        except _UnknownError:
+            return None
+    return axes
+
+
+def _through(program: Program, eq: Equation, axes: Mapping[int, int | None]) -> int | None:
+    """The samples' axis behind an equation.
+
+    Raises:
+        _UnknownError: it is of another kind than those known here.
+    """
+    places = [None if is_literal(a) else axes[a] for a in eq.inputs]
+    shapes = [getattr(a, "aval", None) or program.avals[a] for a in eq.inputs]
+    shapes = [aval.shape for aval in shapes]
+    at, others = next((p for p in places if p is not None), 0), eq.params
+    after = program.avals[eq.outputs[0]].shape
+    if eq.name in RULES or body(eq) is not None:
+        alike = {p for p in places if p is not None} == {at} and _is_pointwise(eq)
+        whole = all(s == after for s, p in zip(shapes, places, strict=True) if p is not None)
+        return at if alike and whole else _unknown()
+    if eq.name == "dot_general":
+        return _through_product(others["dimension_numbers"], places, shapes)
+    if eq.name == "conv_general_dilated":
+        numbers = others["dimension_numbers"]
+        plain = others["batch_group_count"] == 1 and places[1] is None
+        return numbers.out_spec[0] if plain and at == numbers.lhs_spec[0] else _unknown()
+    if sum(p is not None for p in places) != 1 and eq.name != "concatenate":
+        return _unknown()
+    if eq.name == "broadcast_in_dim":
+        to = others["broadcast_dimensions"][at]
+        return int(to) if after[to] == shapes[0][at] else _unknown()
+    if eq.name in ("reshape", "squeeze"):
+        return _through_reshape(shapes[0], after, at, program.avals[program.input].shape[0])
+    if eq.name == "transpose":
+        return list(others["permutation"]).index(at)
+    if eq.name in REDUCTIONS:
+        return None if at in others["axes"] else at - sum(a < at for a in others["axes"])
+    if eq.name == "concatenate":
+        alike = set(places) == {at} and others["dimension"] != at
+        return at if alike else _unknown()
+    if eq.name in ("slice", "pad", "split") and after[at] == shapes[0][at]:
+        return at
+    if eq.name in WINDOWS:
+        return (
+            at
+            if others["window_dimensions"][at] == 1 and after[at] == shapes[0][at]
+            else _unknown()
+        )
+    if eq.name in ALONG_AXIS and others["axis"] != at:
+        return at
+    return _unknown()
+
+
+def _unknown() -> None:
+    raise _UnknownError
+
+
+def _is_pointwise(eq: Any) -> bool:
+    """Whether an equation computes every entry from those at the same place."""
+    jaxpr = body(eq)
+    if jaxpr is None:
+        return eq.primitive.name in RULES
+    return all(map(_is_pointwise, getattr(jaxpr, "jaxpr", jaxpr).eqns))
+
+
+def _through_product(
+    dimensions: Any, places: list[int | None], shapes: list[tuple[int, ...]]
+) -> int | None:
+    """The samples' axis of a matrix product: batch axes, then free ones of left and right."""
+    contract, batch = dimensions
+    found: set[int | None] = set()
+    for side, at in enumerate(places):
+        if at is None:
+            continue
+        if at in contract[side]:
+            return None  # sums over samples
+        if at in batch[side]:
+            found.add(tuple(batch[side]).index(at))
+            continue
+        free = [i for i in range(len(shapes[side])) if i not in (*contract[side], *batch[side])]
+        before = len(batch[0])
+        if side == 1:
+            before += len(shapes[0]) - len(contract[0]) - len(batch[0])
+        found.add(before + free.index(at))
+    return found.pop() if len(found) == 1 else _unknown()
+
+
+def _through_reshape(
+    before: tuple[int, ...], after: tuple[int, ...], at: int, n: int
+) -> int | None:
+    """The axis that begins where the samples' axis began, and holds whole samples."""
+    start = math.prod(before[:at])
+    fits = [i for i, size in enumerate(after)
+            if math.prod(after[:i]) == start and size % n == 0 and size > 0]  # fmt: skip
+    return fits[0] if len(fits) == 1 else _unknown()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from llfc_jax.graph.origins import downstream
 from llfc_jax.graph.pointwise import IDENTITIES, RULES
 from llfc_jax.graph.trace import Program, is_literal
 
@@ -16,7 +17,7 @@ def statistics(program: Program, data: frozenset[int]) -> frozenset[int]:
         held = [a for a in eq.inputs if not is_literal(a) and a in data]
         itself = eq.name == "dot_general" and len(held) == 2 and held[0] == held[1]
         passes = eq.name in SHAPING or eq.name in RULES
-        if eq.name in REDUCTIONS or itself or (held and passes and found.issuperset(held)):
+        if held and (eq.name in REDUCTIONS or itself or (passes and found.issuperset(held))):
             found.update(eq.outputs)
     return frozenset(found)
 
@@ -56,7 +57,7 @@ def is_normalising(
     """
     source, value = function
     sums, queue, seen = set[int](), [value], {value}
-    after = frozenset[int]() if exponential else _after(program, value)
+    after = frozenset[int]() if exponential else downstream(program, value)
 
     def meets(other: int) -> bool:
         return other not in after and above.get(other) == above.get(source)
@@ -73,17 +74,14 @@ def is_normalising(
                     return True
                 if eq.name not in SHAPING:
                     continue
+            elif (
+                exponential
+                and eq.name == "div"
+                and any(not is_literal(a) and a in made_of for a in eq.inputs[1:])
+            ):
+                return True
             elif eq.name not in SHAPING:
                 continue
             queue += [n for n in eq.outputs if n not in seen]
             seen.update(eq.outputs)
     return False
-
-
-def _after(program: Program, value: int) -> frozenset[int]:
-    """A value and all that depend on it."""
-    found = {value}
-    for eq in program.equations:
-        if any(not is_literal(a) and a in found for a in eq.inputs):
-            found.update(eq.outputs)
-    return frozenset(found)

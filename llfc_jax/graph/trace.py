@@ -206,7 +206,12 @@ def flatten(apply: Apply, variables: Any, x: Any) -> Program:
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if isinstance(error, TypeError) and "missing" in first:
-            first += "; wrap it: lambda v, x: apply(v, x, ...), with what else it takes"
+            first += (
+                "; pass it to Network.of(network, name=value), or wrap the network: "
+                "lambda v, x: apply(v, x, ...)"
+            )
+        elif any(word in first.lower() for word in ("rng", "random key", "`key`")):
+            first += "; run it without randomness: Network.of(network, is_training=False) or such"
         raise GraphError(f"the network does not accept x of shape {x.shape}: {first}") from error
     if len(closed.jaxpr.outvars) != 1:
         raise GraphError(

@@ -14,7 +14,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, Variables
+from llfc_jax.types import AnyArray, Apply, Batches, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Problem:
         Raises:
             DataError: there is no batch.
         """
-        taken: list[jax.Array] = []
+        taken: list[AnyArray] = []
         need = samples
         for x, _ in self.batches:
             taken.append(x[:need])
@@ -79,7 +79,7 @@ class Problem:
                 break
         if not taken:
             raise DataError("matching on data needs some, and there is no batch")
-        return taken[0] if len(taken) == 1 else jnp.asarray(np.concatenate(taken))
+        return jnp.asarray(taken[0] if len(taken) == 1 else np.concatenate(taken))
 
 
 def check_modes(spec: PermutationSpec, a: Variables, b: Variables) -> None:

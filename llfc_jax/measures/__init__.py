@@ -1,6 +1,6 @@
 """What is measured of a pair of modes, from one set of forward passes of the traced network.
 
-Every measure is a frozen dataclass of its own options, listed by name in `REGISTRY`; `EvalOptions`
+Every measure is a frozen dataclass of its own options, listed by name in `MEASURES`; `EvalOptions`
 holds what all measurements share. `PairEvaluator` measures several of them in one pass; the
 functions below measure one each: `lmc(network, a, b, batches)`. θ_α is α a + (1 - α) b throughout.
 """
@@ -8,7 +8,7 @@ functions below measure one each: `lmc(network, a, b, batches)`. θ_α is α a +
 from llfc_jax.measures.evaluator import PairEvaluator
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.options import EvalOptions
-from llfc_jax.measures.registry import REGISTRY, build, build_all, check_options, measure
+from llfc_jax.measures.registry import MEASURES, build, build_all, check_options, measure
 from llfc_jax.measures.similarity import Rows, compare
 
 # The report's order is that of these lines: each file lists its measure as it is imported.
@@ -27,7 +27,7 @@ from llfc_jax.measures.spectrum import Spectrum, SpectrumResult, spectrum
 __all__ = [
     "LLFC",
     "LMC",
-    "REGISTRY",
+    "MEASURES",
     "Commutativity",
     "CommutativityResult",
     "Ensemble",

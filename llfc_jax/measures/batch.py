@@ -7,7 +7,7 @@ once for each other α, and every measure reads its statistics from these runs.
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +107,7 @@ class Reading:
 class Reader(Protocol):
     """A measure's kernel; hashable, since it is a static argument of `measure_batch`."""
 
-    name: Any
+    name: ClassVar[str]
 
     def read(self, batch: PairBatch, plan: Any) -> Reading:
         """Returns what the measure reads from a batch."""
@@ -208,7 +208,7 @@ def _read_line(batch: PairBatch, points: Points, readings: Mapping[str, Reading]
     rest = np.delete(np.arange(len(points.alphas)), batch.places)
     between = batch.map_over(at, points[rest])
     ends = stack([at_end(0, batch.b), at_end(1, batch.a)])
-    order = np.argsort([*batch.places, *rest])
+    order = np.argsort(np.array([*batch.places, *rest]))
     return jax.tree.map(lambda e, r: jnp.concatenate([e, r])[order], ends, between)
 
 

@@ -1,182 +1,172 @@
-"""The statistics for renormalising the points of a line, measured in one pass over training data.
+"""The statistics for renormalising the points of a line, pooled over training data.
 
-θ_α runs as in training: each batch is normalised on its way, by its own statistics (reset) or to
-those of the two ends on the same batch (REPAIR), so that later layers see what earlier ones will
-hand them. The batches' statistics are then merged exactly, the spread of their means included.
+Layer after layer: a pass over the data measures the mean and the variance of every unit at the
+places of one level, with all places before it corrected already, and the next pass goes one level
+deeper. So the statistics are those of the whole data set, however it is cut into batches. All
+passes run one compiled program.
 """
 
-import functools
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Apply, Graph, Site, trace
-from llfc_jax.graph.graph import Visit
-from llfc_jax.graph.queries import unit_axes
-from llfc_jax.measures.accumulate import Moments, accumulate
-from llfc_jax.measures.renormalise import (
-    Correction,
-    Normaliser,
-    running_statistics,
-    variance_path,
-)
+from llfc_jax.graph import trace
+from llfc_jax.graph.running_statistics import Held, read_normalisers
+from llfc_jax.measures.accumulate import Moments, accumulate, pad_batches
+from llfc_jax.measures.renormalise import Correction, Place, evaluate, find_places
 from llfc_jax.measures.similarity import wide
 from llfc_jax.pair import interpolate
 from llfc_jax.parallel.loops import AlphaLoop, map_over
-from llfc_jax.types import Batches, ProgressFn
+from llfc_jax.types import Apply, Batches, ProgressFn, Variables
 
 CONSTANT = 1e-7  # deviation below which a unit is only shifted: there is nothing to rescale
 
-# Site, or path of a running mean -> (mean, deviation) per unit.
-Statistics = Mapping[str, tuple[Any, Any]]
-
-
-def statistics(value: Any, weight: Any, sample_axis: int, axes: tuple[int, ...]) -> tuple[Any, Any]:
-    """Mean and deviation over `axes`, which are kept with length 1; samples are weighted."""
-    value = wide(value)
-    along = [-1 if i == sample_axis else 1 for i in range(value.ndim)]
-    weight = jnp.broadcast_to(weight.reshape(along), value.shape)
-    total = weight.sum(axes, keepdims=True)
-    mean = (value * weight).sum(axes, keepdims=True) / total
-    return mean, jnp.sqrt(((value - mean) ** 2 * weight).sum(axes, keepdims=True) / total)
-
-
-def repaired_sites(graph: Graph) -> tuple[Site, ...]:
-    """The linear sites that REPAIR rescales: all but the output layer."""
-    sites = [s for s in graph.sites if s.kind == "linear" and s.sample_axis is not None]
-    return tuple(s for s in sites if s.value != graph.program.output)
-
-
-def _ratio(wanted: Any, own: Any, xp: Any = jnp) -> Any:
-    return xp.where(own > CONSTANT, wanted / xp.where(own > CONSTANT, own, 1), 1)
-
-
-def _mixed(alpha: Any, a: Statistics, b: Statistics) -> Statistics:
-    """Means and deviations interpolated between the ends."""
-    return {k: tuple(alpha * p + (1 - alpha) * q for p, q in zip(a[k], b[k], strict=True))
-            for k in a}  # fmt: skip
-
-
-def _renew(norm: Normaliser, shape: tuple[int, ...], weight: Any, seen: dict[str, Any]) -> Visit:
-    """A visitor that replaces running statistics by the batch's, and notes them."""
-
-    def visit(values: Mapping[int, Any]) -> Mapping[int, Any]:
-        mean, deviation = (
-            s.reshape(shape) for s in statistics(values[norm.value], weight, 0, norm.axes)
-        )
-        seen[norm.path] = mean, deviation
-        return {norm.mean: mean, norm.var: deviation**2}
-
-    return visit
-
-
-def _bring(
-    graph: Graph, site: Site, weight: Any, target: Statistics | None, seen: dict[str, Any]
-) -> Visit:
-    """A visitor that notes a product's statistics and brings the batch to the target's."""
-    product, units = unit_axes(graph, site)
-
-    def visit(values: Mapping[int, Any]) -> Mapping[int, Any]:
-        value = values[product]
-        others = tuple(i for i in range(value.ndim) if i not in units)
-        mean, deviation = statistics(value, weight, others[0], others)
-        seen[site.name] = mean.reshape(-1), deviation.reshape(-1)
-        if target is None:
-            return {}
-        goal, wanted = (t.reshape(mean.shape) for t in target[site.name])
-        new = (wide(value) - mean) * _ratio(wanted, deviation) + goal
-        return {product: new.astype(value.dtype)}
-
-    return visit
-
-
-@functools.lru_cache(maxsize=16)
-def _kernel(apply: Apply, kind: str, how: AlphaLoop) -> Any:
-    """Jitted: moments of one batch at every place that is renormalised, of the ends and along α."""
-
-    @jax.jit
-    def run(a: Any, b: Any, alphas: Any, x: Any, weight: Any) -> dict[str, Any]:
-        graph = trace(apply, a, x)
-
-        def measure(variables: Any, target: Statistics | None = None) -> Statistics:
-            seen: dict[str, Any] = {}
-            visit: dict[int, Visit] = {}
-            if kind == "reset":
-                for norm in running_statistics(graph):
-                    shape = graph.program.avals[norm.mean].shape
-                    visit[norm.value] = _renew(norm, shape, weight, seen)
-            else:
-                for site in repaired_sites(graph):
-                    visit[unit_axes(graph, site)[0]] = _bring(graph, site, weight, target, seen)
-            graph.evaluate(variables, x, visit)
-            return seen
-
-        # The ends on the same batch: at α = 0 and 1 the target is then met exactly.
-        ends = [measure(m) for m in (a, b)] if kind == "repair" else []
-
-        def at(alpha: Any) -> Statistics:
-            return measure(interpolate(a, b, alpha), _mixed(alpha, *ends) if ends else None)
-
-        n = weight.sum()
-        found = {"line": map_over(at, alphas, how), "ends": ends}
-        return jax.tree.map(
-            lambda s: Moments(n + 0 * s[0], s[0], s[1] ** 2 * n),
-            found,
-            is_leaf=lambda node: isinstance(node, tuple),
-        )
-
-    return run
+Affine = tuple[np.ndarray, np.ndarray]  # scale and shift of each unit [alphas, units]
 
 
 def calibrate(
     apply: Apply,
-    a: Any,
-    b: Any,
+    a: Variables,
+    b: Variables,
     alphas: tuple[float, ...],
     batches: Batches,
     kind: str,
-    how: AlphaLoop,
+    alpha_loop: AlphaLoop,
     progress: ProgressFn | None = None,
 ) -> Correction:
-    """Corrections for every point of the line, stacked along α.
+    """Returns corrections for every point of the line, stacked along α.
 
-    A reset takes the statistics of θ_α itself. REPAIR brings each unit of every linear layer but
-    the last to α E_a + (1 - α) E_b and α s_a + (1 - α) s_b, the mean and the deviation of the ends
-    (Jordan et al. 2023); at the ends it changes nothing.
+    A reset takes the statistics of θ_α itself, at the ends as well. REPAIR brings each unit of
+    every linear layer but the last to α E_a + (1 - α) E_b and α s_a + (1 - α) s_b, the mean and the
+    deviation of the ends (Jordan et al. 2023); at the ends it changes nothing.
 
     Args:
         apply: the network.
         a: the mode that α multiplies.
         b: the other mode.
         alphas: the points.
-        batches: training data.
+        batches: training data; read once for each level of layers.
         kind: "reset" or "repair".
-        how: how the loop over α runs.
+        alpha_loop: how the loop over α runs.
         progress: called per batch.
     """
-    run = _kernel(apply, kind, how)
-    points = np.asarray(alphas, jnp.result_type(float))
-    merged = accumulate(
-        lambda x, y, weight: run(a, b, points, x, weight), batches, progress, "renormalising"
-    )
-    found = jax.tree.map(
-        lambda m: (m.mean, np.sqrt(m.squares / m.count)),
-        merged,
-        is_leaf=lambda node: isinstance(node, Moments),
-    )
-    own, ends = found["line"], found["ends"]
-    if not ends:
-        leaves = {k: mean for k, (mean, _) in own.items()}
-        leaves |= {variance_path(k): deviation**2 for k, (_, deviation) in own.items()}
-        return Correction(_single(leaves), {}, {})
-    target = _mixed(np.asarray(alphas)[:, None], *ends)
-    scale = {k: _ratio(target[k][1], deviation, np) for k, (_, deviation) in own.items()}
-    shift = {k: target[k][0] - mean * scale[k] for k, (mean, _) in own.items()}
-    return Correction({}, _single(scale), _single(shift))
+    first = next(iter(pad_batches(batches)))[0]
+    places = find_places(trace(apply, a, first), kind)
+    grid = np.unique([*alphas, 0.0, 1.0])  # the ends are REPAIR's target
+    points = grid.astype(jnp.result_type(float))
+    held = _read(apply, alpha_loop, (a, b), points, first, 0.0) if kind == "reset" else {}
+    measure = partial(_measure, apply, kind, alpha_loop, (a, b))
+    nothing = points, Correction({}, {})
+    sizes = jax.eval_shape(measure, nothing, first, np.ones(len(first), np.float32))
+    done = {p.name: _nothing(sizes[p.name].mean.shape) for p in places}
+    levels = 1 + max((p.level for p in places), default=-1)
+    raw: dict[str, Moments] = {}
+    for level in range(levels):
+        correction = _as_correction(done)
+        words = f"renormalising ({level + 1} of {levels})"
+        found = accumulate(
+            lambda x, y, mask, c=correction: measure((points, c), x, mask), batches, progress, words
+        )
+        raw = raw or found
+        for place in places:
+            if place.level == level:
+                own = found[place.name]
+                done[place.name] = (
+                    _reset(held[place.name], own) if held else _repair(grid, own, raw[place.name])
+                )
+    wanted = np.searchsorted(grid, alphas)
+    return _as_correction({k: (scale[wanted], shift[wanted]) for k, (scale, shift) in done.items()})
 
 
-def _single(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: jnp.asarray(v, float) for k, v in arrays.items()}
+def _nothing(shape: tuple[int, ...]) -> Affine:
+    return np.ones(shape), np.zeros(shape)
+
+
+def _as_correction(done: dict[str, Affine]) -> Correction:
+    scale, shift = ({k: jnp.asarray(v[i], float) for k, v in done.items()} for i in (0, 1))
+    return Correction(scale, shift)
+
+
+def _reset(held: Held, own: Moments) -> Affine:
+    """What makes y = A v + B the normalised v of these statistics, on y."""
+    held = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), held)
+    variance = own.squares / own.count + held.epsilon
+    scale = np.sqrt(held.variance / np.where(variance > 0, variance, held.variance))
+    shift = held.mean - own.mean * scale
+    return scale, held.slope * shift + held.offset * (1 - scale)
+
+
+def _repair(grid: np.ndarray, own: Moments, raw: Moments) -> Affine:
+    """What brings a unit to the mean and the deviation between the ends."""
+
+    def between(ends: np.ndarray) -> np.ndarray:
+        low, high = np.searchsorted(grid, [0.0, 1.0])
+        return grid[:, None] * ends[high] + (1 - grid[:, None]) * ends[low]
+
+    deviation = np.sqrt(own.squares / own.count)
+    wanted = between(np.sqrt(raw.squares / raw.count))
+    alive = deviation > CONSTANT
+    scale = np.where(alive, wanted / np.where(alive, deviation, 1), 1)
+    shift = between(raw.mean) - own.mean * scale
+    ends = np.isin(grid, [0.0, 1.0])[:, None]
+    return np.where(ends, 1, scale), np.where(ends, 0, shift)
+
+
+@partial(jax.jit, static_argnames=("apply", "kind", "alpha_loop"))
+def _measure(
+    apply: Apply,
+    kind: str,
+    alpha_loop: AlphaLoop,
+    modes: tuple[Variables, Variables],
+    points: tuple[Any, Correction],
+    x: jax.Array,
+    mask: jax.Array,
+) -> dict[str, Moments]:
+    """Moments of a batch per unit at every place, along α."""
+    graph = trace(apply, modes[0], x)
+    places = find_places(graph, kind)
+
+    def at(point: tuple[jax.Array, Correction]) -> dict[str, Moments]:
+        values = evaluate(graph, interpolate(*modes, point[0]), x, point[1])
+        return {
+            p.name: _moments(values.all[p.value], mask, graph.sample_axes[p.value], p)
+            for p in places
+        }
+
+    return map_over(at, points, alpha_loop)
+
+
+def _moments(value: jax.Array, mask: jax.Array, sample_axis: int | None, at: Place) -> Moments:
+    """Count, mean and squared deviations of each unit, over samples and positions."""
+    assert sample_axis is not None
+    value = wide(value)
+    along = [1] * value.ndim
+    along[sample_axis] = -1
+    repeats = value.shape[sample_axis] // len(mask)
+    weight = jnp.broadcast_to(jnp.repeat(mask, repeats).reshape(along), value.shape)
+    axes = tuple(i for i in range(value.ndim) if i not in at.axes)
+    count = weight.sum(axes)
+    mean = (value * weight).sum(axes, keepdims=True) / weight.sum(axes, keepdims=True)
+    squares = ((value - mean) ** 2 * weight).sum(axes)
+    return Moments(*(part.reshape(-1) for part in (count, mean, squares)))
+
+
+@partial(jax.jit, static_argnames=("apply", "alpha_loop"))
+def _read(
+    apply: Apply,
+    alpha_loop: AlphaLoop,
+    modes: tuple[Variables, Variables],
+    alphas: Any,
+    x: jax.Array,
+    zero: Any,
+) -> dict[str, Held]:
+    """What the normalisers of every point hold, stacked along α."""
+    graph = trace(apply, modes[0], x)
+    return map_over(
+        lambda alpha: read_normalisers(graph, interpolate(*modes, alpha), jnp.asarray(zero)),
+        alphas,
+        alpha_loop,
+    )

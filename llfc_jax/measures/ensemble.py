@@ -20,7 +20,8 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 

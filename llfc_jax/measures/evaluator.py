@@ -9,6 +9,7 @@ import numpy as np
 from llfc_jax.errors import ModeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph
+from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.accumulate import accumulate, inspect_batch, pad_batches
@@ -90,9 +91,12 @@ class PairEvaluator:
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
         self.classes = check_logits(self.graph, len(y))
+        check_used_leaves(self.graph, a, b)
         _, low, high = inspect_batch(x, y)
         check_labels(int(low), int(high), self.classes)
-        self.alpha_loop = options.alpha_loop or _choose_loop(self.network.apply, a, x)
+        self.alpha_loop: loops.AlphaLoop = options.alpha_loop or _choose_loop(
+            self.network.apply, a, x
+        )
         self._points = self._lay_out(x, progress)
 
     @property

@@ -21,7 +21,8 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
 from llfc_jax.pair import interpolate
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 ENDS_AND_MIDDLE = (0.0, MIDDLE, 1.0)
@@ -195,7 +196,7 @@ class Layerwise(Measure):
         points = jnp.repeat(masks, len(rest), 0), jnp.tile(batch.alphas[rest], len(masks))
         found = batch.map_over(at, points).reshape(len(masks), len(rest), 2)
         base = jnp.broadcast_to(at_base, (len(masks), 1, 2))  # there no layer has moved
-        order = np.argsort([own, *rest])
+        order = np.argsort(np.array([own, *rest]))
         return Reading(jnp.concatenate([base, found], 1)[:, order])
 
     def finish(self, totals: Totals) -> LayerwiseResult:

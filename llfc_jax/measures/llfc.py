@@ -28,7 +28,8 @@ from llfc_jax.measures.similarity import (
     stack,
     sums,
 )
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 # Below this baseline the two ends have the same features, and LLFC holds whatever the networks do.

@@ -15,7 +15,8 @@ from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 ENDS_AND_MIDDLE = (0.0, 0.5, 1.0)
@@ -149,12 +150,13 @@ class LMC(Measure):
         return LMCResult(totals.alphas, loss, right, 1 - right, totals.samples, totals.renormalise)
 
     def summary_metrics(self, result: LMCResult) -> dict[str, float]:
-        """Returns the error of both ends and the barriers (`max`) of error and loss."""
+        """Returns the error of both ends, the barriers (`max`), and the error barrier at ½."""
         error = np.asarray(result.error)
         return {
             "error_a": float(error[result.alphas.index(1.0)]),
             "error_b": float(error[result.alphas.index(0.0)]),
             "error_barrier": result.barriers("error")["max"],
+            "midpoint_barrier": result.barriers("error")["midpoint"],
             "loss_barrier": result.barriers("loss")["max"],
         }
 

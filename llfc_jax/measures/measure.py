@@ -12,7 +12,8 @@ from llfc_jax import fields
 from llfc_jax.graph import Graph
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.options import EvalOptions
-from llfc_jax.results import Result, Section
+from llfc_jax.report.charts import Section
+from llfc_jax.results import Result
 
 MIDDLE = 0.5  # the α at which verdicts and summary numbers stand
 

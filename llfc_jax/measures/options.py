@@ -1,8 +1,8 @@
-"""All that a measurement can be told, in one object: built once, checked once, passed whole."""
+"""All options of a measurement in one object: built once, checked once, passed whole."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -54,6 +54,14 @@ class EvalOptions:
         """Check and normalise every field."""
         sites = (self.sites,) if isinstance(self.sites, str) else self.sites
         object.__setattr__(self, "sites", sites)
+        for what, name, known in (
+            ("alpha_loop", self.alpha_loop, (None, *get_args(AlphaLoop))),
+            ("precision", self.precision, get_args(Precision)),
+            ("renormalisation", self.renormalise, RENORMALISATIONS),
+            *(("split", split, SPLITS) for split in self.splits or ()),
+        ):
+            if name not in known:
+                raise ConfigError(unknown(what, name, [k for k in known if k]))
         object.__setattr__(
             self, "alphas", check_alphas(self.alphas, extrapolate=bool(self.extrapolate))
         )
@@ -63,11 +71,6 @@ class EvalOptions:
             raise ConfigError("sites is empty; name kinds or layers")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, not {self.batch_size}")
-        if self.renormalise not in RENORMALISATIONS:
-            raise ConfigError(unknown("renormalisation", self.renormalise, RENORMALISATIONS))
-        for split in self.splits or ():
-            if split not in SPLITS:
-                raise ConfigError(unknown("split", split, SPLITS))
 
 
 def check_alphas(alphas: Sequence[float], *, extrapolate: bool = False) -> tuple[float, ...]:

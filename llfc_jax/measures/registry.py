@@ -10,7 +10,7 @@ from llfc_jax.errors import ConfigError, unknown
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.options import EvalOptions
 
-REGISTRY: dict[str, type[Measure]] = {}
+MEASURES: dict[str, type[Measure]] = {}
 M = TypeVar("M", bound=type[Measure])
 
 
@@ -21,7 +21,7 @@ def measure(name: str) -> Callable[[M], M]:
         cls.name = name
         cls.result_type = typing.get_type_hints(cls.finish)["return"]
         cls.result_type.charts = cls.section.charts
-        REGISTRY[name] = cls
+        MEASURES[name] = cls
         return cls
 
     return register
@@ -31,7 +31,7 @@ def build(name: str, /, **own_options: Any) -> Measure:
     """Returns a measure by name.
 
     Args:
-        name: one of `REGISTRY`.
+        name: one of `MEASURES`.
         **own_options: the measure's own fields, such as `top=3` for the spectrum.
 
     Raises:
@@ -42,9 +42,9 @@ def build(name: str, /, **own_options: Any) -> Measure:
         >>> measures.build("spectrum", top=3).top
         3
     """
-    if name not in REGISTRY:
-        raise ConfigError(unknown("measure", name, REGISTRY))
-    return fields.make(REGISTRY[name], f"measure {name!r}", own_options)
+    if name not in MEASURES:
+        raise ConfigError(unknown("measure", name, MEASURES))
+    return fields.make(MEASURES[name], f"measure {name!r}", own_options)
 
 
 def build_all(names: Iterable[str], options: EvalOptions) -> tuple[Measure, ...]:
@@ -87,7 +87,7 @@ def configure(
     """Returns a measure and the options of its evaluation, after changes by name.
 
     Args:
-        name: one of `REGISTRY`.
+        name: one of `MEASURES`.
         options: the options that are changed; the defaults if None.
         changes: fields of the measure itself, or those of `EvalOptions` that it uses.
 
@@ -95,7 +95,7 @@ def configure(
         ConfigError: a name that is neither, or a value that the field does not take.
     """
     options = options or EvalOptions()
-    cls = REGISTRY[name]
+    cls = MEASURES[name]
     own_fields = fields.hints(cls)
     shared_fields = fields.hints(EvalOptions)
     for field in changes:

@@ -14,13 +14,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jaxtyping import Array, Float
 
 from llfc_jax.errors import ModeError, unknown
 from llfc_jax.graph import Graph, Values
 from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.normalisers import normalises_samples
+from llfc_jax.graph.origins import downstream
 from llfc_jax.graph.queries import unit_axes
-from llfc_jax.graph.trace import is_literal
 from llfc_jax.measures.similarity import wide
+from llfc_jax.types import Variables
 
 CHOICES = ("none", "reset", "repair")
 
@@ -28,81 +31,86 @@ CHOICES = ("none", "reset", "repair")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What to change when θ_α runs.
+    """What to change when θ_α runs, unit by unit: value · scale + shift.
 
     Attributes:
-        leaves: new value of a leaf of the variables, by its path (running statistics).
-        scale: factor per unit of a linear site's product, by site.
+        scale: factor per unit, by the name of the place.
         shift: what is then added per unit.
     """
 
-    leaves: dict[str, Any]
-    scale: dict[str, Any]
-    shift: dict[str, Any]
+    scale: dict[str, Float[Array, "... units"]]
+    shift: dict[str, Float[Array, "... units"]]
 
 
-NOTHING = Correction({}, {}, {})
-
-
-def evaluate(graph: Graph, variables: Any, x: Any, correction: Correction = NOTHING) -> Values:
-    """Run a network with a correction applied."""
-    if correction.leaves:
-        leaves, structure = jax.tree.flatten(variables)
-        paths = graph.program.paths
-        leaves = [correction.leaves.get(p, leaf) for p, leaf in zip(paths, leaves, strict=True)]
-        variables = jax.tree.unflatten(structure, leaves)
-    visit: dict[int, Visit] = {}
-    for name, scale in correction.scale.items():
-        product, axes = unit_axes(graph, graph[name])
-        visit[product] = _rescale(product, axes, scale, correction.shift[name])
-    return graph.evaluate(variables, x, visit)
-
-
-def _rescale(number: int, axes: tuple[int, ...], scale: Any, shift: Any) -> Visit:
-    def visit(values: Mapping[int, Any]) -> Mapping[int, Any]:
-        value = values[number]
-        fit = [n if i in axes else 1 for i, n in enumerate(value.shape)]
-        new = wide(value) * scale.reshape(fit) + shift.reshape(fit)
-        return {number: new.astype(value.dtype)}
-
-    return visit
+NOTHING = Correction({}, {})
 
 
 @dataclasses.dataclass(frozen=True)
-class Normaliser:
-    """A value that running statistics normalise: the leaves that hold them, the axes reduced."""
+class Place:
+    """Where a network is renormalised.
 
+    Attributes:
+        name: name of a linear site, or of the leaf that holds a running mean.
+        value: number of the value whose statistics count.
+        end: number of the value that is rescaled.
+        axes: the axes of their units.
+        level: how many other places lie before it on the longest path.
+    """
+
+    name: str
     value: int
-    mean: int
-    var: int
+    end: int
     axes: tuple[int, ...]
-    path: str
+    level: int
 
 
-def variance_path(mean_path: str) -> str:
-    """Path of the running variance that belongs to a running mean."""
-    before, _, after = mean_path.rpartition("mean")
-    return f"{before}var{after}"
+def find_places(graph: Graph, kind: str) -> tuple[Place, ...]:
+    """Returns where a network is renormalised, in the order of its equations.
+
+    A reset: wherever running statistics normalise. REPAIR: every linear layer but those that no
+    other follows, which make the logits.
+    """
+    if kind == "reset":
+        at = {n.name: (n.value, n.end, n.axes) for n in graph.normalisers}
+    else:
+        at = {}
+        sites = [s for s in graph.sites if s.kind == "linear" and s.sample_axis is not None]
+        products = [graph.program.equations[s.equation].outputs[0] for s in sites]
+        for site in sites:
+            product, axes = unit_axes(graph, site)
+            if downstream(graph.program, product).intersection(products) - {product}:
+                at[site.name] = (product, product, axes)
+    levels: dict[str, int] = {}
+    after = {name: downstream(graph.program, end) for name, (_, end, _) in at.items()}
+    for name, (value, _, _) in at.items():
+        before = [levels[other] for other in levels if value in after[other]]
+        levels[name] = 1 + max(before, default=-1)
+    return tuple(Place(name, *where, levels[name]) for name, where in at.items())
 
 
-def running_statistics(graph: Graph) -> tuple[Normaliser, ...]:
-    """Where the network subtracts a leaf called `mean` that has a sibling called `var`."""
-    program = graph.program
-    number = dict(zip(program.paths, program.leaves, strict=True))
-    source = {n: p for p, n in number.items()}
-    found = []
-    for eq in program.equations:
-        if eq.name in ("broadcast_in_dim", "reshape", "convert_element_type"):
-            if not is_literal(eq.inputs[0]) and eq.inputs[0] in source:
-                source[eq.outputs[0]] = source[eq.inputs[0]]
-        elif eq.name == "sub" and not any(map(is_literal, eq.inputs)) and eq.inputs[1] in source:
-            path = source[eq.inputs[1]]
-            var = variance_path(path)
-            if "mean" in path.split("/") and var in number:
-                shape = program.avals[eq.inputs[1]].shape
-                axes = tuple(i for i, n in enumerate(shape) if n == 1)
-                found.append(Normaliser(eq.inputs[0], number[path], number[var], axes, path))
-    return tuple(found)
+def evaluate(
+    graph: Graph, variables: Variables, x: Any, correction: Correction = NOTHING
+) -> Values:
+    """Run a network with a correction applied."""
+    if not correction.scale:
+        return graph.evaluate(variables, x)
+    places = {p.name: p for kind in ("reset", "repair") for p in find_places(graph, kind)}
+    visit: dict[int, Visit] = {}
+    for name, scale in correction.scale.items():
+        visit[places[name].end] = rescale(places[name], scale, correction.shift[name])
+    return graph.evaluate(variables, x, visit)
+
+
+def rescale(place: Place, scale: Any, shift: Any) -> Visit:
+    """Returns a visitor that rescales the units at a place."""
+
+    def visit(values: Mapping[int, Any]) -> Mapping[int, Any]:
+        value = values[place.end]
+        fit = [n if i in place.axes else 1 for i, n in enumerate(value.shape)]
+        new = wide(value) * scale.reshape(fit) + shift.reshape(fit)
+        return {place.end: new.astype(value.dtype)}
+
+    return visit
 
 
 def check(graph: Graph, kind: str) -> None:
@@ -113,8 +121,12 @@ def check(graph: Graph, kind: str) -> None:
     """
     if kind not in CHOICES:
         raise ModeError(unknown("renormalisation", kind, CHOICES))
-    running = bool(running_statistics(graph))
-    if kind == "reset" and not running:
+    if kind == "reset" and not graph.normalisers:
+        if normalises_samples(graph.program):
+            raise ModeError(
+                "renormalise='reset' needs BatchNorm; this network's norms (LayerNorm, GroupNorm "
+                "or RMSNorm) take their statistics from each sample and need no reset: use 'none'"
+            )
         raise ModeError("renormalise='reset' needs BatchNorm; without it use 'repair'")
-    if kind == "repair" and running:
+    if kind == "repair" and graph.normalisers:
         raise ModeError("renormalise='repair' is for networks without BatchNorm; use 'reset'")

@@ -17,7 +17,8 @@ from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 DIRECTIONS = ("a into b", "b into a")

@@ -20,7 +20,8 @@ from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
 from llfc_jax.measures.weak_additivity import activate, activation_inputs, mix
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 

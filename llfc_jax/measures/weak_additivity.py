@@ -27,7 +27,8 @@ from llfc_jax.measures.similarity import (
     stack,
     sums,
 )
-from llfc_jax.results import Chart, Result, Section, axes, labels, result, setting
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
 
 
@@ -164,16 +165,16 @@ class WeakAdditivity(Measure):
 
         def at(of_a: Any, of_b: Any) -> Any:
             squares = stack([
-                sums(*_sides(graph, site, *pair, of_a, of_b), scale)
-                for site, pair, scale in zip(sites, inputs, scales, strict=True)
+                sums(*_sides(graph, site, za, zb, of_a, of_b), scale)
+                for site, (za, zb), scale in zip(sites, inputs, scales, strict=True)
             ])  # fmt: skip
             return tuple(moments(x, mask) for x in from_sums(squares)), pool(squares, mask)
 
         ends = stack([
-            compare(*(_activated(graph, site, z) for z in pair))
-            for site, pair in zip(sites, inputs, strict=True)
+            compare(_activated(graph, site, za), _activated(graph, site, zb))
+            for site, (za, zb) in zip(sites, inputs, strict=True)
         ])  # fmt: skip
-        agreeing = jnp.stack([(_agree(*pair).mean(-1) * batch.mask).sum() for pair in as_rows])
+        agreeing = jnp.stack([(_agree(za, zb).mean(-1) * batch.mask).sum() for za, zb in as_rows])
         once = tuple(moments(x, mask) for x in ends), agreeing
         if self.form == "sum":
             return Reading((*once, jax.tree.map(lambda leaf: leaf[None], at(1.0, 1.0))))

@@ -17,7 +17,7 @@ MIN_SECONDS = 0.1  # programs that compile faster than that are not worth a file
 
 
 def enable(folder: str | os.PathLike[str] | None = None) -> Path:
-    """Keep compiled programs in a folder from now on, and use those that it holds.
+    """Keeps compiled programs in a folder from now on, and use those that it holds.
 
     A folder that the environment variable `JAX_COMPILATION_CACHE_DIR` names takes precedence.
 

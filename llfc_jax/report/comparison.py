@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.report import document, grammar, markup, settings
-from llfc_jax.report.markup import tag
-from llfc_jax.report.page import Verdict, opening
-from llfc_jax.report.sections import Book, Rows
-from llfc_jax.results import Chart, Section
+from llfc_jax.report import html, page
+from llfc_jax.report.charts import Chart, Section
+from llfc_jax.report.content import read
+from llfc_jax.report.numbers import Rows, distinct, is_number
+from llfc_jax.report.page import Verdict
 
 RUN = "run"  # the column that this page adds to every row
 
@@ -42,7 +42,7 @@ def write_comparison(
     verdicts: Iterable[Verdict | str] = (),
     headline: str | None = None,
 ) -> None:
-    """Write one page that shows several runs in the same charts, whole or not at all.
+    """Writes one page that shows several runs in the same charts, whole or not at all.
 
     A chart that has no lines of its own gets one per run. Of one that has, a single line is shown
     (the middle one of numbers, the last of names), again one per run; which, the reader can choose.
@@ -63,58 +63,47 @@ def write_comparison(
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigError(f"two runs are called {twice[0]!r}; give each run a name of its own")
-    book = Book(headline)
-    parts = [book.add(section, rows, []) for section, rows in together(runs)]
     summary = [{RUN: run.name, **row} for run in runs for row in run.summary]
+    tables = [(summary, html.with_keys(summary, summary_columns), "Summary of every run")]
     differences, columns = differing(runs)
-    changed = markup.table(differences, columns, "What differs between the runs")
-    heading = {RUN: "run", **summary_columns}
-    main = (
-        opening(title, lead, verdicts, book.first),
-        tag("div", changed, class_="summary") if differences else "",
-        tag("div", markup.table(summary, heading, "Summary of every run"), class_="summary"),
-        *parts,
-    )
-    document.write(path, title, nav=book.links, main="".join(main), data=book.data())
+    if differences:
+        tables.insert(0, (differences, columns, "What differs between the runs"))
+    page.render(path, title, lead, tables, verdicts, join_runs(runs), {}, headline)
 
 
-def together(runs: Sequence[Run]) -> list[tuple[Section, Rows]]:
-    """Each measure once, with the rows of all runs that have it and charts that compare them."""
+def join_runs(runs: Sequence[Run]) -> list[tuple[Section, Rows]]:
+    """Returns each measure once, with the rows of all runs that have it and charts of all runs."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    found: dict[str, Section] = {}
+    sections: dict[str, Section] = {}
     for run in runs:
         for section, mine in run.sections:
-            found.setdefault(section.name, section)
+            sections.setdefault(section.name, section)
             rows.setdefault(section.name, []).extend({**row, RUN: run.name} for row in mine)
     return [
         (
-            dataclasses.replace(
-                section,
-                charts=tuple(beside(chart, rows[name]) for chart in section.charts),
-                columns={RUN: "run", **section.columns},
-            ),
+            dataclasses.replace(s, charts=tuple(compare_chart(c, rows[name]) for c in s.charts)),
             rows[name],
         )
-        for name, section in found.items()
+        for name, s in sections.items()
     ]
 
 
-def beside(chart: Chart, rows: Rows) -> Chart:
-    """The chart with one line per run, and its own lines as a choice."""
+def compare_chart(chart: Chart, rows: Rows) -> Chart:
+    """Returns the chart with a line per run, its own lines a choice; a map has a panel per run."""
+    if chart.mark == "heat":
+        return dataclasses.replace(chart, panels=(RUN, *chart.panels))
     where = dict(chart.where)
-    if chart.lines is not None:
-        plan = grammar.plan(chart, rows)
-        numbers = all(grammar.is_number(line) for line in plan.lines)
-        if plan.lines:
-            where[chart.lines] = plan.lines[len(plan.lines) // 2 if numbers else -1]
+    lines = read(chart, rows).lines
+    if chart.lines is not None and lines:
+        where[chart.lines] = lines[len(lines) // 2 if all(map(is_number, lines)) else -1]
     return dataclasses.replace(chart, lines=RUN, where=where)
 
 
 def differing(runs: Sequence[Run]) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """Settings that are not the same in all runs: rows, and columns with their headings."""
-    flat = [{row["name"]: row["value"] for row in settings.flat(run.details)} for run in runs]
+    """Returns the settings that are not the same in all runs: rows, and columns with headings."""
+    flat = [{row["name"]: row["value"] for row in page.flatten(run.details)} for run in runs]
     rows = []
-    for name in grammar.distinct(name for one in flat for name in one):
+    for name in distinct(name for one in flat for name in one):
         values = [one.get(name, "") for one in flat]
         if len(set(values)) > 1:
             rows.append({"name": name} | {str(i): value for i, value in enumerate(values)})

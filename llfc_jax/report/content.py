@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llfc_jax.report.numbers import Rows, distinct, finite, format_number, is_number, plain
-from llfc_jax.results import Chart
+from llfc_jax.report.charts import Chart
+from llfc_jax.report.numbers import Rows, distinct, finite, format_number, is_number, name_of, plain
 
 DECADES = 8  # the most that a logarithmic axis shows: float32 has no more to say
 TOLERANCE = 1e-6  # within which two numbers are the same choice, as in `Chart.where`
@@ -32,7 +32,7 @@ class Content:
         lines: values of the `lines` column: numbers ascending, names in order of appearance.
         once: y columns that are the same for all lines, drawn once.
         y: y columns that hold anything.
-        floor: on a logarithmic axis, the power of ten where smaller values are drawn.
+        floor: the power of ten where a logarithmic axis draws smaller values.
         ceiling: the power of ten above all values.
         clipped: whether any value is below the floor.
     """
@@ -47,8 +47,8 @@ class Content:
     lines: list[Any]
     once: list[str]
     y: list[str]
-    floor: float | None
-    ceiling: float | None
+    floor: float
+    ceiling: float
     clipped: bool
 
     @property
@@ -62,9 +62,21 @@ class Content:
         return len(self.lines) > NAMES
 
     @property
+    def line_names(self) -> list[Any]:
+        """The lines as a spec has them: numbers as texts where another line has a name."""
+        numbers = bool(self.lines) and all(map(is_number, self.lines))
+        return [f"{x:g}" for x in self.lines] if numbers and self.once else list(self.lines)
+
+    @property
+    def picked(self) -> list[str]:
+        """The fields that a legend explains, and a click on it picks from."""
+        several = {"line": len(self.lines) > 1, "column": len(self.y) > 1}
+        return [name for name in several if several[name]]
+
+    @property
     def floor_words(self) -> str:
         """What a logarithmic axis does to small values."""
-        floor = format_number(self.floor or 0)
+        floor = format_number(self.floor)
         return f"values below {floor} are drawn at {floor}"
 
 
@@ -79,10 +91,15 @@ def read(chart: Chart, rows: Rows) -> Content:
     values = {column: _values(rows, column) for column in chart.panels}
     panels = tuple(column for column, several in values.items() if len(several) > 1)
     keys = distinct(tuple(plain(row.get(c)) for c in panels) for row in rows)
-    if len(panels) > 1:  # the first runs across, the others down
+    across = len(keys)
+    if len(panels) > 1:  # the one with more values runs across, where they fit
         order = {c: {value: i for i, value in enumerate([*values[c], None])} for c in panels}
-        keys.sort(key=lambda key: [order[c][k] for c, k in zip(panels, key, strict=True)][::-1])
-    across = len(values[panels[0]]) if len(panels) > 1 else len(keys)
+        first = 3 <= len(values[panels[0]]) <= PANELS or len(values[panels[0]]) >= len(
+            values[panels[1]]
+        )
+        down = panels[::-1] if first else panels
+        across = len(values[down[-1]])
+        keys.sort(key=lambda key: [order[c][key[panels.index(c)]] for c in down])
     numbers = all(is_number(row[chart.x]) for row in rows)
     lines = _values(rows, chart.lines) if chart.lines else []
     least, floor, ceiling = _extent(chart, rows)
@@ -95,12 +112,19 @@ def read(chart: Chart, rows: Rows) -> Content:
         names=None if numbers else distinct(str(plain(row[chart.x])) for row in rows),
         places=sorted({float(row[chart.x]) for row in rows}) if numbers else [],
         lines=lines,
-        once=[y for y in chart.y if len(lines) > 1 and not _varies(chart, rows, y, lines[0])],
+        once=[]
+        if chart.mark == "heat" or len(lines) < 2
+        else [y for y in chart.y if not _varies(chart, rows, y, lines[0])],
         y=[y for y in chart.y if any(not math.isnan(finite(row.get(y))) for row in rows)],
-        floor=floor if chart.log else None,
-        ceiling=ceiling if chart.log else None,
-        clipped=chart.log and least < floor * (1 - 1e-9),
+        floor=floor,
+        ceiling=ceiling,
+        clipped=least < floor * (1 - 1e-9),
     )
+
+
+def every(chart: Chart) -> str:
+    """Returns the name of the line of a column that is the same for all lines."""
+    return f"every {name_of(chart.lines)}"
 
 
 def parameter(column: str) -> str:
@@ -124,7 +148,7 @@ def _values(rows: Rows, column: str) -> list[Any]:
 def _label(column: str, value: Any) -> str:
     """Returns a panel's name as the spec's expression makes it."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return f"{column} = {text}" if is_number(value) else text
+    return f"{name_of(column)} = {text}" if is_number(value) else text
 
 
 def _extent(chart: Chart, rows: Rows) -> tuple[float, float, float]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from llfc_jax.errors import ReportError
 from llfc_jax.io import aside
 from llfc_jax.report import style
+from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import read
-from llfc_jax.report.numbers import Rows, clean, format_value
-from llfc_jax.report.vega import Spec, build_spec
-from llfc_jax.results import Chart, Section
+from llfc_jax.report.numbers import Rows, clean, format_value, name_of
+from llfc_jax.report.vega import Spec, build_spec, columns_of, records
 
 if TYPE_CHECKING:
     import altair
@@ -30,8 +30,10 @@ def draw(chart: Chart, rows: Rows, theme: style.Theme = style.SCREEN) -> Figure:
     """
     import altair  # takes a quarter of a second, which pages do without
 
-    spec = build_spec(chart, rows, theme)
-    return (altair.FacetChart if "facet" in spec else altair.LayerChart).from_dict(spec)
+    spec = build_spec(chart, rows, theme, data="rows")
+    figure = (altair.FacetChart if "facet" in spec else altair.LayerChart).from_dict(spec)
+    figure.data = altair.Data(values=records(rows, columns_of(chart)))  # not checked row by row
+    return figure
 
 
 def save(figure: "Figure | Spec", path: str | os.PathLike[str], width: float | None = None) -> Path:
@@ -80,8 +82,8 @@ def caption(chart: Chart, rows: Rows) -> str:
     """Returns the words below a figure in a paper: title, what to see, and what was pinned."""
     content = read(chart, rows)
     pinned = {**content.shared, **chart.where}
-    notes = [f"{column} = {format_value(value)}" for column, value in pinned.items()]
-    notes += [content.floor_words] if content.clipped else []
+    notes = [f"{name_of(column)} = {format_value(value)}" for column, value in pinned.items()]
+    notes += [content.floor_words] if chart.log and content.clipped else []
     return clean(f"{chart.title}. {chart.caption}" + (f" ({', '.join(notes)})" if notes else ""))
 
 
@@ -94,7 +96,11 @@ def _convert(spec: Spec, kind: str) -> str | bytes:
 
     if kind == "png":
         return vl_convert.vegalite_to_png(spec, ppi=300)
-    return (vl_convert.vegalite_to_svg if kind == "svg" else vl_convert.vegalite_to_pdf)(spec)
+    if kind == "pdf":
+        return vl_convert.vegalite_to_pdf(spec)
+    svg = vl_convert.vegalite_to_svg(spec)
+    first = min(map(int, re.findall(r'id="clip(\d+)"', svg)), default=1)  # counts on between files
+    return re.sub(r"(?<=[\"#]clip)\d+", lambda m: str(int(m[0]) - first + 1), svg)
 
 
 def _fit(spec: Spec, width: float) -> Spec:

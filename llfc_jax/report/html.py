@@ -8,16 +8,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from llfc_jax.report.numbers import Row, Rows, clean, format_spread, format_value, is_numeric
-
-# Columns that say what a row is of, with the words that head them where a table names none.
-KEYS = {
-    "run": "run",
-    "pair": "pair",
-    "align": "aligned",
-    "split": "split",
-    "renormalise": "renormalised",
-}
+from llfc_jax.report.numbers import (
+    KEYS,
+    Row,
+    Rows,
+    clean,
+    finite,
+    format_spread,
+    format_value,
+    is_numeric,
+)
 
 
 def inline(text: object) -> Markup:
@@ -51,11 +51,12 @@ def cells(row: Row, columns: Iterable[str], spread: Mapping[str, str]) -> list[A
     """
     made = []
     for column in columns:
-        value, deviation = row.get(column), row.get(spread.get(column, ""))
+        value: Any = row.get(column)
+        deviation: Any = row.get(spread.get(column, ""))
         if isinstance(value, (list, tuple)) and value:
             made.append([format_value(part) for part in value])
         elif deviation is not None and value is not None:
-            made.append(format_spread(float(value), float(deviation)))
+            made.append(format_spread(finite(value), finite(deviation)))
         else:
             made.append(format_value(value))
     return made

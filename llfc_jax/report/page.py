@@ -12,10 +12,10 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from llfc_jax.io import write_text
-from llfc_jax.report import html, style, vega
+from llfc_jax.report import html, numbers, style, vega
+from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import Content, parameter, read
-from llfc_jax.report.numbers import Rows, distinct, plain
-from llfc_jax.results import Chart, Section
+from llfc_jax.report.numbers import Rows, clean, distinct, plain
 
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
 Json = dict[str, Any]
@@ -120,9 +120,9 @@ def pack(rows: Rows, columns: Iterable[str]) -> Json:
         if any(isinstance(cell, str) for cell in cells):
             names = distinct(cells)
             place = {name: i for i, name in enumerate(names)}
-            packed[column] = {"names": names, "codes": [place[cell] for cell in cells]}
+            packed[clean(column)] = {"names": names, "codes": [place[cell] for cell in cells]}
         elif any(cell is not None for cell in cells):
-            packed[column] = cells
+            packed[clean(column)] = cells
     return {"count": len(rows), "columns": packed}
 
 
@@ -162,7 +162,9 @@ def _view(section: Section, chart: Chart, rows: Rows) -> Json:
         "margin": _margin(chart, content),
         "content": content,
         "where": chart.where,
-        "specs": [vega.build_spec(each, rows, style.PAGE, section.name) for each in charts],
+        "specs": [
+            vega.build_spec(each, rows, style.PAGE, section.name, content) for each in charts
+        ],
     }
 
 
@@ -176,7 +178,7 @@ def _margin(chart: Chart, content: Content) -> int:
 def _data(sections: Sequence[tuple[Section, Rows]], views: Sequence[Json]) -> Json:
     """Returns what the page's script draws from."""
     headings = {k: v for section, _ in sections for k, v in section.columns.items()}
-    choices = _choices(views, html.KEYS | headings)
+    choices = _choices(views, headings | numbers.KEYS)
     charts = []
     for view in views:
         content: Content = view.pop("content")

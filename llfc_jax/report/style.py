@@ -107,6 +107,7 @@ class Theme:
             "title": {"anchor": "start", "color": ink, "fontSize": 1.1 * self.size, "offset": 8,
                       "fontWeight": "normal", "lineHeight": 1.4 * self.size},
             "view": {"stroke": None},
+            "customFormatTypes": True,  # for names in tooltips, see `vega`
         }  # fmt: skip
 
 

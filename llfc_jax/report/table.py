@@ -1,77 +1,162 @@
-"""Tables for the terminal: ruled and coloured there, plain text in a log or a pipe."""
+"""Tables for the terminal, for papers (LaTeX) and for notes (Markdown)."""
 
-import io
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llfc_jax.report import numbers as numbers_
+from llfc_jax.report.html import cells, with_keys
+from llfc_jax.report.numbers import KEYS, Rows, is_numeric
 
-
-def render(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, str],
-    *,
-    title: str = "",
-    terminal: bool = False,
-    width: int | None = None,
-) -> str:
-    """A table as text, one line per row.
-
-    Args:
-        rows: what to show; a missing cell is a dash.
-        columns: column of the rows -> heading, in order.
-        title: a line above the table.
-        terminal: whether to colour and to fold to `width`; else plain and as wide as it needs.
-        width: characters in a line; by default those of the terminal.
-    """
-    out = io.StringIO()
-    if terminal:
-        console = Console(file=out, force_terminal=True, width=width)
-    else:
-        console = Console(file=out, force_terminal=False, no_color=True, width=10_000)
-    _print(console, rows, columns, title)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+HEADING = 16  # characters, after which a heading goes on in a second line
+BETWEEN = 3  # blanks between two columns
+_LATEX = {c: f"\\{c}" for c in "#$%&_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+          "\\": r"\textbackslash{}", "±": r"$\pm$", "α": r"$\alpha$", "θ": r"$\theta$",
+          "ε": r"$\varepsilon$", "×": r"$\times$", "≤": r"$\leq$", "–": "--"}  # fmt: skip
 
 
 def show(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Rows,
     columns: Mapping[str, str],
     *,
     title: str = "",
+    spread: Mapping[str, str] | None = None,
+    wide: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Print a table to `console` (standard output): plain where that is no terminal."""
+    """Prints a table: in blocks as wide as the terminal, or whole if `wide` or in a file or pipe.
+
+    Args:
+        rows: what to show; a missing cell is a dash.
+        columns: column of the rows -> heading, in order. The columns that say what a row is of
+            (run, pair, alignment, split, renormalisation) come first, named or not.
+        title: a line above the table.
+        spread: column -> column of its deviation; shown as value ± deviation.
+        wide: whether to print all columns side by side.
+        console: where to; standard output by default.
+    """
     console = console or Console()
-    if console.is_terminal:
-        _print(console, rows, columns, title)
-    else:
-        console.file.write(render(rows, columns, title=title))
+    width = None if wide or not console.is_terminal else console.width
+    console.file.write(_print(rows, columns, title, spread or {}, width, console.is_terminal))
+
+
+def render(
+    rows: Rows,
+    columns: Mapping[str, str],
+    *,
+    title: str = "",
+    spread: Mapping[str, str] | None = None,
+    width: int | None = None,
+) -> str:
+    """Returns a table as plain text, one line per row; in blocks where `width` is too narrow.
+
+    No cell is ever cut or wrapped: the columns that do not fit follow in a block below, each row
+    again with the columns that say what it is of. A single column may still be wider than `width`.
+    """
+    return _print(rows, columns, title, spread or {}, width, False)
+
+
+def to_markdown(
+    rows: Rows, columns: Mapping[str, str], spread: Mapping[str, str] | None = None
+) -> str:
+    """Returns a table in Markdown."""
+    columns = with_keys(rows, columns)
+    rule = ["---:" if is_numeric(rows, column) else "---" for column in columns]
+    body = [_texts(rows, columns, spread or {}, i) for i in range(len(rows))]
+    lines = [[h.replace("|", r"\|") for h in map(_line, columns.values())], rule]
+    lines += [[cell.replace("|", r"\|") for cell in row] for row in body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def to_latex(
+    rows: Rows, columns: Mapping[str, str], spread: Mapping[str, str] | None = None
+) -> str:
+    """Returns a `tabular` for LaTeX with the rules of the package booktabs."""
+    columns = with_keys(rows, columns)
+    sides = "".join("r" if is_numeric(rows, column) else "l" for column in columns)
+    body = [_texts(rows, columns, spread or {}, i) for i in range(len(rows))]
+    head, *lines = (
+        " & ".join(map(_latex, line)) + r" \\" for line in [map(_line, columns.values()), *body]
+    )
+    parts = [f"\\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *lines]
+    return "\n".join([*parts, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    """Returns a cell for LaTeX: numbers as mathematics, everything else escaped."""
+    number = re.fullmatch(r"(-?)(\(?-?[\d.]+(?: ± [\d.]+)?\)?)(?:e(-?\d+))?", text)
+    if number is None:
+        return "".join(_LATEX.get(c, c) for c in text)
+    power = "" if number[3] is None else rf" \times 10^{{{number[3]}}}"
+    return "".join(["$", number[1], number[2].replace("±", r"\pm"), power, "$"])
 
 
 def _print(
-    console: Console, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str
-) -> None:
+    rows: Rows,
+    columns: Mapping[str, str],
+    title: str,
+    spread: Mapping[str, str],
+    width: int | None,
+    colour: bool,
+) -> str:
+    style = "standard" if colour else None
+    console = Console(width=10_000, force_terminal=colour, color_system=style)
+    with console.capture() as capture:
+        if title:
+            console.print(Text(_line(title), style="bold"))
+        for i, block in enumerate(_blocks(rows, columns, spread, width)):
+            console.print(*([""] if i else []), block, sep="\n")
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _texts(rows: Rows, columns: Mapping[str, str], spread: Mapping[str, str], i: int) -> list[str]:
+    made = cells(rows[i], columns, spread)
+    return [_line("; ".join(cell) if isinstance(cell, list) else cell) for cell in made]
+
+
+def _blocks(
+    rows: Rows, columns: Mapping[str, str], spread: Mapping[str, str], width: int | None
+) -> list[Table]:
+    """Returns the table in parts that fit a width; each begins with the columns of `KEYS`."""
+    columns = with_keys(rows, columns)
+    texts = [_texts(rows, columns, spread, i) for i in range(len(rows))]
+    content = dict(zip(columns, zip(*texts, strict=True), strict=True)) if texts else {}
+    wide = {c: max(map(len, content.get(c, ("",)))) for c in columns}
+    heads = {c: textwrap.wrap(_line(h), max(HEADING, wide[c])) for c, h in columns.items()}
+    wide = {c: max([wide[c], *map(len, heads[c])]) + BETWEEN for c in columns}
+    names = [column for column in columns if column in KEYS]
+    parts: list[list[str]] = [[]]
+    for column in (c for c in columns if c not in KEYS):
+        used = sum(wide[c] for c in (*names, *parts[-1], column)) - BETWEEN
+        if width is not None and used > width and parts[-1]:
+            parts.append([])
+        parts[-1].append(column)
+    return [_block(rows, [*names, *part], heads, content) for part in parts]
+
+
+def _block(
+    rows: Rows,
+    columns: Sequence[str],
+    heads: Mapping[str, list[str]],
+    content: Mapping[str, Sequence[str]],
+) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column, heading in columns.items():
-        numbers = numbers_.is_numeric(rows, column)
-        table.add_column(Text(_line(heading)), justify="right" if numbers else "left")
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    if title:
-        console.print(Text(_line(title), style="bold"))
-    console.print(table)
-
-
-def _cell(value: Any) -> Text:
-    warning = isinstance(value, (list, tuple)) and len(value) > 0
-    return Text(_line(numbers_.format_value(value)), style="yellow" if warning else "")
+    for column in columns:
+        side = "right" if is_numeric(rows, column) else "left"
+        table.add_column(
+            Text("\n".join(heads[column])), justify=side, no_wrap=True, vertical="bottom"
+        )
+    for i, row in enumerate(rows):
+        styles = ["yellow" if isinstance(row.get(c), (list, tuple)) else "" for c in columns]
+        texts = zip(columns, styles, strict=True)
+        table.add_row(*(Text(content[c][i], style=style) for c, style in texts))
+    return table
 
 
 def _line(text: str) -> str:
-    """On one line, and with no control characters that a terminal would obey."""
+    """Returns the text on one line, without control characters that a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)

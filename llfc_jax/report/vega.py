@@ -6,30 +6,23 @@ choices: there is a parameter for every column in `Chart.panels` and `Chart.wher
 """
 
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from llfc_jax.report import style
-from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, parameter, read
-from llfc_jax.report.numbers import Rows, clean, format_value, is_number, plain
-from llfc_jax.results import Chart
-
-Spec: TypeAlias = dict[str, Any]
-MARKED = 15  # lines with more points than that have no markers
-LEGEND = 10  # about as many of many lines as the legend lists
-FORMAT = ".4~g"
-TICKS = 12  # so many numbers along x are ticks themselves
-READ = "read"  # name of the layer that the pointer reads
-_SMALL = "['¹','²','³','⁴','⁵','⁶','⁷','⁸','⁹','¹⁰','¹¹','¹²','¹³','¹⁴','¹⁵','¹⁶']"
-_LOG_LABEL = (
-    "datum.value > 0.0099 ? format(datum.value, '~g') : "
-    f"'10⁻' + {_SMALL}[round(-log(datum.value) / LN10) - 1]"
-)
+from llfc_jax.report.charts import Chart
+from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, every, parameter, read
+from llfc_jax.report.marks import FORMAT, Spec, build_panel, build_selections, field_of
+from llfc_jax.report.numbers import Rows, clean, format_value, is_number, name_of, plain
 
 
-def build_spec(chart: Chart, rows: Rows, theme: style.Theme, data: str | None = None) -> Spec:
+def build_spec(
+    chart: Chart,
+    rows: Rows,
+    theme: style.Theme,
+    data: str | None = None,
+    content: Content | None = None,
+) -> Spec:
     """Returns `rows` drawn as `chart` says, as a Vega-Lite spec.
 
     There is a small panel per combination of the panel columns' values. Columns of y differ by
@@ -41,29 +34,39 @@ def build_spec(chart: Chart, rows: Rows, theme: style.Theme, data: str | None = 
         chart: the description.
         rows: of all pairs and alignments.
         theme: colours and sizes.
-        data: name of a data set that the page provides; by default the rows are in the spec.
+        data: name of a data set that is provided elsewhere; by default the rows are in the spec.
+        content: what `read` found in the rows, where that is known.
     """
-    content = read(chart, rows)
-    width = panel_width(content, theme)
-    panel: Spec = {"width": round(width), **_panel(chart, content, theme, width)}
+    content = content or read(chart, rows)
+    columns, width = _grid(content, theme)
+    panel: Spec = build_panel(chart, content, theme, width)
     spec: Spec = {
         "data": {"name": data} if data else {"values": records(rows, columns_of(chart))},
         "transform": _transforms(chart, content),
         "params": [
             *_choices(chart, content),
             {"name": "room", "value": theme.width},
-            *_selections(chart, content),
+            *build_selections(chart, content),
         ],
         **_title(chart, content, theme),
         **({} if theme.css else {"config": theme.config()}),  # the page has one for all charts
     }
     if len(content.labels) < 2:
-        return spec | panel
+        return _clean(spec | panel)
     header: Spec = {"title": None, "labelLimit": round(1.1 * width)}
     if max(map(len, content.labels)) * 0.6 * theme.size > 1.1 * width:
         header["labelExpr"] = f"split(datum.label, '{BETWEEN}')"  # on several lines
     facet = {"field": "panel", "type": "nominal", "sort": content.labels, "header": header}
-    return spec | {"facet": facet, "columns": content.across, "spec": panel}
+    return _clean(spec | {"facet": facet, "columns": columns, "spec": panel})
+
+
+def _clean(spec: Any) -> Any:
+    """Returns a spec whose every text is one that a page and an SVG file can hold."""
+    if isinstance(spec, dict):
+        return {key: _clean(value) for key, value in spec.items()}
+    if isinstance(spec, list):
+        return [_clean(value) for value in spec]
+    return clean(spec) if isinstance(spec, str) else spec
 
 
 def columns_of(chart: Chart) -> list[str]:
@@ -75,30 +78,30 @@ def columns_of(chart: Chart) -> list[str]:
 
 def records(rows: Rows, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the wanted columns of the rows as JSON holds them."""
-    return [{c: plain(row[c]) for c in columns if c in row} for row in rows]
+    names = {column: clean(column) for column in columns}
+    return [{names[c]: plain(row[c]) for c in columns if c in row} for row in rows]
 
 
-def panel_width(content: Content, theme: style.Theme) -> float:
-    """Returns the width of a panel, of which `content.across` stand side by side."""
-    columns = max(1, min(content.across, len(content.labels)))
-    return max(60.0, (theme.width - 5 * theme.size) / columns - 1.6 * theme.size)
+def _grid(content: Content, theme: style.Theme) -> tuple[int, float]:
+    """Returns how many panels stand side by side, and the width of each."""
+    room = theme.width - 5 * theme.size  # without the vertical axis
+    between = 1.6 * theme.size
+    columns = min(content.across, len(content.labels), int(room / (75 + between)))
+    return max(1, columns), max(75.0, room / max(1, columns) - between)
 
 
-# --- The rows ---------------------------------------------------------------------------------
+def _quote(value: Any) -> str:
+    """Returns a value as it stands in an expression."""
+    return json.dumps(clean(value) if isinstance(value, str) else value)
 
 
 def _datum(column: str) -> str:
-    return f"datum[{json.dumps(column)}]"
-
-
-def _field(column: str) -> str:
-    """Returns a column's name as Vega-Lite reads it: dots and brackets are part of it."""
-    return re.sub(r"([\\.\[\]'\"])", r"\\\1", column)
+    return f"datum[{_quote(column)}]"
 
 
 def _case(table: Mapping[str, str], otherwise: str = "null") -> str:
     """Returns an expression that looks the folded column up."""
-    tests = (f"datum.y === {json.dumps(y)} ? {then} : " for y, then in table.items())
+    tests = (f"datum.y === {_quote(y)} ? {then} : " for y, then in table.items())
     return "".join(tests) + otherwise
 
 
@@ -116,14 +119,16 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
     """Returns the way from the rows to what is drawn: one datum per row and y column."""
     line = _datum(chart.lines) if chart.lines else "null"
     steps: list[Spec] = [{"filter": _is_chosen(chart, column)} for column in content.choices]
-    steps.append({"fold": [_field(y) for y in content.y], "as": ["y", "raw"]})
+    steps.append({"fold": [field_of(y) for y in content.y], "as": ["y", "raw"]})
     if content.once:
-        first = f"{line} === {json.dumps(content.lines[0])}"
+        first = f"{line} === {_quote(content.lines[0])}"
         steps.append({"filter": _case(dict.fromkeys(content.once, first), "true")})
-        line = _case(dict.fromkeys(content.once, json.dumps(every(chart))), line)
-    floor = "" if content.floor is None else f"{content.floor}, "
+        if content.line_names != content.lines:
+            line = f"{_quote(content.line_names)}[indexof({_quote(content.lines)}, {line})]"
+        line = _case(dict.fromkeys(content.once, _quote(every(chart))), line)
+    floor = f"{content.floor}, " if chart.log else ""
     panel = [
-        f"{json.dumps(f'{column} = ')} + {_datum(column)}"
+        f"{_quote(f'{name_of(column)} = ')} + {_datum(column)}"
         if is_number(content.choices[column][0])
         else _datum(column)
         for column in content.panels
@@ -133,8 +138,13 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
         "panel": f"join([{', '.join(panel)}], '{BETWEEN}')",
         "line": line,
         "value": f"isNumber(datum.raw) && isFinite(datum.raw) ? max({floor}datum.raw) : null",
-        "column": _case({y: json.dumps(clean(words)) for y, words in chart.y.items()}),
+        "column": _case({y: _quote(words) for y, words in chart.y.items()}),
     }
+    if chart.mark == "line" and len(content.lines) > 1:
+        made["dash"] = f"indexof({_quote([*content.line_names, every(chart)])}, datum.line)"
+    elif chart.mark == "line":
+        words = [clean(chart.y[y]) for y in content.y]
+        made["dash"] = f"indexof({_quote(words)}, datum.column)"
     if chart.band:
         known = "isNumber(datum.raw) && isNumber(datum.spread) ?"
         made["spread"] = _case({y: _datum(column) for y, column in chart.band.items()})
@@ -143,13 +153,8 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
     if chart.dots:
         made["dot"] = _case({y: _datum(column) for y, column in chart.dots.items()})
     steps += [{"calculate": made[name], "as": name} for name in made]
-    picked = [] if chart.mark == "heat" else _picked(content)
+    picked = [] if chart.mark == "heat" else content.picked
     return steps + [{"filter": {"param": f"only_{name}"}} for name in picked]
-
-
-def every(chart: Chart) -> str:
-    """Returns the name of the line of a column that is the same for all lines."""
-    return f"every {chart.lines}"
 
 
 def _choices(chart: Chart, content: Content) -> list[Spec]:
@@ -158,7 +163,12 @@ def _choices(chart: Chart, content: Content) -> list[Spec]:
     for column, values in content.choices.items():
         options = values if column in chart.where else [None, *values]
         labels = ["all" if value is None else format_value(value) for value in options]
-        menu = {"input": "select", "options": options, "labels": labels, "name": f"{column} "}
+        menu = {
+            "input": "select",
+            "options": options,
+            "labels": labels,
+            "name": f"{name_of(column)} ",
+        }
         value = plain(chart.where.get(column))
         made.append({"name": parameter(column), "value": value, "bind": menu})
     return made
@@ -168,252 +178,20 @@ def _title(chart: Chart, content: Content, theme: style.Theme) -> Spec:
     """Returns the chart's title and below it what all of its points share."""
     parts = []
     for column, value in content.shared.items():
-        parts.append(json.dumps(f"{column} = {format_value(value)}"))
+        parts.append(_quote(f"{name_of(column)} = {format_value(value)}"))
     for column, value in chart.where.items():
         name = parameter(column)
         shown = f"format({name}, '{FORMAT}')" if is_number(value) else name
-        parts.append(f"{json.dumps(column + ' = ')} + {shown}")
-    if content.clipped:
-        parts.append(json.dumps(content.floor_words))
+        parts.append(f"{_quote(name_of(column) + ' = ')} + {shown}")
+    if content.clipped and chart.log:
+        parts.append(_quote(content.floor_words))
     if not content.labels:
-        parts = [json.dumps("no finite values to draw")]
+        parts = [_quote("no finite values to draw")]
     note = ' + "  ·  " + '.join(parts)
     if theme.heading:
-        lines = [json.dumps(clean(chart.title)), *([note] if parts else [])]
+        lines = [_quote(chart.title), *([note] if parts else [])]
         return {"title": {"text": {"expr": f"[{', '.join(lines)}]"}}}
     if not parts or not (theme.css or not content.labels):
         return {}
     soft = {"fontSize": theme.size, "color": theme.colour("soft")}
     return {"title": {"text": {"expr": note}, **soft}}
-
-
-# --- The marks --------------------------------------------------------------------------------
-
-
-def _panel(chart: Chart, content: Content, theme: style.Theme, width: float) -> Spec:
-    """Returns one panel: areas below, then lines, then the points that the pointer reads."""
-    if chart.mark == "heat":
-        height = max(8.0, 1.3 * theme.size) * max(3, len(content.lines))
-        return {"height": round(height), "layer": [_heat(chart, content)]}
-    height = min(230.0, max(75.0, 0.66 * width))
-    make = _bars if chart.mark == "bars" else _lines
-    return {"height": round(height), "layer": make(chart, content, theme)}
-
-
-def _heat(chart: Chart, content: Content) -> Spec:
-    log = {"scale": {"scheme": "viridis", "type": "log"}} if chart.log else {}
-    label = {"labelExpr": _LOG_LABEL, "values": _ticks(content)} if chart.log else {"format": "~g"}
-    legend = {"title": chart.y_label, "gradientLength": 200, "labelOverlap": "greedy", **label}
-    down = {"labelOverlap": "greedy", "labelLimit": 130, "grid": False}
-    return {
-        "mark": "rect",
-        "encoding": {
-            "x": _x(chart, content),
-            "y": {"field": "line", "type": "ordinal", "sort": content.lines, "axis": down,
-                  "title": chart.lines},
-            "color": {"field": "value", "type": "quantitative", "legend": legend,
-                      "scale": {"scheme": "viridis"}, **log},
-            "tooltip": _tooltip(chart, content),
-        },
-    }  # fmt: skip
-
-
-def _lines(chart: Chart, content: Content, theme: style.Theme) -> list[Spec]:
-    """Returns the layers of a chart of lines or dots."""
-    x, y = _x(chart, content), _y(chart, content, "value")
-    looks = _looks(chart, content, theme)
-    colour = {"color": looks["color"]}
-    apart = [{"field": "line"}, {"field": "column"}]
-    layers: list[Spec] = []
-    if chart.dots:
-        dot = {"type": "point", "filled": True, "size": 22, "opacity": 0.45, "clip": True}
-        layers.append({"mark": dot, "encoding": {"x": x, "y": y | {"field": "dot"}, **colour}})
-    if chart.band and chart.mark == "line" and chart.spread == "area":
-        ends = {"y": y | {"field": "low"}, "y2": {"field": "high"}, "detail": apart}
-        mark = {"type": "area", "opacity": 0.15, "clip": True}
-        layers.append({"mark": mark, "encoding": {"x": x, **ends, **colour}})
-    elif chart.band:
-        layers.append(_error_bars(x, y, {"detail": apart, **colour}))
-    if chart.mark == "line":
-        mark = {"type": "line", "clip": True, "strokeWidth": theme.line}
-        dashed = {k: v for k, v in looks.items() if k != "shape"}
-        layers.append({"mark": mark, "encoding": {"x": x, "y": y, "detail": apart, **dashed}})
-    few = len(content.names or content.places) <= MARKED and not content.crowded
-    visible = 1 if few or chart.mark == "dots" else 0
-    small = 2.6 * theme.size
-    points = {
-        "name": READ,
-        "mark": {"type": "point", "filled": True, "clip": True},
-        "encoding": {
-            "x": x, "y": y, "tooltip": _tooltip(chart, content),
-            **{k: v for k, v in looks.items() if k != "strokeDash"},
-            "opacity": _if_hovered(1, visible),
-            "size": _if_hovered(3.5 * small, small),
-        },
-    }  # fmt: skip
-    return [*layers, points]
-
-
-def _bars(chart: Chart, content: Content, theme: style.Theme) -> list[Spec]:
-    """Returns the layers of a chart of bars, side by side where there are several at a name."""
-    x, y = _x(chart, content), _y(chart, content, "value")
-    looks = _looks(chart, content, theme)
-    by = "line" if len(content.lines) > 1 else "column"
-    beside = len(content.lines) > 1 or len(content.y) > 1
-    offset = {"xOffset": {"field": by, "type": "nominal"}} if beside else {}
-    encoding = {"x": x, "y": y, **offset, "color": looks["color"]}
-    bars = {
-        "name": READ,
-        "mark": {"type": "bar", "clip": True},
-        "encoding": encoding | {"tooltip": _tooltip(chart, content)},
-    }
-    return [bars, *([_error_bars(x, y, offset)] if chart.band else [])]
-
-
-def _error_bars(x: Spec, y: Spec, more: Spec) -> Spec:
-    ends = {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}}
-    return {"mark": {"type": "rule", "clip": True, "opacity": 0.7}, "encoding": ends | more}
-
-
-def _if_hovered(then: float, otherwise: float) -> Spec:
-    test = {"param": "hover", "empty": False, "value": then}
-    return {"condition": test, "value": otherwise}
-
-
-def _selections(chart: Chart, content: Content) -> list[Spec]:
-    """Returns what the pointer does: it reads the nearest point, moves and zooms, picks lines.
-
-    Zooming is by pinch or Ctrl + wheel, since the wheel alone scrolls the page. A click on an
-    entry of the legend shows that entry alone, with shift one more.
-    """
-    if chart.mark == "heat":
-        return []
-    along = [] if content.names is not None or chart.mark == "bars" else ["x"]
-    zoom = {"type": "interval", "zoom": "wheel![event.ctrlKey]", "encodings": [*along, "y"]}
-    made: list[Spec] = [{"name": "zoom", "select": zoom, "bind": "scales"}]
-    if chart.mark != "bars":
-        hover = {"type": "point", "nearest": True, "on": "pointerover", "clear": "pointerout"}
-        made.append({"name": "hover", "select": hover})
-    for name in _picked(content):
-        pick = {"type": "point", "fields": [name]}
-        made.append({"name": f"only_{name}", "select": pick, "bind": "legend"})
-    return [param | {"views": [READ]} for param in made]
-
-
-def _picked(content: Content) -> list[str]:
-    """Returns the fields that a legend explains, and a click on it picks from."""
-    several = {"line": len(content.lines) > 1, "column": len(content.y) > 1}
-    return [name for name in several if several[name]]
-
-
-def _x(chart: Chart, content: Content) -> Spec:
-    axis: Spec = {"labelOverlap": "greedy", "format": FORMAT}
-    scale: Spec = {"zero": False, "nice": False, "padding": 6}
-    kind = "quantitative"
-    if content.names is not None:
-        upright = sum(len(name) + 2 for name in content.names) > 32
-        axis = {"labelOverlap": "greedy", "labelAngle": -90 if upright else 0, "labelLimit": 130}
-        return {"field": "x", "type": "nominal", "sort": content.names, "title": chart.x_label,
-                "axis": axis}  # fmt: skip
-    if chart.mark in ("heat", "bars"):
-        kind, scale, axis = "ordinal", {}, axis | {"labelAngle": 0}
-    elif chart.log_x:
-        scale, axis = (
-            {"type": "log", "nice": False, "padding": 6},
-            axis | {"values": content.places},
-        )
-    else:
-        axis |= {"values": content.places} if len(content.places) <= TICKS else {"tickCount": 5}
-    return {"field": "x", "type": kind, "title": chart.x_label, "axis": axis, "scale": scale}
-
-
-def _y(chart: Chart, content: Content, field: str) -> Spec:
-    axis: Spec = {"tickCount": 5, "format": "~g"}
-    scale: Spec = {"zero": chart.mark == "bars", "padding": 5}
-    if chart.log:
-        axis = {"labelExpr": _LOG_LABEL, "values": _ticks(content), "labelOverlap": True}
-        scale = {"type": "log", "nice": False, "padding": 5}
-    return {"field": field, "type": "quantitative", "title": chart.y_label, "axis": axis,
-            "scale": scale}  # fmt: skip
-
-
-def _ticks(content: Content) -> list[float]:
-    """Returns where a logarithmic axis has ticks: at powers of ten, at 2 and 5 too if few."""
-    low, high = (round(math.log10(end)) for end in (content.floor or 1, content.ceiling or 1))
-    digits = (1,) if high - low > 3 else (1, 2, 5)
-    step = max(1, (high - low) // 5)
-    return [float(f"{d}e{k}") for k in range(high, low - 1, -step) for d in digits]
-
-
-def _tooltip(chart: Chart, content: Content) -> list[Spec]:
-    """Returns what the pointer reads: where it is, and the value as it was measured."""
-    number: Spec = {"type": "quantitative", "format": FORMAT}
-    along = number if content.names is None else {"type": "nominal"}
-    several = len(content.y) > 1
-    shown = [{"field": _field(c), "type": "nominal", "title": c} for c in content.panels]
-    shown.append({"field": "x", "title": chart.x_label, **along})
-    if len(content.lines) > 1:
-        shown.append({"field": "line", "type": "nominal", "title": chart.lines})
-    if several:
-        shown.append({"field": "column", "type": "nominal", "title": "shown"})
-    words = chart.y_label if several else next(iter(chart.y.values()))
-    shown.append({"field": "raw", "title": words, **number})
-    if chart.band:
-        shown.append({"field": "spread", "title": "±", **number, "format": ".2~g"})
-    return shown
-
-
-# --- Colours, dashes, markers, and the legend that explains them ----------------------------------
-
-
-def _looks(chart: Chart, content: Content, theme: style.Theme) -> Spec:
-    """Returns the encodings that set lines apart: by colour, dash, and shape of the markers."""
-    words = [clean(chart.y[y]) for y in content.y]
-    if len(content.lines) < 2:
-        if len(words) < 2:
-            return {"color": {"value": theme.colour("c0")}}
-        legend = _legend(None, words, theme)
-        return _channels("column", words, theme.hues(len(words)), legend)
-    lines, colours = list(content.lines), theme.hues(len(content.lines))
-    if content.ordered:
-        colours = theme.along(len(lines))
-    listed = lines[:: -(-len(lines) // LEGEND) if len(lines) > LEGEND + 2 else 1]
-    if content.once:
-        lines, listed = [*lines, every(chart)], [*listed, every(chart)]
-        colours.append(theme.colour("ink"))
-    looks = _channels("line", lines, colours, _legend(chart.lines, listed, theme))
-    if content.ordered:
-        looks = {"color": looks["color"]}
-    if len(words) > 1:
-        dashes = _channels("column", words, [], _legend(None, words, theme))
-        looks["strokeDash"] = dashes["strokeDash"]
-    return looks
-
-
-def _channels(field: str, names: list[Any], colours: list[str], legend: Spec) -> Spec:
-    ranges = {
-        "color": colours,
-        "strokeDash": [style.DASHES[i % len(style.DASHES)] for i in range(len(names))],
-        "shape": [style.SHAPES[i % len(style.SHAPES)] for i in range(len(names))],
-    }
-    return {
-        name: {"field": field, "type": "nominal", "legend": legend,
-               "scale": {"domain": names, "range": values}}
-        for name, values in ranges.items()
-    }  # fmt: skip
-
-
-def _legend(title: str | None, names: Sequence[Any], theme: style.Theme) -> Spec:
-    """Returns a legend below the panels, in as many columns as fit."""
-    longest = max(len(format_value(name)) for name in names)
-    entry = round((0.52 * longest + 4.5) * theme.size)
-    room = f"(room - {round((0.6 * len(title or '') + 2) * theme.size)})"
-    return {
-        "title": title,
-        "values": list(names),
-        "columns": {"expr": f"max(1, floor({room} / {entry}))"},
-        "labelLimit": {"expr": "room - 50"},
-        "labelExpr": f"isNumber(datum.value) ? format(datum.value, '{FORMAT}') : datum.label",
-        "symbolOpacity": 1,
-        "symbolStrokeWidth": theme.line,
-    }

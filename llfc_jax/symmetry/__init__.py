@@ -6,7 +6,8 @@ on numbers; a `PermutationSpec` applies, composes, inverts and saves permutation
 
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.by_hand import permutation_spec_from_axes
-from llfc_jax.symmetry.derive import check, derive, permutation_spec
+from llfc_jax.symmetry.checking import check
+from llfc_jax.symmetry.derive import derive, permutation_spec
 from llfc_jax.symmetry.spec import Group, PermutationSpec, load
 
 __all__ = [

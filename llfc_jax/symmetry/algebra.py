@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from llfc_jax.symmetry.axes import Axis, Index, permute
+from llfc_jax.symmetry.axes import Axis, Index, library, permute
 
 Parents = tuple[tuple[str, str], ...]
 """(group, its parent) for each nested group."""
@@ -35,22 +36,37 @@ def move(
     return [permute(leaf, own, permutation, inside) for leaf, own in zip(leaves, axes, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def invert(parents: Parents, permutation: Index) -> Index:
-    """The permutation that undoes this one; a nested group's places move with its parent."""
-    inverse = {name: jnp.argsort(p, -1) for name, p in permutation.items()}
+    """Returns the permutation that undoes this one; NumPy's own stays in NumPy.
+
+    A nested group's places move with its parent.
+    """
+    numpy = library(*permutation.values()) is np
+    return (_invert if numpy else _invert_compiled)(parents, permutation)
+
+
+def compose(parents: Parents, second: Index, first: Index) -> Index:
+    """Returns the permutation that is first `first`, then `second`."""
+    numpy = library(*first.values(), *second.values()) is np
+    return (_compose if numpy else _compose_compiled)(parents, second, first)
+
+
+def _invert(parents: Parents, permutation: Index) -> Index:
+    inverse = {name: p.argsort(-1) for name, p in permutation.items()}
     for name, parent in parents:
         inverse[name] = inverse[name][inverse[parent]]
-    return {name: p.astype(jnp.int32) for name, p in inverse.items()}
+    return {name: p.astype(np.int32) for name, p in inverse.items()}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def compose(parents: Parents, second: Index, first: Index) -> Index:
-    """First `first`, then `second`."""
-    inside = dict(parents)
+def _compose(parents: Parents, second: Index, first: Index) -> Index:
+    xp, inside = library(*first.values(), *second.values()), dict(parents)
     whole = {}
     for name, p in first.items():
         if name in inside:
             p = p[second[inside[name]]]
-        whole[name] = jnp.take_along_axis(p, second[name], -1, mode="clip").astype(jnp.int32)
+        whole[name] = xp.take_along_axis(p, second[name], -1).astype(np.int32)
     return whole
+
+
+_invert_compiled = jax.jit(_invert, static_argnums=0)
+_compose_compiled = jax.jit(_compose, static_argnums=0)

@@ -6,13 +6,15 @@ An axis is described by a small expression:
 - `Units(group, n)`: the n units of a permutation group;
 - `Product(parts)`: the axis was (or could be) split into several in row-major order, as h * w * c
   of a flattened convolution, or heads * width of a fused projection;
+- `Each(along, parts)`: another axis in each place of axis `along` of the array, which is fixed, as
+  in layers stacked in one array;
 - `Sum(parts, runs)`: the axis is laid out from pieces, as concatenated channels, or the channels
   of a shortcut between its zero padding. `runs` says which part the next places belong to.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -96,29 +98,103 @@ class Sum:
         return " + ".join(words)
 
 
-Axis = Fixed | Units | Product | Sum
+@dataclasses.dataclass(frozen=True)
+class Each:
+    """An axis that differs in each place of another axis of the same array, which is fixed.
+
+    Attributes:
+        along: number of the other axis.
+        parts: what this axis is in each of its places.
+    """
+
+    along: int
+    parts: "tuple[Axis, ...]"
+
+    @property
+    def size(self) -> int:
+        """Number of places."""
+        return self.parts[0].size
+
+    def __str__(self) -> str:
+        return f"in each place of axis {self.along}: " + ", ".join(map(str, self.parts))
+
+
+Axis = Fixed | Units | Product | Sum | Each
 
 
 def units(axis: Axis) -> Iterator[Units]:
-    """Every mention of a group in an axis."""
+    """Yields every mention of a group in an axis."""
     if isinstance(axis, Units):
         yield axis
-    elif isinstance(axis, (Product, Sum)):
+    elif not isinstance(axis, Fixed):
         for part in axis.parts:
             yield from units(part)
 
 
 def factors(axis: Axis) -> tuple[Axis, ...]:
-    """The axis as a row-major product of axes that are no products themselves."""
+    """Returns the axis as a row-major product of axes that are no products themselves."""
     if isinstance(axis, Product):
         return tuple(f for part in axis.parts for f in factors(part))
     return (axis,)
 
 
+def stacked_along(axes: tuple[Axis, ...]) -> int | None:
+    """Returns the number of an axis in whose places others differ; None where there is none."""
+    return next((e.along for axis in axes for e in _eaches(axis)), None)
+
+
+def _eaches(axis: Axis) -> Iterator[Each]:
+    if isinstance(axis, Each):
+        yield axis
+    elif isinstance(axis, (Product, Sum)):
+        for part in axis.parts:
+            yield from _eaches(part)
+
+
+def at_place(axes: tuple[Axis, ...], along: int, place: int) -> tuple[Axis, ...]:
+    """Returns the axes of the array's slice at one place of an axis, which keeps that one place."""
+
+    def chosen(axis: Axis) -> Axis:
+        if isinstance(axis, Each) and axis.along == along:
+            return chosen(axis.parts[place])
+        if isinstance(axis, (Product, Sum, Each)):
+            return dataclasses.replace(axis, parts=tuple(map(chosen, axis.parts)))
+        return axis
+
+    return tuple(Fixed(1) if i == along else chosen(axis) for i, axis in enumerate(axes))
+
+
+def pairs(flat: Sequence[tuple[int, Axis]], parents: Mapping[str, str]) -> dict[int, int]:
+    """Returns, for each factor that is a nested group, the factor that is its parent there.
+
+    The parent on the same axis, or else the one in the array.
+
+    Args:
+        flat: (number of the axis, factor) of all factors.
+        parents: the parent of each nested group.
+    """
+    found = {}
+    for i, (axis, factor) in enumerate(flat):
+        if isinstance(factor, Units) and factor.group in parents:
+            above = parents[factor.group]
+            places = [
+                j for j, (_, f) in enumerate(flat) if isinstance(f, Units) and f.group == above
+            ]
+            found[i] = next((j for j in places if flat[j][0] == axis), places[0])
+    return found
+
+
+def flatten(axes: tuple[Axis, ...]) -> list[tuple[int, Axis]]:
+    """Returns (number of the axis, factor) of all factors of an array's axes."""
+    return [(i, factor) for i, axis in enumerate(axes) for factor in factors(axis)]
+
+
 def permute(
     array: Any, axes: tuple[Axis, ...], permutation: Permutation, parents: Mapping[str, str]
 ) -> Any:
-    """Permute an array along the axes that carry groups; the array itself where none does.
+    """Permutes an array along the axes that carry groups; the array itself where none does.
+
+    NumPy arrays permuted by NumPy indices stay in NumPy.
 
     Args:
         array: its shape is that of `axes`.
@@ -127,42 +203,109 @@ def permute(
         parents: the parent of each nested group. A nested group and its parent stand side by side
             among the array's factors; a parent's units move first.
     """
-    flat = [factor for axis in axes for factor in factors(axis)]
-    carried = [list(units(factor)) for factor in flat]
-    if not any(carried):
+    if not any(True for axis in axes for _ in units(axis)):
         return array
-    moved = jnp.reshape(array, [factor.size for factor in flat])
-    place = {f.group: i for i, f in enumerate(flat) if isinstance(f, Units)}
-    for i, factor in enumerate(flat):
-        if carried[i] and not (isinstance(factor, Units) and factor.group in parents):
-            index = indices(factor, permutation, parents)
-            moved = jnp.take(moved, index, axis=i, mode="clip")
-    for i, factor in enumerate(flat):
-        if isinstance(factor, Units) and factor.group in parents:
-            within = _within(permutation, factor.group, i, place[parents[factor.group]], len(flat))
-            moved = jnp.take_along_axis(moved, within, axis=i, mode="clip")
-    return jnp.reshape(moved, jnp.shape(array))
+    xp = library(array, *permutation.values())
+    along = stacked_along(axes)
+    if along is not None:
+        pieces = [
+            permute(slice_at(array, along, i), at_place(axes, along, i), permutation, parents)
+            for i in range(axes[along].size)
+        ]
+        return xp.concatenate(pieces, along)
+    flat = flatten(axes)
+    moved = xp.reshape(array, [factor.size for _, factor in flat])
+    for i, (_, factor) in enumerate(flat):
+        if isinstance(factor, Sum) and _reaches_out(factor, parents):
+            moved = _permute_parts(moved, flat, i, permutation, parents)
+            return xp.reshape(moved, np.shape(array))
+    above = pairs(flat, parents)
+    for i, (_, factor) in enumerate(flat):
+        if i not in above and any(True for _ in units(factor)):
+            moved = _take(xp, moved, indices(factor, permutation, parents), i)
+    for i, j in above.items():
+        within = _within(permutation[_group(flat[i][1])], i, j, len(flat))
+        moved = _take_along(xp, moved, within, i)
+    return xp.reshape(moved, np.shape(array))
 
 
-def indices(axis: Axis, permutation: Permutation, parents: Mapping[str, str]) -> jax.Array:
-    """Which place of the old axis each place of the new one takes: int [axis.size]."""
+def _reaches_out(axis: Sum, parents: Mapping[str, str]) -> bool:
+    """Whether a part holds a nested group without its parent, which is then on another axis."""
+    for part in axis.parts:
+        held = {u.group for u in units(part)}
+        if any(parents.get(name, name) not in held for name in held):
+            return True
+    return False
+
+
+def _permute_parts(
+    array: Any,
+    flat: Sequence[tuple[int, Axis]],
+    i: int,
+    permutation: Permutation,
+    parents: Mapping[str, str],
+) -> Any:
+    """Permutes each part of a sum by itself: `array` has an axis per factor, i is the sum's."""
+    xp, axis = library(array, *permutation.values()), flat[i][1]
+    assert isinstance(axis, Sum)
+    places = [axis.places(p) for p in range(len(axis.parts))]
+    moved = []
+    for part, taken in zip(axis.parts, places, strict=True):
+        piece = array[(slice(None),) * i + (taken,)]
+        beside = [*flat[:i], (flat[i][0], part), *flat[i + 1 :]]
+        last = max(k for k, _ in beside)
+        joined = tuple(Product(tuple(f for k, f in beside if k == n)) for n in range(last + 1))
+        whole = xp.reshape(piece, [a.size for a in joined])
+        moved.append(xp.reshape(permute(whole, joined, permutation, parents), piece.shape))
+    order = np.argsort(np.concatenate(places))
+    return xp.concatenate(moved, i)[(slice(None),) * i + (order,)]
+
+
+def library(*arrays: Any) -> Any:
+    """Returns NumPy where all arrays are its own, else `jax.numpy`."""
+    return np if all(isinstance(array, np.ndarray) for array in arrays) else jnp
+
+
+def slice_at(array: Any, axis: int, place: int) -> Any:
+    """Returns the slice of an array at one place of an axis, which keeps that one place."""
+    return array[(slice(None),) * axis + (slice(place, place + 1),)]
+
+
+def _take(xp: Any, array: Any, index: Any, axis: int) -> Any:
+    return np.take(array, index, axis) if xp is np else jnp.take(array, index, axis, mode="clip")
+
+
+def _take_along(xp: Any, array: Any, index: Any, axis: int) -> Any:
+    if xp is np:
+        return np.take_along_axis(array, index, axis)
+    return jnp.take_along_axis(array, index, axis, mode="clip")
+
+
+def _group(axis: Axis) -> str:
+    assert isinstance(axis, Units)
+    return axis.group
+
+
+def indices(axis: Axis, permutation: Permutation, parents: Mapping[str, str]) -> Any:
+    """Returns which place of the old axis each place of the new one takes: int [axis.size]."""
+    xp = library(*permutation.values())
     if isinstance(axis, Fixed):
-        return jnp.arange(axis.size)
+        return xp.arange(axis.size)
     if isinstance(axis, Units):
-        return jnp.asarray(permutation[axis.group])
+        return xp.asarray(permutation[axis.group])
     if isinstance(axis, Sum):
-        index = jnp.zeros(axis.size, jnp.int32)
-        for i, part in enumerate(axis.parts):
-            places = axis.places(i)
-            inner = indices(part, permutation, parents)
-            index = index.at[places].set(jnp.asarray(places, jnp.int32)[inner])
-        return index
-    flat = factors(axis)
-    place = {f.group: i for i, f in enumerate(flat) if isinstance(f, Units)}
-    index = jnp.zeros([1] * len(flat), jnp.int32)
-    for i, factor in enumerate(flat):
-        if isinstance(factor, Units) and factor.group in parents:
-            own = _within(permutation, factor.group, i, place[parents[factor.group]], len(flat))
+        places = [axis.places(i) for i in range(len(axis.parts))]
+        taken = [
+            xp.asarray(place)[indices(part, permutation, parents)]
+            for place, part in zip(places, axis.parts, strict=True)
+        ]
+        return xp.concatenate(taken)[np.argsort(np.concatenate(places))]
+    flat = flatten((axis,))
+    above = pairs(flat, parents)
+    index = xp.zeros([1] * len(flat), xp.int32)
+    for i, (_, factor) in enumerate(flat):
+        if i in above:
+            own = _within(permutation[_group(factor)], i, above[i], len(flat))
         else:
             own = indices(factor, permutation, parents)
             own = own.reshape([-1 if j == i else 1 for j in range(len(flat))])
@@ -170,16 +313,15 @@ def indices(axis: Axis, permutation: Permutation, parents: Mapping[str, str]) ->
     return index.reshape(-1)
 
 
-def _within(permutation: Permutation, group: str, axis: int, parent: int, rank: int) -> jax.Array:
+def _within(index: Any, axis: int, parent: int, rank: int) -> Any:
     """A nested group's indices, shaped to run along its own axis and its parent's."""
-    index = jnp.asarray(permutation[group])
     shape = [1] * rank
     shape[parent], shape[axis] = index.shape
     return (index if parent < axis else index.T).reshape(shape)
 
 
 def to_json(axis: Axis) -> list[Any]:
-    """The expression as nested lists; `from_json` reads them back."""
+    """Returns the expression as nested lists; `from_json` reads them back."""
     if isinstance(axis, Fixed):
         return ["fixed", axis.size, axis.reason]
     if isinstance(axis, Units):
@@ -187,11 +329,13 @@ def to_json(axis: Axis) -> list[Any]:
     parts = [to_json(part) for part in axis.parts]
     if isinstance(axis, Product):
         return ["product", parts]
+    if isinstance(axis, Each):
+        return ["each", axis.along, parts]
     return ["sum", parts, [list(run) for run in axis.runs]]
 
 
 def from_json(value: list[Any]) -> Axis:
-    """An axis from what `to_json` wrote.
+    """Returns an axis from what `to_json` wrote.
 
     Raises:
         MatchingError: the lists describe no axis.
@@ -203,6 +347,8 @@ def from_json(value: list[Any]) -> Axis:
             return Units(group, size)
         case ["product", list(parts)]:
             return Product(tuple(map(from_json, parts)))
+        case ["each", int(along), list(parts)]:
+            return Each(along, tuple(map(from_json, parts)))
         case ["sum", list(parts), list(runs)]:
             return Sum(tuple(map(from_json, parts)), tuple((int(p), int(n)) for p, n in runs))
     raise MatchingError(f"{str(value)[:60]} describes no axis; was the spec file edited by hand?")

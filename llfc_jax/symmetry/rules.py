@@ -1,37 +1,77 @@
-"""What each primitive does to the identity of axes.
+"""What each primitive does to the identity of axes: arithmetic.
 
-A rule takes an equation and the terms of its inputs' axes, ties and pins them, and returns the
-terms of its outputs' axes. A primitive without a rule pins every axis it touches and is noted.
+A rule takes an equation and the values of its inputs, ties and pins their axes, and returns the
+values of its outputs. It states what it keeps (the same terms stand along the output's axes),
+what it ties (`meet`, `unify`) and what it pins. The invariant is that of `terms`: permuting the
+inputs as their terms say permutes the outputs as theirs say. Axes along which a rule mixes places
+come out as *new* pinned terms, never as the old ones. A primitive without a rule pins every axis
+that it touches, which is said in the notes.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from llfc_jax.symmetry.terms import (
     Term,
+    Wild,
+    factors,
     find,
-    is_pinned,
+    overs,
     pin,
     pinned,
     product,
-    regroup,
-    unify,
-    wild,
 )
+from llfc_jax.symmetry.tying import collapse_where, regroup, unify
 
 Axes = tuple[Term, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Value:
+    """What is known of a value.
+
+    Attributes:
+        axes: a term for each axis.
+        points: the axis whose places its numbers are, as those of `argmax` or `iota`.
+        wrapped: `points` are counted from the axis' end.
+        distinct: no two of its numbers along an axis are equal by construction, as after a ReLU.
+        number: the number that it is, for a literal.
+        known: it is made of constants alone.
+    """
+
+    axes: Axes
+    points: Term | None = None
+    wrapped: bool = False
+    distinct: bool = False
+    number: float | int | None = None
+    known: bool = False
 
 
 class Reader(Protocol):
     """What rules may ask of whoever reads the equations."""
 
+    position: tuple[Any, ...]
+
     def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
         """`terms` are summed over in pairs of operands, with `beside` the same in both."""
         ...
 
-    def note(self, words: str) -> None:
-        """Report something that was given up."""
+    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
+        """Places along `gone` are mixed, while the same operand's axes `kept` stay."""
+        ...
+
+    def inside(self, jaxpr: Any, inputs: Sequence[Value], scope: str, step: Any) -> list[Value]:
+        """Values of the outputs of a nested jaxpr."""
+        ...
+
+    def reshaped(self, axes: Axes) -> None:
+        """Remember the axes that this equation's reshape gives."""
+        ...
+
+    def apart(self) -> Iterable[int]:
+        """Numbers of the axes of this equation's reshape whose places hold different axes."""
         ...
 
 
@@ -51,180 +91,275 @@ class Call:
     shapes: tuple[tuple[int, ...], ...]
     scope: str
 
+    @property
+    def why(self) -> str:
+        """The equation, for reasons."""
+        return f"{self.name} in {self.scope}" if self.scope else self.name
 
-Rule = Callable[[Call, list[Axes], Reader], list[Axes]]
+
+Rule = Callable[[Call, list[Value], Reader], list[Value]]
 RULES: dict[str, Rule] = {}
+STACKED: set[str] = (
+    set()
+)  # primitives whose rules know of axes that differ in each place of another
+NUMBERED: set[str] = set()  # primitives whose rules know of numbers that name places
 
 # fmt: off
-ELEMENTWISE = frozenset((
-    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2",
-    "atanh", "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "clamp", "clz", "conj",
-    "convert_element_type", "copy", "copy_p", "cos", "cosh", "device_put", "digamma", "div",
-    "eq", "eq_to", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt",
-    "igamma", "igammac", "imag", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p",
-    "logistic", "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter", "not",
-    "optimization_barrier", "or", "polygamma", "population_count", "pow", "pvary", "real",
-    "reduce_precision", "rem", "round", "rsqrt", "select_n", "sharding_constraint",
-    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh",
-    "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta",
+ANALYTIC = frozenset((
+    "abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt",
+    "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "erf", "erf_inv",
+    "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic", "mul",
+    "name", "neg", "optimization_barrier", "pow", "reduce_precision", "rsqrt", "sin", "sinh",
+    "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "sharding_constraint", "pvary",
+    "device_put", "real", "imag", "conj",
+))
+ELEMENTWISE = ANALYTIC | frozenset((
+    "and", "bessel_i0e", "bessel_i1e", "ceil", "clamp", "clz", "complex", "eq", "eq_to", "floor",
+    "ge", "gt", "igamma", "igammac", "is_finite", "le", "lt", "max", "min", "ne", "nextafter",
+    "not", "or", "polygamma", "population_count", "regularized_incomplete_beta", "rem", "round",
+    "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "xor",
+    "zeta", "le_to", "lt_to", "dce_sink",
 ))
 # fmt: on
 _SEPARATE = ("optimization_barrier", "device_put")  # each output is its own input
+_FOLDED: dict[str, Callable[..., Any]] = {  # counters of loops
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "lt": operator.lt,
+    "convert_element_type": lambda value: value,
+    "select_n": lambda which, *cases: cases[int(which)],
+}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register the rule of some primitives."""
+def rule(*names: str, stacked: bool = False, numbered: bool = False) -> Callable[[Rule], Rule]:
+    """Registers the rule of some primitives."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
+        STACKED.update(names if stacked else ())
+        NUMBERED.update(names if numbered else ())
         return function
 
     return register
 
 
-def pin_all(axes: Sequence[Axes], reason: str) -> None:
-    """Pin every axis of every value."""
-    for axis in (axis for value in axes for axis in value):
-        pin(axis, reason)
+def pin_all(values: Iterable[Value | Axes], reason: str, *, given_up: bool = False) -> None:
+    """Pins every axis of every value."""
+    for value in values:
+        for axis in value.axes if isinstance(value, Value) else value:
+            pin(axis, reason, given_up=given_up)
 
 
 def fresh_pinned(shape: Sequence[int], reason: str) -> Axes:
-    """Axes of a value that may not be permuted at all."""
-    return tuple(pinned(n, reason) if n > 1 else wild(1) for n in shape)
+    """Returns the axes of a value that may not be permuted at all."""
+    return tuple(pinned(n, reason) for n in shape)
 
 
-def meet(values: Sequence[Axes]) -> Axes:
-    """Tie the axes of values that are combined element by element; scalars join anything."""
+def meet(values: Sequence[Axes], why: str) -> Axes:
+    """Ties the axes of values that are combined element by element.
+
+    Scalars, and axes of one place beside longer ones, join anything.
+    """
     full = [value for value in values if value]
     if not full:
         return ()
-    met = full[0]
-    for value in full[1:]:
-        met = tuple(unify(p, q) for p, q in zip(met, value, strict=True))
-    return met
+    shape = [max(find(t).size for t in column) for column in zip(*full, strict=True)]
+    if 0 in [find(t).size for value in full for t in value]:
+        return tuple(Wild(min(find(t).size for t in column)) for column in zip(*full, strict=True))
+    met: list[Term] = [Wild(n) for n in shape]
+    columns = list(enumerate(zip(*full, strict=True)))
+    # Axes that may differ in each place of another come after that other one.
+    for i, column in sorted(columns, key=lambda c: any(True for t in c[1] for _ in overs(t))):
+        for term in column:
+            if find(term).size == shape[i]:
+                met[i] = unify(met[i], term, why)
+    return tuple(met)
 
 
-def unknown(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    """Pin everything: what is not understood is not guessed."""
-    touched = any(not is_pinned(t) and not find(t).wild for axes in inputs for t in axes)
-    reason = f"{call.name} in {call.scope}" if call.scope else call.name
-    if touched:
-        reader.note(f"{reason} has no rule; the axes that it touches are fixed")
-    pin_all(inputs, reason)
-    return [fresh_pinned(shape, reason) for shape in call.shapes]
+def place_of(axes: Axes, over: Term) -> int | None:
+    """Returns the number of the axis that is `over`; None unless just one is, and no factor."""
+    held = [i for i, t in enumerate(axes) for f in factors(t) if f is find(over)]
+    return held[0] if len(held) == 1 and find(axes[held[0]]) is find(over) else None
 
 
-@rule(*ELEMENTWISE)
-def _elementwise(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
+def settle(axes: Axes, why: str) -> Axes:
+    """Returns the axes, with those tied that differ in each place of an axis no longer there."""
+    while True:
+        lost = {o for t in axes for o in overs(t) if place_of(axes, o) is None}
+        if not lost:
+            return axes
+        for over in lost:
+            axes = tuple(collapse_where(t, over, why) for t in axes)
+
+
+def without(axes: Axes, gone: Iterable[int], why: str) -> Axes:
+    """Returns the axes but those that are gone; nothing may depend on a place along them."""
+    gone = set(gone)
+    lost = {o for t in axes for o in overs(t) if place_of(axes, o) in gone}
+    kept = [t for i, t in enumerate(axes) if i not in gone]
+    for over in lost:
+        kept = [collapse_where(t, over, why) for t in kept]
+    return tuple(kept)
+
+
+def mixed(axes: Axes, along: Iterable[int], sizes: Sequence[int], reason: str) -> Axes:
+    """Returns the axes with new, pinned ones where an equation mixes or reorders places."""
+    along = list(along)
+    kept = iter(without(axes, along, reason))
+    return tuple(pinned(sizes[i], reason) if i in along else next(kept) for i in range(len(axes)))
+
+
+def unknown(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Pins everything: what is not understood is not guessed."""
+    pin_all(inputs, f"{call.why} has no rule", given_up=True)
+    return [Value(fresh_pinned(shape, call.why)) for shape in call.shapes]
+
+
+@rule(*ELEMENTWISE, stacked=True, numbered=True)
+def _elementwise(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Keeps all axes; ties those of the operands."""
     if call.name in _SEPARATE:
         return list(inputs)
-    return [meet(inputs)] * len(call.shapes)
+    if call.name in _FOLDED and all(value.number is not None for value in inputs):
+        folded = _FOLDED[call.name](*(value.number for value in inputs))
+        return [Value((), number=folded)] * len(call.shapes)
+    axes = meet([value.axes for value in inputs], call.why)
+    points, wrapped = _numbers(call, inputs, reader)
+    distinct = call.name in ANALYTIC and any(value.distinct for value in inputs)
+    return [Value(axes, points, wrapped, distinct)] * len(call.shapes)
 
 
-@rule("dot_general")
-def _dot(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    (contract, batch), (lhs, rhs) = call.params["dimension_numbers"], inputs
-    tied = [unify(lhs[i], rhs[j]) for i, j in zip(*batch, strict=True)]
-    summed = [unify(lhs[i], rhs[j]) for i, j in zip(*contract, strict=True)]
-    reader.contracted(summed, tied)
-    free = [
-        [axis for i, axis in enumerate(side) if i not in contract[k] and i not in batch[k]]
-        for k, side in enumerate((lhs, rhs))
+def _numbers(call: Call, inputs: list[Value], reader: Reader) -> tuple[Term | None, bool]:
+    """What the numbers of a result name, where those of an operand name places."""
+    held = [value for value in inputs if value.points is not None]
+    if not held:
+        return None, False
+    terms = [value.points for value in held if value.points is not None]
+    sizes = {find(term).size for term in terms}
+    others = [value.number for value in inputs if value.points is None]
+    plain = not any(value.wrapped for value in held)
+    whole = call.name in ("copy", "copy_p", "stop_gradient", "name") or (
+        call.name == "convert_element_type" and "int" in str(call.params["new_dtype"])
+    )
+    if whole and plain:
+        return terms[0], False
+    if call.name in ("eq", "ne") and len(held) == 2 and len(sizes) == 1 and plain:
+        reader.contracted([unify(terms[0], terms[1], call.why)], [])
+        return None, False
+    if call.name == "lt" and inputs[1].number == 0 and plain and inputs[0].points is not None:
+        return None, False  # no place is negative
+    if call.name in ("add", "max") and plain and len(held) == 1:
+        if call.name == "add" and others == [find(terms[0]).size]:
+            return terms[0], True
+        if call.name == "max" and others == [0]:
+            return terms[0], False
+    cases = call.name == "select_n" and len(held) == 2 and len(inputs) == 3
+    if cases and terms[0] is terms[1] and not held[0].wrapped:
+        return terms[0], False  # jax.numpy counts negative indices from the end; there are none
+    for term in terms:
+        pin(term, f"{call.why} computes with the numbers of places")
+    return None, False
+
+
+@rule("dot_general", stacked=True)
+def _dot(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Keeps free axes; ties contracted axes and batch axes of the two operands."""
+    contract, batch = call.params["dimension_numbers"]
+    sides = [
+        list(_paired(value.axes, contract[k], batch[k], call.why)) for k, value in enumerate(inputs)
     ]
-    return [(*tied, *free[0], *free[1])]
+    pairs = [*zip(*batch, strict=True), *zip(*contract, strict=True)]
+    number = [{pair[k]: n for n, pair in enumerate(pairs)} for k in (0, 1)]
+    met: dict[int, Term] = {}
+    varies = [any(True for k in (0, 1) for _ in overs(sides[k][p[k]])) for p in pairs]
+    for n in sorted(range(len(pairs)), key=lambda n: varies[n]):
+        left, right = (sides[k][pairs[n][k]] for k in (0, 1))
+        at = [
+            {number[k].get(place_of(tuple(sides[k]), o), -1) for o in overs((left, right)[k])}
+            for k in (0, 1)
+        ]
+        if at[0] and at[1] and at[0] != at[1]:
+            left, right = collapse_where(left, None), collapse_where(right, None)
+        met[n] = unify(left, right, call.why)
+    tied = [met[n] for n in range(len(batch[0]))]
+    reader.contracted([met[n] for n in range(len(batch[0]), len(pairs))], tied)
+    free = [t for k in (0, 1) for i, t in enumerate(sides[k]) if i not in number[k]]
+    for k, side in enumerate(sides):
+        gone = [t for i, t in enumerate(side) if i in contract[k]]
+        reader.lost([t for i, t in enumerate(side) if i not in contract[k]], gone)
+    return [Value((*tied, *free), distinct=True)]
+
+
+def _paired(axes: Axes, contract: Sequence[int], batch: Sequence[int], why: str) -> Axes:
+    """An operand's axes, tied where they vary along an axis that their partners do not share."""
+    result = list(axes)
+    for i, axis in enumerate(axes):
+        for over in set(overs(axis)):
+            place = place_of(axes, over)
+            if i in contract:
+                shared = place in contract or place in batch
+            else:
+                shared = place in batch if i in batch else place not in contract
+            if not shared:
+                result[i] = collapse_where(result[i], over, why)
+    return tuple(result)
 
 
 @rule("conv_general_dilated")
-def _convolution(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
+def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Keeps samples and output channels; ties input channels; pins positions."""
     numbers, groups = call.params["dimension_numbers"], call.params["feature_group_count"]
     if call.params["batch_group_count"] != 1:
         return unknown(call, inputs, reader)
-    lhs, rhs = inputs
+    lhs, rhs = (value.axes for value in inputs)
     (sample, feature, *space), (out, in_, *window) = numbers.lhs_spec, numbers.rhs_spec
     reason = "positions of a convolution"
     for axes, places in ((lhs, space), (rhs, window)):
         pin_all([tuple(axes[i] for i in places)], reason)
     given, made = lhs[feature], rhs[out]
+    reader.lost([lhs[sample]], [given])
+    reader.lost([made], [rhs[in_]])
     if groups == 1:
-        reader.contracted([unify(given, rhs[in_])], [])
+        reader.contracted([unify(given, rhs[in_], call.why)], [])
     else:
-        size = [find(given).size // groups, find(made).size // groups]
-        left = regroup([given], [groups, size[0]])
-        right = regroup([made], [groups, size[1]])
-        if left is None or right is None:
-            pin_all([(given, made, rhs[in_])], "a grouped convolution cuts across its channels")
-        else:
-            tied = unify(left[0], right[0])
-            reader.contracted([unify(left[1], rhs[in_])], [tied])
-            made = product([tied, right[1]])
+        given_sizes, made_sizes = ((groups, find(t).size // groups) for t in (given, made))
+        left = regroup([given], given_sizes, call.why)
+        right = regroup([made], made_sizes, call.why)
+        left, right = ([collapse_where(t, None) for t in side] for side in (left, right))
+        tied = unify(left[0], right[0], call.why)
+        reader.contracted([unify(left[1], rhs[in_], call.why)], [tied])
+        made = product([tied, right[1]])
     result = list(fresh_pinned(call.shapes[0], reason))
     result[numbers.out_spec[0]], result[numbers.out_spec[1]] = lhs[sample], made
-    return [tuple(result)]
+    return [Value(tuple(result), distinct=True)]
 
 
 @rule("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or",
-      "reduce_xor")  # fmt: skip
-def _reduce(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    return [tuple(t for i, t in enumerate(inputs[0]) if i not in call.params["axes"])]
+      "reduce_xor", stacked=True)  # fmt: skip
+def _reduce(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Keeps the axes that are not reduced; the order along those that are does not matter."""
+    (value,), gone = inputs, call.params["axes"]
+    held = list(enumerate(value.axes))
+    reader.lost([t for i, t in held if i not in gone], [t for i, t in held if i in gone])
+    return [Value(without(value.axes, call.params["axes"], call.why), distinct=value.distinct)]
 
 
-@rule("argmax", "argmin")
-def _argmax(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    pin_all([tuple(inputs[0][i] for i in call.params["axes"])], f"{call.name} names places")
-    return _reduce(call, inputs, reader)
-
-
-@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
-def _cumulative(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    pin(inputs[0][call.params["axis"]], f"{call.name} runs along it")
-    return [_settle(inputs[0], [call.params["axis"]], call.name)]
-
-
-@rule("rev")
-def _reverse(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    dimensions = call.params["dimensions"]
-    pin_all([tuple(inputs[0][i] for i in dimensions)], "reversed")
-    return [_settle(inputs[0], dimensions, "reversed")]
-
-
-@rule("sort")
-def _sort(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    met, dimension = meet(inputs), call.params["dimension"]
-    pin(met[dimension], "sorted")
-    return [_settle(met, [dimension], "sorted")] * len(call.shapes)
-
-
-def _settle(axes: Axes, places: Sequence[int], reason: str) -> Axes:
-    """The axes, with those that an operation reorders pinned even where they were wild."""
-    return tuple(
-        pinned(find(t).size, reason) if i in places and find(t).wild else t
-        for i, t in enumerate(axes)
-    )
-
-
-@rule("iota")
-def _iota(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
-    (shape,), along = call.shapes, call.params["dimension"]
-    return [tuple(pinned(n, "numbered") if i == along else wild(n) for i, n in enumerate(shape))]
-
-
-@rule("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window")
-def _window(call: Call, inputs: list[Axes], reader: Reader) -> list[Axes]:
+@rule("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window",
+      "select_and_gather_add")  # fmt: skip
+def _window(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
+    """Keeps the axes along which the window has one place; pins the others."""
     params, shape = call.params, call.shapes[0]
-    met = meet([axes for axes in inputs if len(axes) == len(shape)])
-    rank = len(shape)
+    met = meet([v.axes for v in inputs if len(v.axes) == len(shape)], call.why)
+    rank, ones = len(shape), (1,) * len(shape)
     moved = [
-        not (
-            params["window_dimensions"][i] == 1
-            and params["window_strides"][i] == 1
-            and tuple(params["padding"][i]) == (0, 0)
-            and (params.get("base_dilation") or (1,) * rank)[i] == 1
-        )
+        params["window_dimensions"][i] != 1
+        or params["window_strides"][i] != 1
+        or tuple(params["padding"][i]) != (0, 0)
+        or (params.get("base_dilation") or ones)[i] != 1
         for i in range(rank)
     ]
-    result = []
-    for i, axis in enumerate(met):
-        if moved[i]:
-            pin(axis, "positions of a pooling")
-        result.append(pinned(shape[i], "positions of a pooling") if moved[i] else axis)
-    return [tuple(result)] * len(call.shapes)
+    along = [i for i in range(rank) if moved[i]]
+    for i in along:
+        pin(met[i], "positions of a pooling")
+    return [Value(mixed(met, along, shape, "positions of a pooling"))] * len(call.shapes)

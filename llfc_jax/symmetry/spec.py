@@ -21,7 +21,7 @@ from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.graph.trace import leaf_paths
 from llfc_jax.io import aside
 from llfc_jax.symmetry import algebra
-from llfc_jax.symmetry.axes import Axis, Fixed, Permutation, from_json, to_json, units
+from llfc_jax.symmetry.axes import Axis, Fixed, Permutation, from_json, permute, to_json, units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,8 @@ class PermutationSpec:
     def apply(self, permutation: Permutation, variables: Any) -> Any:
         """The permuted network π(θ): the same function, its units in other places.
 
-        Leaves that no group touches come back as they are, not copied. Traceable.
+        Leaves that no group touches come back as they are, not copied. Traceable; NumPy arrays
+        permuted by NumPy indices stay in NumPy.
 
         Raises:
             MatchingError: the permutation or the variables do not belong to this spec.
@@ -106,7 +107,12 @@ class PermutationSpec:
         places = [i for i, (_, axes) in enumerate(self.leaves) if any(_carried(axes))]
         # Only what moves goes through the compiled function: the rest is handed on, not copied.
         axes = tuple(self.leaves[i][1] for i in places)
-        moved = algebra.move(self._nested, axes, dict(permutation), [leaves[i] for i in places])
+        held = [leaves[i] for i in places]
+        if all(isinstance(array, np.ndarray) for array in (*held, *permutation.values())):
+            pairs = zip(held, axes, strict=True)
+            moved = [permute(array, own, permutation, self.parents) for array, own in pairs]
+        else:
+            moved = algebra.move(self._nested, axes, dict(permutation), held)
         for i, leaf in zip(places, moved, strict=True):
             leaves[i] = leaf
         return jax.tree.unflatten(structure, leaves)

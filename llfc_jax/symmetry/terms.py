@@ -1,312 +1,313 @@
-"""Unknowns for axes, and their unification.
+"""Terms for axes, and their unification: what a permutation of units does along each axis.
 
-While a network's equations are read, the axes of its values are unknown terms. Wherever two axes
-meet that must be permuted alike, their terms are unified; wherever an axis may not be permuted,
-its term is pinned. A term may turn out to be a row-major product of others (a reshape) or a sum of
-others laid out along one axis (a concatenation, a slice, a padding); unifying it with another term
-then unifies the parts, splitting the other term where need be. What is left free are the groups.
+A *term* says how permutations of units act on the places along one axis of one value:
+
+- `Unknown`: places that may be permuted freely, until an equation says more; it is then *bound*
+  to another term. What is left unbound in the end are the groups of units.
+- `Pinned`: places that stay.
+- `Wild`: the value is the same all along the axis, so every action leaves it as it is.
+- `Product`: a row-major product of axes (a reshape).
+- `Sum`: axes laid out along one axis (a concatenation, a slice, padding, gates in one kernel);
+  place i belongs to part `labels[i]`.
+- `Each`: beside a pinned axis `over` of the same value; in its place i the axis is `parts[i]`
+  (layers stacked in one array; queries, keys and values in one).
+
+The invariant, which each rule keeps: *a value to whose axes the terms' action is applied is the
+value that the network computes from permuted parameters*. It holds for a value with a wild axis
+whatever the action there is; hence a wild term takes any identity (`unify` returns the other
+one), never passes its own on, and is never bound: each use of the value chooses anew. But it
+stays a factor of products and a part of sums, so that what stands beside it meets the right
+places of the other axis; and places of parts that are wild each for themselves are not alike.
+
+Here terms are made and read; `tying` splits and unifies them.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+
+ALONE = "one place among others"
 
 
 @dataclasses.dataclass(eq=False)
 class Term:
-    """An axis of `size` places.
-
-    Attributes:
-        size: number of places.
-        reason: why it is pinned; "" while it is free.
-        wild: the value is the same all along the axis, so that no permutation shows.
-        link: the term that this one turned out to be.
-        parts: what it is made of: factors of a product, or parts of a sum.
-        labels: for a sum: which part each place belongs to.
-    """
+    """An axis of `size` places; `bound` is the term that it turned out to be."""
 
     size: int
-    reason: str = ""
-    wild: bool = False
-    link: "Term | None" = None
-    parts: "tuple[Term, ...]" = ()
-    labels: np.ndarray | None = None
+    bound: "Term | None" = dataclasses.field(default=None, kw_only=True, repr=False)
 
-    @property
-    def plain(self) -> bool:
-        """Whether it is not (yet) made of parts."""
-        return not self.parts
+
+@dataclasses.dataclass(eq=False)
+class Wild(Term):
+    """An axis along which the value does not change."""
+
+
+@dataclasses.dataclass(eq=False)
+class Unknown(Term):
+    """An axis whose places may be permuted."""
+
+
+@dataclasses.dataclass(eq=False)
+class Pinned(Term):
+    """An axis whose places stay.
+
+    Attributes:
+        reason: why.
+        given_up: another writing of the same function would have left it free.
+        apart: each place was looked at by itself.
+    """
+
+    reason: str = ""
+    given_up: bool = False
+    apart: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Product(Term):
+    """A row-major product of axes, none of which is a product or has one place."""
+
+    parts: tuple[Term, ...] = ()
+
+
+@dataclasses.dataclass(eq=False)
+class Sum(Term):
+    """Axes laid out along one; place i belongs to part `labels[i]`."""
+
+    parts: tuple[Term, ...] = ()
+    labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
+
+
+@dataclasses.dataclass(eq=False)
+class Each(Term):
+    """In place i of the pinned axis `over` of the same value, the axis is `parts[i]`."""
+
+    parts: tuple[Term, ...] = ()
+    over: Pinned = dataclasses.field(default_factory=lambda: Pinned(0))
 
 
 def find(term: Term) -> Term:
-    """The term that stands for this one."""
-    while term.link is not None:
-        if term.link.link is not None:
-            term.link = term.link.link
-        term = term.link
+    """Returns the term that stands for this one."""
+    while term.bound is not None:
+        if term.bound.bound is not None:
+            term.bound = term.bound.bound
+        term = term.bound
     return term
 
 
-def wild(size: int) -> Term:
-    """An axis along which the value does not change."""
-    return Term(size, wild=True)
+def fresh(size: int) -> Term:
+    """Returns an axis of which nothing is known."""
+    return Unknown(size) if size > 1 else Wild(size)
 
 
-def pinned(size: int, reason: str) -> Term:
-    """An axis whose places may not move."""
-    return Term(size, reason=reason)
+def pinned(size: int, reason: str, *, given_up: bool = False, apart: bool = False) -> Term:
+    """Returns an axis whose places stay."""
+    return Pinned(size, reason, given_up, apart) if size > 1 else Wild(size)
 
 
-def pin(term: Term, reason: str) -> None:
-    """Forbid every permutation of an axis; a wild one has nothing to forbid."""
+def pin(term: Term, reason: str, *, given_up: bool = False, apart: bool = False) -> None:
+    """Forbids every permutation along an axis; a wild one has nothing to forbid."""
     term = find(term)
-    for part in term.parts:
-        pin(part, reason)
-    if term.plain and not term.wild and not term.reason:
-        term.reason = reason
+    if isinstance(term, Unknown):
+        term.bound = Pinned(term.size, reason, given_up, apart)
+    elif isinstance(term, Pinned):
+        if term.given_up and not given_up:
+            term.reason, term.given_up = reason, False
+        term.apart |= apart
+    else:
+        for part in parts_of(term):
+            pin(part, reason, given_up=given_up)
 
 
-def is_pinned(term: Term) -> bool:
-    """Whether no part of the axis may move."""
+def parts_of(term: Term) -> tuple[Term, ...]:
+    """Returns what a term is made of."""
     term = find(term)
-    return bool(term.reason) if term.plain else all(map(is_pinned, term.parts))
+    return term.parts if isinstance(term, (Product, Sum, Each)) else ()
 
 
-def product(parts: Sequence[Term]) -> Term:
-    """The row-major product of axes; axes of size 1 vanish."""
-    flat = [f for part in parts for f in factors(part) if f.size > 1]
-    if len(flat) == 1:
-        return flat[0]
-    if not flat:
-        return wild(1)
-    if all(f.wild for f in flat):
-        return wild(math.prod(f.size for f in flat))
-    return Term(math.prod(f.size for f in flat), parts=tuple(flat))
+def is_fixed(term: Term) -> bool:
+    """Whether no permutation shows along the axis."""
+    term = find(term)
+    return not isinstance(term, Unknown) and all(map(is_fixed, parts_of(term)))
+
+
+def is_wild(term: Term) -> bool:
+    """Whether the value is the same all along the axis."""
+    return isinstance(find(term), Wild)
+
+
+def has_wild(term: Term) -> bool:
+    """Whether the value is the same along any part of the axis."""
+    return is_wild(term) or any(map(has_wild, parts_of(term)))
+
+
+def same(s: Term, t: Term) -> bool:
+    """Whether two terms say the same: pinned ones are alike, whichever they are."""
+    s, t = find(s), find(t)
+    if s is t:
+        return True
+    if type(s) is not type(t) or s.size != t.size or isinstance(s, Unknown):
+        return False
+    if isinstance(s, Sum) and isinstance(t, Sum) and not np.array_equal(s.labels, t.labels):
+        return False
+    if isinstance(s, Each) and isinstance(t, Each) and find(s.over) is not find(t.over):
+        return False
+    ours, theirs = parts_of(s), parts_of(t)
+    return len(ours) == len(theirs) and all(map(same, ours, theirs))
 
 
 def factors(term: Term) -> list[Term]:
-    """The factors of a product; the term itself where it is none."""
+    """Returns the factors of a product; the term itself where it is none."""
     term = find(term)
-    if term.plain or term.labels is not None:
-        return [term]
-    return [f for part in term.parts for f in factors(part)]
+    if isinstance(term, Product):
+        return [f for part in term.parts for f in factors(part)]
+    return [term] if term.size != 1 else []
+
+
+def atoms(term: Term) -> Iterator[Unknown]:
+    """Yields every mention of an unknown in an axis."""
+    term = find(term)
+    if isinstance(term, Unknown):
+        yield term
+    for part in parts_of(term):
+        yield from atoms(part)
+
+
+def overs(term: Term) -> Iterator[Term]:
+    """Yields the axes over which parts of this one vary."""
+    term = find(term)
+    if isinstance(term, Each):
+        yield find(term.over)
+    for part in parts_of(term):
+        yield from overs(part)
+
+
+def product(parts: Iterable[Term]) -> Term:
+    """Returns the row-major product of axes; axes of one place vanish."""
+    flat: list[Term] = []
+    for factor in (f for part in parts for f in factors(part)):
+        if flat and is_wild(flat[-1]) and is_wild(factor):
+            factor = Wild(flat.pop().size * factor.size)
+        flat.append(factor)
+    if len(flat) <= 1:
+        return flat[0] if flat else Wild(1)
+    for k, factor in enumerate(flat):
+        if isinstance(factor, Pinned) and (
+            factor.apart or any(isinstance(f, Each) and find(f.over) is factor for f in flat)
+        ):
+            return _laid_out(flat, k)
+    return Product(math.prod(f.size for f in flat), parts=tuple(flat))
+
+
+def _laid_out(flat: Sequence[Term], k: int) -> Term:
+    """The product of factors some of which depend on the place of factor k: a sum over it."""
+    n, over = flat[k].size, flat[k]
+    rows = [
+        product(
+            f.parts[i] if isinstance(f, Each) and find(f.over) is over else f
+            for j, f in enumerate(flat)
+            if j != k
+        )
+        for i in range(n)
+    ]
+    left, right = (math.prod(f.size for f in part) for part in (flat[:k], flat[k + 1 :]))
+    return total(rows, grid_labels(left, n, right))
+
+
+def grid_labels(left: int, n: int, right: int) -> np.ndarray:
+    """The middle index of each place of a row-major product of three axes."""
+    return np.broadcast_to(np.arange(n)[None, :, None], (left, n, right)).reshape(-1)
 
 
 def concatenated(parts: Sequence[Term]) -> Term:
-    """Axes laid out one after another."""
-    labels = np.repeat(np.arange(len(parts)), [find(p).size for p in parts])
-    return total(parts, labels)
+    """Returns axes laid out one after another."""
+    return total(parts, np.repeat(np.arange(len(parts)), [find(p).size for p in parts]))
 
 
 def total(parts: Sequence[Term], labels: np.ndarray) -> Term:
-    """The axis whose place i belongs to part `labels[i]`."""
-    used = sorted(set(labels.tolist()))
-    terms = [find(parts[i]) for i in used]
-    labels = np.searchsorted(used, labels)
-    if len(terms) == 1:
-        return terms[0]
-    if all(t.wild for t in terms):
-        return wild(len(labels))
-    if all(map(is_pinned, terms)):
-        return pinned(len(labels), _reason(terms[0]))
-    size = terms[0].size
-    same = all(t is terms[0] for t in terms) and not terms[0].wild
-    if same and np.array_equal(labels, np.repeat(np.arange(len(terms)), size)):
-        return product([pinned(len(terms), "copies side by side"), terms[0]])
-    return Term(len(labels), parts=tuple(terms), labels=labels)
+    """Returns the axis whose place i belongs to part `labels[i]`."""
+    flat: list[Term] = []
+    refined = np.zeros(len(labels), int)
+    for p in np.unique(labels).tolist():
+        part, places = find(parts[p]), np.flatnonzero(labels == p)
+        inner = part.labels if isinstance(part, Sum) else np.zeros(part.size, int)
+        refined[places] = inner + len(flat)
+        flat += map(find, part.parts if isinstance(part, Sum) else (part,))
+    if len(flat) == 1:
+        return flat[0]
+    if not flat:
+        return Wild(0)
+    if all(isinstance(part, Pinned) or part.size == 1 for part in flat):
+        reason = next((p.reason for p in flat if isinstance(p, Pinned)), ALONE)
+        return pinned(len(labels), reason, apart=all(part.size == 1 for part in flat))
+    order = list(dict.fromkeys(refined.tolist()))  # parts in the order of their first places
+    number = np.argsort(order)
+    return Sum(len(labels), parts=tuple(flat[p] for p in order), labels=number[refined])
 
 
-def _reason(term: Term) -> str:
+def each(over: Term, parts: Sequence[Term]) -> Term:
+    """Returns the axis that is `parts[i]` in place i of another axis of the same value."""
+    parts = tuple(map(find, parts))
+    if all(same(part, parts[0]) for part in parts):
+        return parts[0]
+    if all(isinstance(part, (Pinned, Wild)) for part in parts):
+        return next(part for part in parts if isinstance(part, Pinned))
+    over = find(over)
+    assert isinstance(over, Pinned)
+    return Each(parts[0].size, parts=parts, over=over)
+
+
+def at_place(term: Term, over: Term, places: np.ndarray, now: Term) -> Term:
+    """Returns the axis after only some places of `over` were kept, which are now `now`."""
     term = find(term)
-    return term.reason if term.plain else _reason(term.parts[0])
+    if isinstance(term, Each):
+        if find(term.over) is not find(over):
+            parts = [at_place(part, over, places, now) for part in term.parts]
+            return each(term.over, parts)
+        parts = [term.parts[i] for i in places]
+        if not parts:
+            return Wild(term.size)
+        return parts[0] if len(parts) == 1 else each(now, parts)
+    if isinstance(term, Product):
+        return product(at_place(part, over, places, now) for part in term.parts)
+    if isinstance(term, Sum):
+        return total([at_place(part, over, places, now) for part in term.parts], term.labels)
+    return term
 
 
-def pick(term: Term, labels: np.ndarray) -> list[Term]:
-    """Split an axis by label: for each label 0, 1, ... the axis of the places that bear it."""
-    term = find(term)
-    count = int(labels.max()) + 1
-    sizes = np.bincount(labels, minlength=count).tolist()
-    if count == 1:
-        return [term]
-    if term.wild:
-        return [wild(n) for n in sizes]
-    if term.plain:
-        alone = term.reason or "one place among others"
-        term.parts = tuple(Term(n, term.reason if n > 1 else alone) for n in sizes)
-        term.labels = labels
-        return list(term.parts)
-    if term.labels is not None:
-        return _pick_sum(term, labels, count)
-    return _pick_product(term, labels, sizes)
+def pieces(axes: Sequence[Term], most: int = 2000) -> Iterator[list[list[Unknown]]]:
+    """Yields the unknowns along each axis, for each way to take one part of every sum.
 
+    Raises:
+        OverflowError: there are more than `most` ways.
+    """
+    left = [most]
 
-def _pick_sum(term: Term, labels: np.ndarray, count: int) -> list[Term]:
-    assert term.labels is not None
-    pieces: list[list[tuple[Term, np.ndarray]]] = [[] for _ in range(count)]
-    for p, part in enumerate(term.parts):
-        places = np.flatnonzero(term.labels == p)
-        used, local = np.unique(labels[places], return_inverse=True)
-        for label, piece in zip(used, pick(part, local), strict=True):
-            pieces[label].append((piece, places[labels[places] == label]))
-    found = []
-    for of_label in pieces:
-        where = np.sort(np.concatenate([places for _, places in of_label]))
-        local = np.empty(len(where), int)
-        for i, (_, places) in enumerate(of_label):
-            local[np.searchsorted(where, places)] = i
-        found.append(total([piece for piece, _ in of_label], local))
-    return found
+    def expand(axes: list[list[Term]]) -> Iterator[list[list[Unknown]]]:
+        for i, axis in enumerate(axes):
+            for k, factor in enumerate(axis):
+                if isinstance(factor, Each):
+                    over = find(factor.over)
+                    for place in range(len(factor.parts)):
+                        chosen = [
+                            [
+                                f
+                                for t in terms
+                                for f in factors(at_place(t, over, np.array([place]), over))
+                            ]
+                            for terms in axes
+                        ]
+                        yield from expand(chosen)
+                    return
+                if isinstance(factor, Sum):
+                    for part in dict.fromkeys(map(find, factor.parts)):
+                        changed = [*axis[:k], *factors(part), *axis[k + 1 :]]
+                        yield from expand([*axes[:i], changed, *axes[i + 1 :]])
+                    return
+        left[0] -= 1
+        if left[0] < 0:
+            raise OverflowError
+        yield [[f for f in axis if isinstance(f, Unknown)] for axis in axes]
 
-
-def _pick_product(term: Term, labels: np.ndarray, sizes: list[int]) -> list[Term]:
-    parts = factors(term)
-    grid = labels.reshape([p.size for p in parts])
-    for k, part in enumerate(parts):
-        along = np.moveaxis(grid, k, 0).reshape(part.size, -1)
-        if (along == along[:, :1]).all():
-            pieces = pick(part, along[:, 0])
-            return [product([*parts[:k], piece, *parts[k + 1 :]]) for piece in pieces]
-    pin(term, "cut across a product of axes")
-    return [pinned(n, "cut across a product of axes") for n in sizes]
-
-
-def split(term: Term, left: int, right: int) -> list[Term] | None:
-    """An axis as a row-major product of `left * right`; None where it is laid out otherwise."""
-    term = find(term)
-    if left == 1 or right == 1:
-        return [wild(1), term] if left == 1 else [term, wild(1)]
-    if term.wild:
-        return [wild(left), wild(right)]
-    if term.plain:
-        term.parts = (Term(left, term.reason), Term(right, term.reason))
-        return list(term.parts)
-    if term.labels is None:
-        return None
-    grid = term.labels.reshape(left, right)
-    if not (grid == grid[:, :1]).all():
-        return None
-    # Whole blocks of `right` places belong to one part: cut each part likewise.
-    halves = []
-    for part in term.parts:
-        flat = _regroup(part, [find(part).size // right, right])
-        if flat is None:
-            return None
-        halves.append(flat)
-    inner = halves[0][1]
-    for _, other in halves[1:]:
-        inner = unify(inner, other)
-    return [total([outer for outer, _ in halves], grid[:, 0]), inner]
-
-
-def _regroup(term: Term, sizes: list[int]) -> list[Term] | None:
-    return regroup(factors(term), sizes)
-
-
-def regroup(terms: Sequence[Term], sizes: Sequence[int]) -> list[Term] | None:
-    """The same places as axes of other sizes: a reshape. None where the layout forbids it."""
-    todo = [f for term in terms for f in factors(term) if f.size > 1][::-1]
-    found = []
-    for size in sizes:
-        taken, need = [], size
-        while need > 1:
-            if not todo:
-                return None
-            part = todo.pop()
-            if need % part.size == 0:
-                taken.append(part)
-                need //= part.size
-            elif part.size % need == 0:
-                halves = split(part, need, part.size // need)
-                if halves is None:
-                    return None
-                todo += reversed([f for half in halves for f in factors(half)])
-            else:
-                return None
-        found.append(product(taken))
-    return found
-
-
-def unify(s: Term, t: Term) -> Term:
-    """Tie two axes: from now on they are permuted alike. Returns what both are."""
-    s, t = find(s), find(t)
-    if s is t or t.wild:
-        return s
-    if s.wild:
-        return t
-    if s.size != t.size:
-        raise ValueError(f"axes of sizes {s.size} and {t.size} cannot be tied")
-    if s.plain and t.plain:
-        t.link = s
-        s.reason = s.reason or t.reason
-        return s
-    if s.labels is not None or t.labels is not None:
-        return _unify_sum(s, t)
-    if s.plain or t.plain:
-        whole, single = (t, s) if s.plain else (s, t)
-        if single.reason:
-            pin(whole, single.reason)
-        owned = _own(whole)
-        single.link = owned
-        return owned
-    return _unify_products(s, t)
-
-
-def _own(term: Term) -> Term:
-    """The axis with free terms in place of wild ones, so that another term may become it."""
-    term = find(term)
-    if term.plain:
-        return Term(term.size) if term.wild else term
-    parts = tuple(map(_own, term.parts))
-    if all(part is find(old) for part, old in zip(parts, term.parts, strict=True)):
-        return term
-    return Term(term.size, parts=parts, labels=term.labels)
-
-
-def _unify_sum(s: Term, t: Term) -> Term:
-    ours = np.zeros(s.size, int) if s.labels is None else s.labels
-    theirs = np.zeros(t.size, int) if t.labels is None else t.labels
-    _, labels = np.unique(ours * (theirs.max() + 1) + theirs, return_inverse=True)
-    pairs = zip(pick(s, labels), pick(t, labels), strict=True)
-    return total([unify(p, q) for p, q in pairs], labels)
-
-
-def _unify_products(s: Term, t: Term) -> Term:
-    left, right = factors(s)[::-1], factors(t)[::-1]
-    merged = []
-    while left:
-        p, q = left.pop(), right.pop()
-        if p.size != q.size:
-            longer, rest, size = (p, left, q.size) if p.size > q.size else (q, right, p.size)
-            halves = split(longer, size, longer.size // size) if longer.size % size == 0 else None
-            if halves is None:
-                for part in (*left, *right, p, q, s, t):
-                    pin(part, "tied to an axis that is laid out otherwise")
-                return pinned(s.size, "tied to an axis that is laid out otherwise")
-            rest += reversed([f for half in halves for f in factors(half)])
-            (left if longer is q else right).append(p if longer is q else q)
-            continue
-        merged.append(unify(p, q))
-    return product(merged)
-
-
-def atoms(term: Term) -> Iterator[Term]:
-    """Every mention of a free term in an axis."""
-    for factor in factors(term):
-        if factor.labels is not None:
-            for part in factor.parts:
-                yield from atoms(part)
-        elif not factor.wild and not factor.reason:
-            yield factor
-
-
-def pieces(axes: Sequence[Term]) -> Iterator[list[Term]]:
-    """The free terms side by side in each piece of an array, one part taken of every sum."""
-    flat = [factor for axis in axes for factor in factors(axis)]
-    for i, factor in enumerate(flat):
-        if factor.labels is not None:
-            for part in factor.parts:
-                yield from pieces([*flat[:i], part, *flat[i + 1 :]])
-            return
-    yield [factor for factor in flat if not factor.wild and not factor.reason]
+    yield from expand([factors(axis) for axis in axes])

@@ -1,5 +1,6 @@
 """Weights to files and back, to PyTorch's form and back; what does not fit is said in one line."""
 
+import json
 import zipfile
 
 import equinox as eqx
@@ -80,9 +81,9 @@ STATE = {
 }
 
 
-@pytest.mark.parametrize("ending", ["npz", "safetensors", "pt"])
+@pytest.mark.parametrize("ending", ["npz", "safetensors", "msgpack", "pt"])
 def test_state_dicts_keep_names_values_and_types(tmp_path, ending):
-    if ending != "npz":
+    if ending in ("safetensors", "pt"):
         pytest.importorskip({"pt": "torch"}.get(ending, ending))
     path = tmp_path / "sub" / f"state.{ending}"
     save(path, STATE)
@@ -108,7 +109,9 @@ def equinox_tree():
 
 
 @pytest.mark.parametrize("make", [linen_tree, nnx_tree, equinox_tree])
-@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors", "checkpoint"])
+@pytest.mark.parametrize(
+    "name", ["weights.npz", "weights.safetensors", "weights.msgpack", "checkpoint"]
+)
 def test_trees_of_any_framework_come_back_as_they_were(tmp_path, make, name):
     if name.endswith("safetensors"):
         pytest.importorskip("safetensors")
@@ -136,7 +139,9 @@ def test_nothing_is_unpickled(tmp_path):
         load(tmp_path / "bomb.npz")
 
 
-@pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "a.pt", "a"])
+@pytest.mark.parametrize(
+    "name", ["a.npz", "a.safetensors", "a.safetensors.index.json", "a.msgpack", "a.pt", "a"]
+)
 def test_what_is_not_there_or_damaged(tmp_path, name):
     with pytest.raises(DataError, match="there is no"):
         load(tmp_path / name)
@@ -167,3 +172,71 @@ def test_the_file_is_plain(tmp_path):
     save(tmp_path / "a.npz", STATE)
     with zipfile.ZipFile(tmp_path / "a.npz") as file:
         assert {name.removesuffix(".npy") for name in file.namelist()} == STATE.keys()
+
+
+def test_a_model_in_several_files(tmp_path):
+    pytest.importorskip("safetensors")
+    names = list(STATE)
+    save(tmp_path / "one.safetensors", {name: STATE[name] for name in names[:1]})
+    save(tmp_path / "two.safetensors", {name: STATE[name] for name in names[1:]})
+    places = dict.fromkeys(names[1:], "two.safetensors") | {names[0]: "one.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    found = load(index)
+    assert found.keys() == STATE.keys()
+    for name in names:
+        np.testing.assert_array_equal(found[name], STATE[name])
+    for change, words in (
+        ({names[0]: "two.safetensors"}, "which lacks it"),
+        ({names[0]: "three.safetensors"}, "not beside it"),
+        ({names[0]: "../one.safetensors"}, "not beside it"),
+    ):
+        index.write_text(json.dumps({"weight_map": places | change}))
+        with pytest.raises(DataError, match=words):
+            load(index)
+    index.write_text(json.dumps({"weight_map": places}))
+    (tmp_path / "two.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"two\.safetensors cannot be read as \.safetensors"):
+        load(index)
+
+
+def test_flax_trees_come_back_from_msgpack(tmp_path):
+    from flax import serialization
+
+    tree = linen_tree()
+    (tmp_path / "a.msgpack").write_bytes(serialization.to_bytes(tree))
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "a.msgpack"), tree)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "a.msgpack", like=tree), tree)
+
+
+def test_steps_and_roots_of_an_orbax_manager(tmp_path):
+    """Steps 2 and 11: the root gives the latest by number."""
+    trees = {step: {"params": {"kernel": np.full(2, step, np.float32)}} for step in (2, 11)}
+    for step, tree in trees.items():
+        save(tmp_path / "root" / str(step), tree)
+    (tmp_path / "root" / "12").mkdir()  # never finished
+    for place, step in (("root", 11), ("root/2", 2), ("root/11", 11)):
+        for like in (None, jax.tree.map(jnp.zeros_like, trees[2])):
+            found = load(tmp_path / place, like=like)
+            np.testing.assert_array_equal(
+                found["params"]["kernel"], trees[step]["params"]["kernel"]
+            )
+    with pytest.raises(DataError, match="12 holds no finished Orbax checkpoint"):
+        load(tmp_path / "root" / "12")
+
+
+def test_files_of_unknown_kinds_are_named(tmp_path):
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"weights\.h5 is a file of an unknown kind; known"):
+        load(tmp_path / "weights.h5")
+    (tmp_path / "a.npz").mkdir()
+    with pytest.raises(DataError, match=r"is a directory, no \.npz file"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_a_state_dict_in_a_checkpoint_of_pytorchs(tmp_path, key):
+    torch = pytest.importorskip("torch")
+    weights = {"fc.weight": torch.eye(2)}
+    torch.save({"epoch": 3, key: weights, "lr": 0.1}, tmp_path / "a.pt")
+    np.testing.assert_array_equal(load(tmp_path / "a.pt")["fc.weight"], np.eye(2))

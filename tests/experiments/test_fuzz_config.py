@@ -10,7 +10,7 @@ from llfc_jax.errors import LlfcError
 from llfc_jax.experiments import dry_run, sweep
 from llfc_jax.experiments.config import base, check
 from llfc_jax.matching import METHODS
-from llfc_jax.measures import REGISTRY as MEASURES
+from llfc_jax.measures import MEASURES
 
 NAMES = ("", "none", "adam", "sgd", "step", "cosine", "reset", "repair", "map", "digits", "npz",
          "mlp", "lenet5", "<script>", "../x", "a\nb", *MEASURES, *METHODS)  # fmt: skip

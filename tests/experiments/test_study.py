@@ -14,7 +14,7 @@ from flax import linen, nnx
 import llfc_jax
 from llfc_jax import data, networks, training
 from llfc_jax.errors import ConfigError, DataError, GraphError, LlfcError, ModeError
-from llfc_jax.measures import REGISTRY
+from llfc_jax.measures import MEASURES
 from llfc_jax.pair import interpolate
 
 SIZES = (6, 16, 16, 3)
@@ -136,7 +136,7 @@ def numbers(study):
 @pytest.mark.parametrize("framework", ["nnx", "equinox", "plain"])
 def test_the_same_weights_in_another_framework_give_the_same_numbers(framework):
     expected, found = numbers(studied("linen")[2]), numbers(studied(framework)[2])
-    assert expected.keys() == found.keys() == REGISTRY.keys()
+    assert expected.keys() == found.keys() == MEASURES.keys()
     for name in expected:
         assert len(expected[name]) == len(found[name])
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=2e-4, err_msg=name)
@@ -238,10 +238,9 @@ def test_a_working_directory_takes_the_report_and_a_second_study_measures_nothin
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["study"]["measures"] == ["lmc", "llfc"]
     assert summary["environment"]["jax"] == jax.__version__
-    assert (tmp_path / "figures" / "llfc_layers.png").exists()
     from llfc_jax.experiments import evaluate
 
-    monkeypatch.setattr(evaluate, "PairEvaluator", None)
+    monkeypatch.setattr(evaluate.PairEvaluator, "measure", None)
     monkeypatch.setattr(evaluate.matching, "align", None)
     assert ask().summary == found.summary
     with pytest.raises(LlfcError, match=r"another experiment.*modes"):
@@ -253,9 +252,9 @@ def test_what_it_says_in_print_in_a_notebook_and_in_pictures():
     assert str(study).splitlines()[0].startswith("pair")
     assert "`" not in str(study)
     assert "<table" in study._repr_html_()
-    assert study.figure("llfc_layers").axes
+    assert study.plot("llfc_layers").to_dict()
     with pytest.raises(DataError, match="did you mean 'llfc_layers'"):
-        study.figure("llfc_layer")
+        study.plot("llfc_layer")
 
 
 def test_studies_add_up_to_one_page(tmp_path):
@@ -314,15 +313,16 @@ X, Y = samples()
         ({"data": 5}, DataError, "a int"),
         ({"data": {"x": X}}, DataError, "a dict"),
         ({"network": lambda v, x: plain(v, x).sum(-1)}, GraphError, "logits"),
-        ({"network": lambda v, x, train: plain(v, x)}, GraphError, "'train'; wrap it: lambda"),
+        ({"network": lambda v, x, train: plain(v, x)}, GraphError, "argument: 'train'"),
         ({"measures": ["lcm"]}, ConfigError, "did you mean 'lmc'"),
         ({"measures": "lcm"}, ConfigError, "did you mean 'lmc'"),
         ({"align": ["wieght"]}, ConfigError, "did you mean 'weight'"),
         ({"match": {"weight": {"restart": 2}}}, ConfigError, "did you mean 'restarts'"),
         ({"alphas": [2.0]}, ConfigError, "alphas"),
         ({"sites": "Dense_0"}, GraphError, "site"),
-        ({"renormalise": "reset"}, LlfcError, "BatchNorm"),
-        ({"batch_size": 0}, DataError, "batch_size"),
+        ({"renormalise": "reset"}, ConfigError, "layerwise has no `renormalise`"),
+        ({"renormalise": "reset", "measures": "lmc"}, LlfcError, "BatchNorm"),
+        ({"batch_size": 0}, ConfigError, "batch_size"),
         ({"batch_size": "x"}, ConfigError, "batch_size must be int, not 'x'"),
         ({"batch_size": 2.5}, ConfigError, "batch_size must be int, not 2.5"),
         ({"sites": 3}, ConfigError, "sites must be"),

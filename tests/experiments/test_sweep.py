@@ -137,7 +137,6 @@ def test_one_row_per_run_and_pair_and_means_that_follow_from_them(whole):
         ]
         assert mean["error_barrier"] == pytest.approx(np.mean(values))
     assert "Sweep" in (path / "report.html").read_text()
-    assert (path / "figures" / "sweep_error_barrier.png").exists()
 
 
 def test_a_run_of_a_sweep_is_the_run_alone(whole, tmp_path):

@@ -1,5 +1,6 @@
 """What is affine in the parameters is the mixture of the ends' between any two modes."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from llfc_jax import measures
 from llfc_jax import networks as zoo
 from llfc_jax.graph import Graph, trace
 from llfc_jax.measures import renormalise
-from llfc_jax.measures.evaluator import Step, compiled
+from llfc_jax.measures.batch import Points, Reading, TracedNetwork, measure_batch
 from llfc_jax.pair import interpolate
 
 
@@ -121,12 +122,17 @@ def test_weights_that_are_normalised_first_do_tell():
         rows = np.concatenate([np.flatnonzero(y == c)[:30] for c in range(3)])  # no class for all
         found = measures.llfc(apply, a, b, [(many[rows], y[rows])])
         assert found.baseline[0] > 1e-4
-        assert np.asarray(found.telling).tolist() == [not first, True, True], name
+        assert np.asarray(found.informative).tolist() == [not first, True, True], name
 
 
-def outputs(step: Step) -> Any:
-    """A kernel that runs the network at every α and does next to nothing with it."""
-    return step.walk(lambda alpha, values: values.output.sum())
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Runs the network at every α and does next to nothing with it."""
+
+    name: str = "outputs"
+
+    def read(self, batch: Any, plan: Any) -> Reading:
+        return Reading(on_line=lambda alpha, values: values.output.sum())
 
 
 def test_no_alpha_computes_the_first_product():
@@ -137,12 +143,13 @@ def test_no_alpha_computes_the_first_product():
     def hidden(w: Any, x: Any) -> Any:
         return module.apply(w, x + 0 * w["params"]["Dense_0"]["bias"].sum())
 
-    batch_of = x, jnp.zeros(32, int), jnp.ones(32)
-    points = jnp.linspace(0, 1, 11), renormalise.NOTHING
-    runs = (
-        compiled(outputs, apply, "unroll", (False, False), ()) for apply in (module.apply, hidden)
-    )
-    flops = [run.lower(a, b, points, *batch_of).compile().cost_analysis()["flops"] for run in runs]
+    points = Points(jnp.linspace(0, 1, 11), renormalise.NOTHING)
+    rest = (a, b), points, x, jnp.zeros(32, int), jnp.ones(32)
+    flops = []
+    for apply in (module.apply, hidden):
+        network = TracedNetwork(apply, a, x)
+        run = measure_batch.lower(network, ((Outputs(), None),), (0, 10), "unroll", *rest)
+        flops.append(run.compile().cost_analysis()["flops"])
     product = 2 * 32 * 784 * 16
     # Eleven times, and now once for each of the ends (and no first kernel is interpolated).
     assert 8.5 * product < flops[1] - flops[0] < 10.5 * product

@@ -94,10 +94,12 @@ def test_what_stands_before_and_behind_the_scan_is_seen_and_the_rest_is_told():
     assert "kept whole, no sites inside: scan" in graph.explain()
 
 
-def test_matching_permutes_what_it_understands_and_names_what_fixed_the_rest():
+def test_matching_permutes_the_units_of_every_layer_of_the_scan():
     spec = symmetry.permutation_spec(apply, modes()[0], samples()[0])
-    assert [group.size for group in spec.groups] == [HIDDEN]
-    assert "scan has no rule; the axes that it touches are fixed" in spec.explain()
+    # The stream and the head; in each layer its hidden units, and its queries with its keys.
+    expected = [WIDTH, HIDDEN, *[HIDDEN, WIDTH] * LAYERS]
+    assert sorted(group.size for group in spec.groups) == sorted(expected)
+    assert "layers/up axis 0" in spec.explain()
 
 
 @functools.cache

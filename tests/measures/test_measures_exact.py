@@ -68,39 +68,49 @@ def breaking_commutativity() -> tuple[Any, Any]:
 BATCHES = oracle.split(oracle.data(oracle.MLP, 40))
 
 
+def measure_all(a: Any, b: Any) -> dict[str, Any]:
+    """The measures of LLFC and its conditions, in one pass; all tests share one program."""
+    names = ("lmc", "llfc", "theorem1", "weak_additivity", "commutativity", "ensemble")
+    options = measures.EvalOptions(alphas=ALPHAS)
+    pair = measures.PairEvaluator(APPLY, a, b, BATCHES, options)
+    return pair.measure(measures.build_all(names, options))
+
+
 def test_both_conditions_give_llfc_to_float_precision():
     a, b, _ = exact_pair()
-    found = measures.llfc(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    results = measure_all(a, b)
+    found = results["llfc"]
     assert (np.asarray(found.baseline) > 1e-3).all()  # two different networks
     assert (np.asarray(found.distance) < 1e-6).all()
     assert (np.asarray(found.pooled_distance) < 1e-6).all()
     np.testing.assert_allclose(found.coefficient, 1, atol=1e-5)
-    assert not np.asarray(found.left_out).any()
-    theorem = measures.theorem1(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    assert not np.asarray(found.num_undefined).any()
+    theorem = results["theorem1"]
     for part in (theorem.error, theorem.added, theorem.inherited, theorem.accumulated):
         assert (np.asarray(part) < 1e-5).all()
-    weak = measures.weak_additivity(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    weak = results["weak_additivity"]
     assert (np.asarray(weak.relative) < 1e-6).all()
     assert (np.asarray(weak.baseline) > 1e-3).all()
     np.testing.assert_array_equal(weak.sign_agreement, 1)
-    com = measures.commutativity(APPLY, a, b, BATCHES)
+    com = results["commutativity"]
     assert (np.asarray(com.dist_com) < 1e-6).all()
     assert (np.asarray(com.dist_w) > 1e-3).all()
     assert (np.asarray(com.dist_h)[1:] > 1e-3).all()
-    together = measures.ensemble(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    together = results["ensemble"]
     np.testing.assert_array_equal(together.disagreement, 0)
     np.testing.assert_allclose(together.loss, together.ensemble_loss, rtol=1e-5)
 
 
 def test_a_pair_that_breaks_only_weak_additivity_is_caught_by_it_alone():
     a, b = breaking_weak_additivity()
-    weak = measures.weak_additivity(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    results = measure_all(a, b)
+    weak = results["weak_additivity"]
     assert weak.layers == ("0.relu", "1.relu")
     assert weak.relative[0].max() < 1e-6
     assert weak.relative[1, MIDDLE] > 1e-3
     assert weak.sign_agreement[1] < 0.99
-    assert (np.asarray(measures.commutativity(APPLY, a, b, BATCHES).dist_com) < 1e-6).all()
-    theorem = measures.theorem1(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    assert (np.asarray(results["commutativity"].dist_com) < 1e-6).all()
+    theorem = results["theorem1"]
     added = dict(zip(theorem.layers, theorem.added[:, MIDDLE], strict=True))
     guilty = added.pop("1.relu")
     assert guilty > 1e-2
@@ -115,16 +125,17 @@ def test_a_pair_that_breaks_only_weak_additivity_is_caught_by_it_alone():
 
 def test_a_pair_that_breaks_only_commutativity_is_caught_by_it_alone():
     a, b = breaking_commutativity()
-    com = measures.commutativity(APPLY, a, b, BATCHES)
+    results = measure_all(a, b)
+    com = results["commutativity"]
     assert (np.asarray(com.dist_com)[:2] < 1e-6).all()
     assert com.dist_com[2] > 1e-3
-    weak = measures.weak_additivity(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    weak = results["weak_additivity"]
     assert (np.asarray(weak.relative) < 1e-6).all()
-    theorem = measures.theorem1(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    theorem = results["theorem1"]
     added = dict(zip(theorem.layers, theorem.added[:, MIDDLE], strict=True))
     assert added.pop("2") > 1e-2
     assert max(added.values()) < 1e-5
-    found = measures.llfc(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    found = results["llfc"]
     distance = dict(zip(found.layers, found.distance[:, MIDDLE], strict=True))
     assert distance.pop("2") > 1e-4
     assert max(distance.values()) < 1e-6
@@ -132,14 +143,15 @@ def test_a_pair_that_breaks_only_commutativity_is_caught_by_it_alone():
 
 def test_a_network_and_itself():
     a = oracle.weights(oracle.MLP, 0)
-    found = measures.llfc(APPLY, a, a, BATCHES, alphas=ALPHAS)
+    results = measure_all(a, a)
+    found = results["llfc"]
     assert (np.asarray(found.distance) < 1e-12).all()
     np.testing.assert_array_equal(found.baseline, 0)
-    com = measures.commutativity(APPLY, a, a, BATCHES)
+    com = results["commutativity"]
     for part in (com.dist_com, com.dist_w, com.dist_h):
         np.testing.assert_array_equal(part, 0)
     assert np.isnan(com.ratio).all()
-    weak = measures.weak_additivity(APPLY, a, a, BATCHES, alphas=ALPHAS)
+    weak = results["weak_additivity"]
     assert (np.asarray(weak.relative) < 1e-12).all()
     stitched = measures.stitching(APPLY, a, a, BATCHES)
     np.testing.assert_allclose(stitched.loss, stitched.loss_a, rtol=1e-6)
@@ -147,7 +159,7 @@ def test_a_network_and_itself():
     spectra = measures.spectrum(APPLY, a, a, BATCHES, top=3)
     for angles in (spectra.angle_left, spectra.angle_right, spectra.angle_feature):
         assert np.nanmax(angles) < 1e-4
-    curve = measures.lmc(APPLY, a, a, BATCHES, alphas=ALPHAS)
+    curve = results["lmc"]
     assert all(abs(value) < 1e-6 for value in curve.barriers("loss").values())
 
 
@@ -169,15 +181,15 @@ def test_a_permuted_copy_has_the_same_spectra_but_is_not_connected():
         )
     assert found.angle_left[0, 0] > 1  # the units are not the same ones
     np.testing.assert_allclose(found.angle_left[2, :2], 0, atol=1e-2)  # outputs are not permuted
-    curve = measures.lmc(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    results = measure_all(a, b)
+    curve = results["lmc"]
     np.testing.assert_allclose(curve.loss[0], curve.loss[-1], rtol=1e-5)
-    assert measures.llfc(APPLY, a, b, BATCHES, alphas=ALPHAS).distance[-1, MIDDLE] > 1e-3
+    assert results["llfc"].distance[-1, MIDDLE] > 1e-3
 
 
 def test_swapping_the_ends_turns_every_curve_round():
     a, b = (oracle.weights(oracle.MLP, seed) for seed in (0, 1))
-    one = measures.llfc(APPLY, a, b, BATCHES, alphas=ALPHAS)
-    two = measures.llfc(APPLY, b, a, BATCHES, alphas=ALPHAS)
+    one, two = (measure_all(*pair)["llfc"] for pair in ((a, b), (b, a)))
     np.testing.assert_allclose(one.distance, two.distance[:, ::-1], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(one.baseline, two.baseline, rtol=1e-5)
     assert one.accuracy_a == two.accuracy_b
@@ -186,7 +198,7 @@ def test_swapping_the_ends_turns_every_curve_round():
 def test_alpha_multiplies_a():
     a, b = (oracle.weights(oracle.MLP, seed) for seed in (0, 1))
     (x, y) = oracle.data(oracle.MLP, 40)
-    found = measures.lmc(APPLY, a, b, BATCHES, alphas=ALPHAS)
+    found = measure_all(a, b)["lmc"]
     ends = [oracle.cross_entropy(oracle.run(oracle.MLP, w, x)["out"], y) for w in (b, a)]
     np.testing.assert_allclose(found.loss[[0, -1]], ends, rtol=1e-5)
 
@@ -220,7 +232,7 @@ def test_barriers_by_hand():
 
 
 def test_the_three_barriers_differ_where_the_ends_do():
-    found = measures.LMC(
+    found = measures.LMCResult(
         alphas=(0.0, 0.25, 0.5, 0.75, 1.0),
         loss=np.zeros(5),
         accuracy=np.zeros(5),
@@ -237,8 +249,8 @@ def test_the_three_barriers_differ_where_the_ends_do():
 
 def test_layerwise_with_one_group_of_all_leaves_is_the_whole_line():
     a, b = (oracle.weights(oracle.MLP, seed) for seed in (0, 1))
-    whole = measures.lmc(APPLY, a, b, BATCHES, alphas=ALPHAS)
-    found = measures.layerwise_lmc(
+    whole = measure_all(a, b)["lmc"]
+    found = measures.layerwise(
         APPLY,
         a,
         b,
@@ -265,9 +277,9 @@ def test_a_group_is_whole_paths_not_beginnings_of_names():
         }
 
     a, b = ends(0), ends(1)
-    by_layer = measures.layerwise_lmc(apply, a, b, BATCHES, alphas=ALPHAS)
+    by_layer = measures.layerwise(apply, a, b, BATCHES, alphas=ALPHAS)
     groups = {"w1": ["w1"], "w10": ["w10/*"], "both": ["w1*"]}
-    by_group = measures.layerwise_lmc(apply, a, b, BATCHES, alphas=ALPHAS, groups=groups)
+    by_group = measures.layerwise(apply, a, b, BATCHES, alphas=ALPHAS, groups=groups)
     assert by_layer.layers == ("w1", "w10")
     np.testing.assert_array_equal(by_layer.loss, by_group.loss[:2])
     whole = measures.lmc(apply, a, b, BATCHES, alphas=ALPHAS)

@@ -15,7 +15,7 @@ import pytest
 from oracle import ALPHAS, MLP
 
 from llfc_jax import measures
-from llfc_jax.measures.lmc import loss_and_right
+from llfc_jax.measures.classification import loss_and_right
 
 HERE = Path(__file__).parent
 

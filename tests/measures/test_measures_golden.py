@@ -114,7 +114,7 @@ def test_every_sample_of_every_layer_at_every_alpha(name: str):
 def test_llfc_means_deviations_and_pooled_values(name: str):
     c = case(name)
     found = llfc(c.apply, c.a, c.b, c.batches, alphas=ALPHAS, sites=list(c.sites.values()))
-    assert not np.asarray(found.left_out).any()
+    assert not np.asarray(found.num_undefined).any()
     for row, theirs in enumerate(c.results["layers"]):
         if theirs == "layers":  # the MLP's container: its last layer again
             continue

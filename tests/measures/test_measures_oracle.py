@@ -15,11 +15,25 @@ NETS = pytest.mark.parametrize("kinds", [MLP, CONVOLUTIONAL], ids=["mlp", "conv"
 close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6)
 
 
-def pair(kinds: tuple[str, ...]) -> tuple[Any, Any, Any, Any, Any]:
-    """(apply, a, b, data, data in batches of 8, the last of 7)."""
-    batch = oracle.data(kinds)
+@functools.cache
+def measured(kinds: tuple[str, ...], weights: Any) -> dict[str, Any]:
+    """Every measure of a network in one pass, and two of them with other options in another."""
+    batches = oracle.split(oracle.data(kinds))
+    a, b = weights(kinds, 0), weights(kinds, 1)
+    options = measures.EvalOptions(
+        alphas=ALPHAS,
+        measure_options={"spectrum": {"top": 2, "ranks": 6}, "stitching": {"sites": "all"}},
+    )
+    evaluator = measures.PairEvaluator(oracle.network(kinds), a, b, batches, options)
+    found = dict(evaluator.measure(measures.build_all(measures.MEASURES, options)))
+    others = [measures.WeakAdditivity(form="sum"), measures.Layerwise(base="b")]
+    return found | {f"{name} 2": one for name, one in evaluator.measure(others).items()}
+
+
+def pair(kinds: tuple[str, ...]) -> tuple[Any, Any, Any, Any]:
+    """(results, a, b, data); the data are measured in batches of 8, the last of 7."""
     a, b = oracle.weights(kinds, 0), oracle.weights(kinds, 1)
-    return oracle.network(kinds), a, b, batch, oracle.split(batch)
+    return measured(kinds, oracle.weights), a, b, oracle.data(kinds)
 
 
 def mean_std(rows: np.ndarray) -> tuple[float, float]:
@@ -29,8 +43,8 @@ def mean_std(rows: np.ndarray) -> tuple[float, float]:
 
 @NETS
 def test_llfc(kinds: tuple[str, ...]):
-    apply, a, b, (x, y), batches = pair(kinds)
-    found = measures.llfc(apply, a, b, batches, alphas=ALPHAS)
+    results, a, b, (x, y) = pair(kinds)
+    found = results["llfc"]
     assert list(found.layers) == oracle.sites(kinds)
     assert found.alphas == ALPHAS
     assert found.samples == 23
@@ -60,9 +74,9 @@ def test_llfc(kinds: tuple[str, ...]):
 
 @NETS
 def test_lmc_and_ensemble(kinds: tuple[str, ...]):
-    apply, a, b, (x, y), batches = pair(kinds)
-    found = measures.lmc(apply, a, b, batches, alphas=ALPHAS)
-    together = measures.ensemble(apply, a, b, batches, alphas=ALPHAS)
+    results, a, b, (x, y) = pair(kinds)
+    found = results["lmc"]
+    together = results["ensemble"]
     of_a, of_b = (oracle.run(kinds, w, x)["out"] for w in (a, b))
     assert found.alphas == together.alphas == ALPHAS
     for j, alpha in enumerate(ALPHAS):
@@ -84,8 +98,8 @@ def test_lmc_and_ensemble(kinds: tuple[str, ...]):
 @NETS
 @pytest.mark.parametrize("form", ["mixture", "sum"])
 def test_weak_additivity(kinds: tuple[str, ...], form: Any):
-    apply, a, b, (x, _), batches = pair(kinds)
-    found = measures.weak_additivity(apply, a, b, batches, alphas=ALPHAS, form=form)
+    results, a, b, (x, _) = pair(kinds)
+    found = results["weak_additivity" if form == "mixture" else "weak_additivity 2"]
     assert list(found.layers) == [name for name in oracle.sites(kinds) if "relu" in name]
     assert found.alphas == (ALPHAS if form == "mixture" else (1.0,))
     of_a, of_b = oracle.run(kinds, a, x), oracle.run(kinds, b, x)
@@ -106,7 +120,7 @@ def test_weak_additivity(kinds: tuple[str, ...], form: Any):
             whole = compare(u.reshape(1, -1), v.reshape(1, -1))
             pooled = (found.pooled_distance, found.pooled_coefficient, found.pooled_relative)
             close([value[i, j] for value in pooled], [value[0] for value in whole])
-            assert found.left_out[i, j] == np.isnan(distance).sum()
+            assert found.num_undefined[i, j] == np.isnan(distance).sum()
 
 
 def relative(u: np.ndarray, v: np.ndarray) -> float:
@@ -119,8 +133,8 @@ def layers_of(kinds: tuple[str, ...]) -> list[str]:
 
 @NETS
 def test_commutativity(kinds: tuple[str, ...]):
-    apply, a, b, (x, _), batches = pair(kinds)
-    found = measures.commutativity(apply, a, b, batches)
+    results, a, b, (x, _) = pair(kinds)
+    found = results["commutativity"]
     assert list(found.layers) == [name for name in oracle.sites(kinds) if "relu" not in name]
     of_a, of_b = oracle.run(kinds, a, x), oracle.run(kinds, b, x)
     for i, kind in enumerate(layers_of(kinds)):
@@ -141,8 +155,8 @@ def test_commutativity(kinds: tuple[str, ...]):
 
 @NETS
 def test_theorem1(kinds: tuple[str, ...]):
-    apply, a, b, (x, _), batches = pair(kinds)
-    found = measures.theorem1(apply, a, b, batches, alphas=ALPHAS)
+    results, a, b, (x, _) = pair(kinds)
+    found = results["theorem1"]
     assert list(found.layers) == oracle.sites(kinds)
     of_a, of_b = oracle.run(kinds, a, x), oracle.run(kinds, b, x)
     for j, alpha in enumerate(ALPHAS):
@@ -176,8 +190,8 @@ def test_theorem1(kinds: tuple[str, ...]):
 
 @NETS
 def test_stitching(kinds: tuple[str, ...]):
-    apply, a, b, (x, y), batches = pair(kinds)
-    found = measures.stitching(apply, a, b, batches)
+    results, a, b, (x, y) = pair(kinds)
+    found = results["stitching"]
     of_a, of_b = oracle.run(kinds, a, x), oracle.run(kinds, b, x)
     assert found.directions == ("a into b", "b into a")
     for i, layer in enumerate(found.layers):
@@ -192,8 +206,8 @@ def test_stitching(kinds: tuple[str, ...]):
 
 @NETS
 def test_spectrum(kinds: tuple[str, ...]):
-    apply, a, b, (x, _), batches = pair(kinds)
-    found = measures.spectrum(apply, a, b, batches, top=2, ranks=6)
+    results, a, b, (x, _) = pair(kinds)
+    found = results["spectrum"]
     assert found.ranks == (1, 2, 3, 4, 5, 6)
     runs = [oracle.run(kinds, w, x) for w in (a, b)]
     for i in range(3):
@@ -228,8 +242,8 @@ def test_spectrum(kinds: tuple[str, ...]):
 @NETS
 @pytest.mark.parametrize("base", ["a", "b"])
 def test_layerwise(kinds: tuple[str, ...], base: Any):
-    apply, a, b, (x, y), batches = pair(kinds)
-    found = measures.layerwise_lmc(apply, a, b, batches, alphas=ALPHAS, base=base)
+    results, a, b, (x, y) = pair(kinds)
+    found = results["layerwise" if base == "a" else "layerwise 2"]
     assert found.layers == ("0", "1", "2")
     keep = a if base == "a" else b
     for i in range(3):

@@ -61,16 +61,6 @@ def flax_statistics(v: Any, x: Any) -> Any:
     return changed["batch_stats"]
 
 
-def of_leaves(correction: Any, point: int) -> Any:
-    """The corrected leaves as a tree."""
-    tree: dict[str, Any] = {}
-    for path, value in correction.leaves.items():
-        collection, module, name = path.split("/")
-        assert collection == "batch_stats"
-        tree.setdefault(module, {})[name] = value[point]
-    return tree
-
-
 def reset(batches: Any, how: Any = "map") -> Any:
     return calibrate(NET.apply, variables(0), variables(1), ALPHAS, batches, "reset", how)
 
@@ -81,33 +71,39 @@ def close(ours: Any, theirs: Any) -> None:
         np.testing.assert_allclose(p, q, rtol=1e-4, atol=1e-5)
 
 
+@functools.cache
+def corrected_logits() -> list[Any]:
+    """Logits of every point with the reset of the whole data set as one batch."""
+    graph, found = trace(NET.apply, variables(0), X), reset(FULL)
+    points = [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(ALPHAS))]
+    mixed = [interpolate(variables(0), variables(1), alpha) for alpha in ALPHAS]
+    return [renormalise.evaluate(graph, v, X, c).output for v, c in zip(mixed, points, strict=True)]
+
+
 @pytest.mark.parametrize("point", range(len(ALPHAS)))
-def test_a_reset_takes_the_statistics_that_flax_computes(point: int):
+def test_a_reset_is_the_network_with_the_statistics_that_flax_computes(point: int):
     v = interpolate(variables(0), variables(1), ALPHAS[point])
-    close(of_leaves(reset(FULL), point), flax_statistics(v, X))
+    expected = NET.apply(v | {"batch_stats": flax_statistics(v, X)}, X)
+    np.testing.assert_allclose(corrected_logits()[point], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_batches_are_merged_with_the_spread_of_their_means():
-    """As in training, each batch is normalised by its own statistics on its way."""
-    parts = [flax_statistics(variables(0), x) for x, _ in PARTS]
-    sizes = np.array([len(x) for x, _ in PARTS])
-
-    def merged(module: str) -> dict[str, Any]:
-        means, variances = (
-            np.stack([np.asarray(part[module][key], np.float64) for part in parts])
-            for key in ("mean", "var")
-        )
-        mean = np.average(means, axis=0, weights=sizes)
-        spread = np.average((means - mean) ** 2, axis=0, weights=sizes)
-        return {"mean": mean, "var": np.average(variances, axis=0, weights=sizes) + spread}
-
-    expected = {module: merged(module) for module in ("norm1", "norm2")}
-    close(of_leaves(reset(PARTS), ALPHAS.index(1.0)), expected)
+@pytest.mark.parametrize("size", [1, 5, 10, 23])
+def test_statistics_are_those_of_all_data_however_they_are_cut(size: int):
+    close(reset(oracle.split((X, Y), size)), reset(FULL))
 
 
 @pytest.mark.parametrize("how", ["vmap", "unroll"])
 def test_how_alpha_is_looped_over_does_not_matter(how: str):
-    close(reset(PARTS, how).leaves, reset(PARTS).leaves)
+    close(reset(PARTS, how), reset(PARTS))
+
+
+def test_the_ends_are_reset_as_well():
+    """A network against itself is linear in its features, reset or not."""
+    v = variables(0)
+    found = measures.llfc(
+        NET.apply, v, v, FULL, alphas=(0.5,), renormalise="reset", train_batches=PARTS
+    )
+    np.testing.assert_allclose(found.distance, 0, atol=1e-6)
 
 
 def test_a_reset_curve_is_that_of_networks_with_these_statistics():
@@ -135,7 +131,8 @@ def test_llfc_reads_the_renormalised_network():
     middle = interpolate(a, b, 0.5)
     middle = middle | {"batch_stats": flax_statistics(middle, X)}
     graph = trace(NET.apply, a, X)
-    runs = [graph.evaluate(v, X) for v in (middle, a, b)]
+    ends = [v | {"batch_stats": flax_statistics(v, X)} for v in (a, b)]
+    runs = [graph.evaluate(v, X) for v in (middle, *ends)]
     for i, name in enumerate(found.layers):
         u, p, q = (np.asarray(features(run, graph[name]), np.float64) for run in runs)
         distance, *_ = oracle.compare(u, (p + q) / 2)

@@ -107,11 +107,20 @@ def test_a_result_is_a_pytree_of_its_arrays():
     assert jax.tree.unflatten(structure, leaves).samples == 7
 
 
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    """Every measure in the list, in one pass."""
+    options = measures.EvalOptions(alphas=oracle.ALPHAS)
+    pair = measures.PairEvaluator(APPLY, A, B, BATCHES, options)
+    return pair.measure([measures.build(name) for name in measures.MEASURES])
+
+
 @pytest.mark.parametrize("name", measures.MEASURES)
-def test_every_measure_in_the_list_runs_and_its_charts_have_their_columns(name: str):
-    measure = measures.MEASURES[name]
-    setup = measures.Setup(APPLY, A, B, BATCHES, alphas=oracle.ALPHAS)
-    found = measure.run(setup)
+def test_every_measure_in_the_list_runs_and_its_charts_have_their_columns(
+    name: str, results: dict[str, Any]
+):
+    measure, found = measures.build(name), results[name]
+    assert measure.name == measure.section.name == name
     rows = found.records()
     assert rows
     columns = set(rows[0]) | {"pair", "align", "split"}  # those that the experiment adds
@@ -122,14 +131,14 @@ def test_every_measure_in_the_list_runs_and_its_charts_have_their_columns(name: 
         for column, value in chart.where.items():
             assert any(abs(row[column] - value) < 1e-6 for row in rows)
     assert set(measure.section.columns) <= columns
-    headline = measure.headline(found)
-    assert set(measure.columns) <= set(headline)
-    for key, value in headline.items():
+    metrics = measure.summary_metrics(found)
+    assert set(measure.columns) <= set(metrics)
+    for key, value in metrics.items():
         assert isinstance(value, (bool, float, int)), key
 
 
-def test_rows_say_how_they_were_measured():
-    found = measures.llfc(APPLY, A, B, BATCHES, alphas=oracle.ALPHAS)
+def test_rows_say_how_they_were_measured(results: dict[str, Any]):
+    found = results["llfc"]
     rows = found.records()
     assert len(rows) == 5 * 5
     assert {row["samples"] for row in rows} == {23}
@@ -138,8 +147,8 @@ def test_rows_say_how_they_were_measured():
         i, j = found.layers.index(row["layer"]), found.alphas.index(row["alpha"])
         assert row["distance"] == found.distance[i, j]
         assert row["baseline"] == found.baseline[i]
-        assert row["telling"] is bool(found.telling[i])
-    rows = measures.lmc(APPLY, A, B, BATCHES, alphas=oracle.ALPHAS).records()
+        assert row["informative"] is bool(found.informative[i])
+    rows = results["lmc"].records()
     assert len({row["loss_barrier_max"] for row in rows}) == 1
     stitched = measures.stitching(APPLY, A, B, BATCHES, sites="linear").records()
     assert [(row["layer"], row["direction"]) for row in stitched[:3]] == [

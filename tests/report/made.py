@@ -2,7 +2,7 @@
 
 import math
 
-from llfc_jax.results import Chart, Section
+from llfc_jax.report.charts import Chart, Section
 
 PAIRS = {"spawn_k1": 0.02, "spawn_k5": 0.01, "independent": 1.0}
 ALIGNS = ("none", "weight")

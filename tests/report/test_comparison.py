@@ -2,6 +2,7 @@ import pytest
 
 from llfc_jax.errors import ConfigError
 from llfc_jax.report import comparison
+from llfc_jax.report.html import with_keys
 
 from . import made
 from .test_page import Page
@@ -20,13 +21,13 @@ RUNS = [
 
 
 def test_one_line_per_run_and_their_own_lines_as_a_choice():
-    (lmc, rows), (llfc, _) = comparison.together(RUNS)
+    (lmc, rows), (llfc, _) = comparison.join_runs(RUNS)
     assert [row["run"] for row in rows[:: len(rows) // 2]] == ["width 64", "width 512"]
     assert [chart.lines for chart in (*lmc.charts, *llfc.charts)] == ["run"] * 6
     assert lmc.charts[0].where == {"split": "test"}
     assert llfc.charts[1].where == {"alpha": 0.5}
     assert llfc.charts[2].where == {"layer": "Dense_3"}
-    assert list(llfc.columns)[:2] == ["run", "pair"]
+    assert list(with_keys(rows, llfc.columns))[:2] == ["run", "pair"]
 
 
 def test_only_differences_are_listed():
@@ -43,14 +44,16 @@ def test_the_page_holds_all_runs(tmp_path):
     said = " ".join(parsed.text)
     for words in ("Runs side by side", "Two widths.", "width 64", "width 512", "network.width"):
         assert words in said
-    assert len(parsed.all("tr")) > 2 * len(made.SUMMARY)
-    names = parsed.data()["tables"][0]["columns"]["run"]["names"]
-    assert names == ["width 64", "width 512"]
+    assert len(parsed.all("tr")) == 2 * len(made.SUMMARY) + 3
+    data = parsed.data()
+    assert data["sections"]["lmc"]["table"]["columns"]["run"]["names"] == ["width 64", "width 512"]
+    menus = {menu["column"]: menu["value"] for menu in data["choices"]}
+    assert menus == {"pair": None, "split": "test", "layer": "Dense_3", "alpha": 0.5}
 
 
 def test_a_measure_that_only_one_run_has(tmp_path):
     less = comparison.Run("less", [], RUNS[0].sections[:1])
-    assert [len(rows) for _, rows in comparison.together([less, RUNS[1]])] == [132, 231]
+    assert [len(rows) for _, rows in comparison.join_runs([less, RUNS[1]])] == [132, 231]
     comparison.write_comparison(tmp_path / "compare.html", [less], summary_columns={})
 
 

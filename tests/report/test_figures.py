@@ -1,214 +1,306 @@
+"""Charts as specs, and what Vega draws from them: values are read back from the marks' labels."""
+
+import collections
 import dataclasses
+import html
 import itertools
+import json
 import math
 import re
-from xml.etree import ElementTree
+import sys
 
-import matplotlib
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.colors import to_rgb
 
-from llfc_jax.report import figures, style
+from llfc_jax.errors import ReportError
+from llfc_jax.report import figures, history, style, vega
+from llfc_jax.report.charts import Chart
+from llfc_jax.report.content import read
 
 from . import made
 
+vl_convert = pytest.importorskip("vl_convert", reason="vl-convert draws the figures")
 ERROR, LAYERS, ALL, ALONG, BARS = (*made.LMC.charts[:1], *made.LLFC.charts)
 
 
-def panels(figure):
-    return [ax for ax in figure.axes if ax.axison and ax.get_label() != "<colorbar>"]
+def svg(chart, rows, theme=style.SCREEN):
+    return vl_convert.vegalite_to_svg(vega.build_spec(chart, rows, theme))
 
 
-def words(figure):
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
-
-
-def test_every_panel_and_label_is_there():
-    figure = figures.draw(LAYERS, made.llfc_rows())
-    titles = [ax.get_title(loc="left") for ax in panels(figure)]
-    assert sorted(titles) == sorted(f"{p} · {a}" for p in made.PAIRS for a in made.ALIGNS)
-    said = words(figure)
-    for wanted in (LAYERS.title, LAYERS.x_label, LAYERS.y_label, "alpha = 0.5", *LAYERS.y.values()):
-        assert wanted in said
-    assert set(made.MLP) <= set(said)
-
-
-def test_pairs_run_across_and_alignments_down():
-    figure = figures.draw(ERROR, made.lmc_rows())
-    places = {ax.get_title(loc="left"): ax.get_position() for ax in panels(figure)}
-    assert places["spawn_k1 · none"].x0 == places["spawn_k1 · weight"].x0
-    assert places["spawn_k1 · none"].y0 == places["independent · none"].y0
-    assert places["spawn_k1 · none"].x0 < places["spawn_k5 · none"].x0
-
-
-def test_lines_hold_the_values():
-    rows = made.lmc_rows()
-    ax = panels(figures.draw(ERROR, rows))[0]
-    train, test = ax.get_lines()
-    mine = [r for r in rows if (r["pair"], r["align"]) == ("spawn_k1", "none")]
-    assert list(train.get_ydata()) == [r["error"] for r in mine if r["split"] == "train"]
-    assert list(test.get_xdata()) == list(made.ALPHAS)
-    assert train.get_color() != test.get_color()
-
-
-def test_columns_differ_by_dash_and_lines_by_an_ordered_colour():
-    ax = panels(figures.draw(LAYERS, made.llfc_rows()))[0]
-    assert len({str(line.get_linestyle()) for line in ax.get_lines()}) == 2
-    ax = panels(figures.draw(ALONG, made.llfc_rows()))[0]
-    lightness = [np.dot(to_rgb(line.get_color()), (0.2, 0.7, 0.1)) for line in ax.get_lines()]
-    assert lightness == sorted(lightness)
-
-
-def test_many_layers_get_a_strip_of_colours_and_thinned_names():
-    rows = made.llfc_rows([f"blocks_{i}/Conv_0" for i in range(60)], aligns=("none",))
-    figure = figures.draw(ALONG, rows)
-    assert any(ax.get_label() == "<colorbar>" for ax in figure.axes)
-    figure = figures.draw(dataclasses.replace(LAYERS, where={"alpha": 0.5}), rows)
-    shown = panels(figure)[-1].get_xticklabels()
-    assert 20 <= len(shown) < 60
-    boxes = [label.get_window_extent() for label in shown]
-    assert all(a.x1 <= b.x0 + 1 for a, b in itertools.pairwise(boxes))
-
-
-@pytest.mark.parametrize("chart", [ERROR, LAYERS, ALL, ALONG, BARS], ids=lambda c: c.name)
-def test_no_text_leaves_the_figure_or_lies_on_another(chart, monkeypatch):
-    figure = figures.draw(chart, made.lmc_rows() if chart is ERROR else made.llfc_rows())
-    drawn = []
-    monkeypatch.setattr(
-        RendererAgg, "draw_text", lambda *given, mtext=None, **_: drawn.append(mtext)
+def labels(text, kind="point"):
+    """What Vega says of every mark of a kind, as dictionaries."""
+    found = re.findall(
+        rf'aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="{kind}"', text
     )
-    figure.canvas.draw()
-    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn]
-    assert len(boxes) > 10
-    frame = figure.bbox.padded(1)
-    for i, (text, box) in enumerate(boxes):
-        assert frame.contains(box.x0, box.y0), text
-        assert frame.contains(box.x1, box.y1), text
-        for other, place in boxes[:i]:
-            apart = box.x0 > place.x1 - 2 or place.x0 > box.x1 - 2
-            assert apart or box.y0 > place.y1 - 2 or place.y0 > box.y1 - 2, (text, other)
+    return [dict(part.split(": ", 1) for part in html.unescape(f).split("; ")) for f in found]
 
 
-@pytest.mark.parametrize("chart", [ERROR, LAYERS, ALL, ALONG, BARS], ids=lambda c: c.name)
-@pytest.mark.parametrize("rows", ["none", "nan", "one", "zeros"])
-def test_poor_data_is_drawn_all_the_same(chart, rows, tmp_path):
-    source = made.lmc_rows() if chart is ERROR else made.llfc_rows()
-    holes = dict.fromkeys(chart.y, math.nan)
-    data = {
-        "none": [],
-        "nan": [row | holes for row in source],
-        "one": [row for row in source if all(row[k] == v for k, v in chart.where.items())][:1],
-        "zeros": [row | dict.fromkeys(chart.y, 0.0) for row in source],
-    }[rows]
-    figure = figures.draw(chart, data)
-    png, svg = figures.save(figure, tmp_path, "figure")
-    assert png.stat().st_size > 1000
-    ElementTree.parse(svg)
-    if rows in ("none", "nan"):
-        assert "No finite values to draw" in words(figure)
+def words(text):
+    return [html.unescape(t) for t in re.findall(r">([^<>]+)</t(?:ext|span)>", text)]
 
 
-def test_the_floor_is_said():
-    rows = [
-        row | {"distance": 0.0} if row["layer"] == "Dense_0" else row for row in made.llfc_rows()
+def make(rows, **changes):
+    """The chart of columns x and y alone."""
+    kind = {
+        "name": "c",
+        "title": "t",
+        "caption": "",
+        "x": "x",
+        "y": {"y": "y"},
+        "x_label": "x",
+        "y_label": "y",
+    }
+    return Chart(**(kind | {"panels": ()} | changes)), rows
+
+
+def test_points_hold_the_values_of_the_rows():
+    rows = made.lmc_rows(aligns=("none",))
+    points = labels(svg(ERROR, rows))
+    assert len(points) == len(rows)
+    for split in ("train", "test"):
+        mine = [
+            float(p["error"]) for p in points if p["split"] == split and p["pair"] == "independent"
+        ]
+        wanted = [r["error"] for r in rows if r["split"] == split and r["pair"] == "independent"]
+        assert mine == pytest.approx(wanted, rel=1e-3)
+
+
+def test_panels_have_names_and_the_line_above_says_what_is_pinned():
+    said = words(svg(LAYERS, made.llfc_rows()))
+    for pair, align in itertools.product(made.PAIRS, made.ALIGNS):
+        assert f"{pair} · {align}" in said
+    assert LAYERS.title in said
+    assert "α = 0.5" in said
+    said = words(svg(LAYERS, made.llfc_rows(aligns=("weight",))))
+    assert "aligned by = weight  ·  α = 0.5" in said
+    assert {*made.PAIRS} <= {*said}
+
+
+def test_pairs_run_across_and_alignments_down_unless_there_are_more_of_those():
+    content = read(ERROR, made.lmc_rows())
+    assert content.across == 3
+    assert content.labels == [f"{p} · {a}" for a in made.ALIGNS for p in made.PAIRS]
+    two = [r for r in made.lmc_rows(aligns=tuple("abcdef")) if r["pair"] != "spawn_k5"]
+    content = read(ERROR, two)
+    assert content.across == 3
+    assert content.labels[:6] == [f"spawn_k1 · {a}" for a in "abcdef"]
+
+
+def test_names_along_x_stand_in_order_of_appearance():
+    rows = [{"x": name, "y": i} for i, name in enumerate(["zeta", "alpha", "10", "9"])]
+    said = words(svg(*make(rows)))
+    assert [w for w in said if w in ("zeta", "alpha", "10", "9")] == ["zeta", "alpha", "10", "9"]
+
+
+def test_where_compares_numbers_to_rounding_and_can_be_turned():
+    rows = [row | {"alpha": row["alpha"] + 3e-8} for row in made.llfc_rows(aligns=("none",))]
+    assert len(labels(svg(LAYERS, rows))) == 2 * 3 * len(made.MLP)
+    spec = vega.build_spec(LAYERS, rows, style.SCREEN)
+    (by_alpha,) = (p for p in spec["params"] if p["name"] == "by_alpha")
+    assert by_alpha["bind"]["options"] == pytest.approx(made.ALPHAS, abs=1e-6)
+    by_alpha["value"] = 0.9
+    text = vl_convert.vegalite_to_svg(spec)
+    assert "aligned by = none  ·  α = 0.9" in words(text)
+    row = next(r for r in rows if abs(r["alpha"] - 0.9) < 1e-6 and r["pair"] == "independent")
+    point = next(
+        p
+        for p in labels(text)
+        if p["pair"] == "independent" and p["layer, in depth order"] == "Dense_0"
+    )
+    assert point["shown"] == "1 - cosine_alpha"
+    assert float(point["1 - cosine"]) == pytest.approx(row["distance"], rel=1e-3)
+
+
+def test_the_menu_of_a_pair_leaves_only_its_panels():
+    spec = vega.build_spec(ERROR, made.lmc_rows(), style.SCREEN)
+    (by_pair,) = (p for p in spec["params"] if p["name"] == "by_pair")
+    by_pair["value"] = "spawn_k5"
+    points = labels(vl_convert.vegalite_to_svg(spec))
+    assert {p["pair"] for p in points} == {"spawn_k5"}
+    assert len(points) == 2 * 2 * len(made.ALPHAS)
+
+
+def test_a_column_that_is_the_same_for_all_lines_is_drawn_once():
+    rows = made.llfc_rows(aligns=("none",))
+    assert read(ALL, rows).once == ["baseline"]
+    counts = collections.Counter(p["α"] for p in labels(svg(ALL, rows)))
+    assert counts == {"every α": 21} | {f"{a:g}": 21 for a in made.ALPHAS}
+    rows[0]["baseline"] += 0.1
+    assert read(ALL, rows).once == []
+    ragged = [r for r in rows[1:] if (r["alpha"], r["layer"]) != (0.0, "Dense_1")]
+    assert read(ALL, ragged).once == []  # the first line would not be there to stand for it
+
+
+@pytest.mark.parametrize("hole", [math.nan, math.inf, -math.inf, None, "nothing"])
+def test_what_is_no_finite_number_is_a_gap(hole):
+    rows = [{"x": i, "y": float(i)} for i in range(7)]
+    rows[3]["y"] = hole
+    text = svg(*make(rows))
+    assert [p["x"] for p in labels(text)] == ["0", "1", "2", "4", "5", "6"]
+    (line,) = re.findall(r'aria-roledescription="line mark"[^>]* d="([^"]*)"', text) or re.findall(
+        r'd="([^"]*)"[^>]*aria-roledescription="line mark"', text
+    )
+    assert line.count("M") == 2  # in two parts
+
+
+def test_floor_of_a_logarithmic_axis():
+    rows = [{"x": i, "y": y} for i, y in enumerate([0.0, -1.0, 1e-12, 3e-4, 0.2])]
+    chart, _ = make(rows, log=True)
+    content = read(chart, rows)
+    assert content.floor == pytest.approx(1e-8)  # eight decades below 1
+    assert content.clipped
+    text = svg(chart, rows)
+    assert "values below 1e-8 are drawn at 1e-8" in words(text)
+    heights = [
+        float(y)
+        for y in re.findall(
+            r'transform="translate\([\d.]+,([\d.]+)\)" d="[^"]*" fill="#1a62ab"', text
+        )
     ]
-    assert any("are drawn at 10⁻" in text for text in words(figures.draw(LAYERS, rows)))
+    assert len(heights) == 5
+    assert heights[0] == heights[1] == heights[2] > heights[3] > heights[4]
+    assert [float(p["y"]) for p in labels(text)] == pytest.approx([1e-8] * 3 + [3e-4, 0.2])
+    assert not read(chart, rows[3:]).clipped
+    assert read(chart, rows[:2]).clipped
 
 
-def test_a_band_that_reaches_zero_goes_down_to_where_the_axis_begins():
-    rows = [row | {"distance": 0.01, "distance_std": 0.02} for row in made.llfc_rows()]
-    ax = figures.draw(dataclasses.replace(LAYERS, y={"distance": "d"}), rows).axes[0]
-    (band,) = ax.collections
-    heights = band.get_paths()[0].vertices[:, 1]
-    assert (heights.min(), heights.max()) == (ax.get_ylim()[0], pytest.approx(0.03))
-    assert 0 < ax.get_ylim()[0] < 0.01
+def test_ticks_of_a_logarithmic_axis():
+    def ticks(*values):
+        chart, rows = make([{"x": i, "y": y} for i, y in enumerate(values)], log=True, x_label="")
+        drawn = svg(chart, rows)
+        axis = drawn[drawn.index("Y-axis") :]
+        return [w for w in words(axis[: axis.index("role-axis-title")]) if w]
+
+    assert ticks(1e-6, 1.0) == ["10⁻⁶", "10⁻⁵", "10⁻⁴", "10⁻³", "0.01", "0.1", "1"]
+    assert ticks(0.03, 4.0) == ["0.05", "0.1", "0.2", "0.5", "1", "2"]
+    assert len(ticks(2.1, 2.3)) > 2
 
 
-def test_powers_along_x_stand_evenly_with_their_values_as_ticks():
-    chart = dataclasses.replace(ALONG, x="width", log_x=True, where={}, lines=None)
-    rows = [{"width": w, "distance": 0.1 / w} for w in (0.5, 1.0, 2.0, 4.0)]
-    ax = figures.draw(chart, rows).axes[0]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.5", "1", "2", "4"]
-    pixels = [ax.transData.transform((x, 0.1))[0] for x in ax.get_xticks()]
-    np.testing.assert_allclose(np.diff(pixels, 2), 0, atol=1e-6)
+def test_history_has_a_panel_per_pair_and_a_line_per_network():
+    rows = [
+        {"pair": pair, "run": run, "epoch": e, "loss": ord(run) / e, "accuracy": e / ord(run)}
+        for pair, run, e in itertools.product("pq", "ab", (1, 2, 3))
+    ]
+    for chart in history.SECTION.charts:
+        points = labels(svg(chart, rows))
+        assert collections.Counter((p["pair"], p["run"]) for p in points) == dict.fromkeys(
+            itertools.product("pq", "ab"), 3
+        )
+
+
+def test_nothing_to_draw_is_said():
+    for rows in ([], [r | {"distance": math.nan, "baseline": None} for r in made.llfc_rows()]):
+        assert "no finite values to draw" in words(svg(LAYERS, rows))
+    pinned = dataclasses.replace(LAYERS, where={"alpha": 7.0})
+    assert "no finite values to draw" in words(svg(pinned, made.llfc_rows()))
+
+
+def test_bands_bars_dots_and_maps():
+    rows = made.llfc_rows(aligns=("none",))
+    assert svg(LAYERS, rows).count('aria-roledescription="area mark"') == 6
+    assert len(labels(svg(BARS, rows), "bar")) == 3 * len(made.MLP)
+    heat = dataclasses.replace(ALONG, mark="heat", log=True)
+    cells = labels(svg(heat, rows), "rect mark")
+    assert len(cells) == len(rows)
+    assert {c["layer"] for c in cells} == {*made.MLP}
+    seeds = [{"x": x, "mean": x, "half": 1.0, "one": x + s} for x in (1, 2) for s in (-0.5, 0.5)]
+    chart, _ = make(
+        seeds, y={"mean": "m"}, band={"mean": "half"}, spread="bars", dots={"mean": "one"}
+    )
+    text = svg(chart, seeds)
+    assert len(labels(text, "rule mark")) == 4
+    assert {p["y"] for p in labels(text) if "m" not in p} == {"0.5", "1.5", "2.5"}
+
+
+def test_lines_differ_without_colour():
+    spec = vega.build_spec(LAYERS, made.llfc_rows(), style.PAPER)
+    line, points = (layer["encoding"] for layer in spec["spec"]["layer"][-2:])
+    dashes, shapes = line["strokeDash"]["scale"]["range"], points["shape"]["scale"]["range"]
+    assert len({map(str, dashes)}) == len({*shapes}) - 1 == 1 or len({*map(str, dashes)}) == 2
+    assert len({*shapes}) == 2
+    few = [{"x": x, "y": x * n, "n": str(n)} for x in range(40) for n in range(4)]
+    chart, _ = make(few, lines="n")
+    line, points = (
+        layer["encoding"] for layer in vega.build_spec(chart, few, style.PAPER)["layer"]
+    )
+    assert "shape" not in points  # too many points for markers
+    assert len({*map(str, line["strokeDash"]["scale"]["range"])}) == 4
+
+
+def test_hostile_columns_and_names():
+    nasty = "a.b[0]'\"\\ </script> `$`\ud800\x00"
+    rows = [
+        {nasty: x, f"y{nasty}": x + i, "l" + nasty: f"{nasty}{i}"} for x in (1, 2) for i in (0, 1)
+    ]
+    chart, _ = make(
+        rows, x=nasty, y={f"y{nasty}": nasty}, lines="l" + nasty, title=nasty, x_label=nasty
+    )
+    text = svg(chart, rows)
+    assert text.count('aria-roledescription="point"') == 4
+    assert "<script" not in text
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=6), st.booleans(), st.booleans())
+def test_any_numbers_draw(points, log, log_x):
+    rows = [{"x": abs(x) or 1.0 if log_x else x, "y": y} for x, y in points]
+    chart, _ = make(rows, log=log, log_x=log_x)
+    assert svg(chart, rows).startswith("<svg")
+
+
+def test_files_of_every_kind(tmp_path):
+    figure = figures.draw(ERROR, made.lmc_rows(aligns=("none",)))
+    for kind, start in (("svg", b"<svg"), ("png", b"\x89PNG"), ("pdf", b"%PDF"), ("json", b"{")):
+        path = figures.save(figure, tmp_path / "new" / f"error.{kind}")
+        assert path.read_bytes().startswith(start)
+    with pytest.raises(ReportError, match=r"written as \.svg, \.png, \.pdf or \.json, not \.gif"):
+        figures.save(figure, tmp_path / "error.gif")
+
+
+def test_a_papers_figures_have_its_width(tmp_path):
+    section = dataclasses.replace(made.LMC, charts=made.LMC.charts[:1])
+    rows = made.lmc_rows()
+    for theme in (style.PAPER, style.PAPER_WIDE):
+        (path,) = figures.save_all(section, rows, tmp_path, ("pdf",), theme)
+        box = re.search(rb"MediaBox \[0 0 ([\d.]+)", path.read_bytes())
+        assert box is not None
+        assert float(box[1]) == pytest.approx(theme.width, abs=1.5)
+    assert figures.caption(LAYERS, made.llfc_rows()).endswith("dashed baseline. (α = 0.5)")
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
-    kept = {}
-    for place in ("first", "second"):
-        with matplotlib.rc_context({"font.size": 8 if place == "first" else 20}):
-            files = figures.save(figures.draw(ALL, made.llfc_rows()), tmp_path / place, "figure")
-        kept[place] = [path.read_bytes() for path in files]
-    assert kept["first"] == kept["second"]
-    assert b"<dc:date>" not in kept["first"][1]
-
-
-def test_drawing_leaves_the_settings_alone():
-    before = dict(matplotlib.rcParams)
-    figures.draw(ERROR, made.lmc_rows())
-    assert dict(matplotlib.rcParams) == before
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.text(max_size=20), st.text(max_size=20))
-def test_any_name_can_be_drawn(pair, layer):
-    rows = [row | {"pair": pair, "layer": layer + row["layer"]} for row in made.llfc_rows()[:77]]
-    chart = dataclasses.replace(LAYERS, title=f"${pair}$ {{", x_label=layer)
-    ElementTree.fromstring(figures.to_svg(figures.draw(chart, rows)))
-
-
-def linear(colour):
-    return np.array(
-        [c / 12.92 if c < 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    section = dataclasses.replace(made.LLFC, charts=made.LLFC.charts[:1])
+    first, second = (
+        figures.save_all(section, made.llfc_rows(), tmp_path / name)[0].read_bytes()
+        for name in "ab"
     )
+    assert first == second
 
 
-def luminance(colour):
-    return float(linear(colour) @ (0.2126, 0.7152, 0.0722))
+def test_without_vl_convert_the_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ReportError, match=r"pip install 'llfc-jax\[figures\]'"):
+        figures.save({}, tmp_path / "x.svg")
 
 
-@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_contrast_to_the_page(theme):
-    def contrast(name):
-        a, b = (luminance(style.variables()[n][theme]) for n in (name, "page"))
-        return (max(a, b) + 0.05) / (min(a, b) + 0.05)
-
-    assert contrast("ink") > 12
-    assert contrast("soft") > 4.5
-    for i in range(len(style.CATEGORICAL)):
-        assert contrast(f"c{i}") > 3, i
-    for i in range(style.LEVELS):
-        assert contrast(f"s{i}") > 1.7, i
-
-
-# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB
-VISION = {
-    "full": np.eye(3),
-    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
-    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
-    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
-}
-LMS = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]]
-OKLAB = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
-
-
-@pytest.mark.parametrize("kind", VISION)
-@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_the_first_hues_differ_for_every_kind_of_colour_vision(kind, theme):
-    seen = []
-    for pair in style.CATEGORICAL[:5]:
-        cones = np.array(LMS) @ np.clip(np.array(VISION[kind]) @ linear(pair[theme]), 0, 1)
-        seen.append(np.array(OKLAB) @ np.cbrt(cones))
-    for i, a in enumerate(seen):
-        for b in seen[:i]:
-            assert np.linalg.norm(a - b) > 0.09  # about five just noticeable differences
-
-
-def test_colours_of_a_figure_are_those_of_the_page():
-    svg = figures.to_svg(figures.draw(ALL, made.llfc_rows()))
-    known = {light for light, _ in style.variables().values()} | {"#ffffff", "#000000"}
-    assert set(re.findall(r"#[0-9a-f]{6}\b", svg)) <= known
+def test_altair_takes_every_spec():
+    altair = pytest.importorskip("altair")
+    alphas = (0.0, 0.5, 1.0)
+    for section, rows in (
+        (made.LMC, made.lmc_rows(alphas)),
+        (made.LLFC, made.llfc_rows(made.MLP[:2], alphas)),
+    ):
+        for chart in section.charts[:2]:
+            figure = figures.draw(chart, rows)
+            assert isinstance(figure, altair.FacetChart)
+            spec = figure.to_dict()  # validates against the schema
+            assert json.dumps(spec["transform"]) == json.dumps(
+                vega.build_spec(chart, rows, style.SCREEN)["transform"]
+            )
+    single = figures.draw(
+        LAYERS, [r for r in made.llfc_rows(aligns=("none",)) if r["pair"] == "spawn_k1"]
+    )
+    assert isinstance(single, altair.LayerChart)
+    assert "vega-embed" in single._repr_mimebundle_(None, None)["text/html"]  # pyright: ignore

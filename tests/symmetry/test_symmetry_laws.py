@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from matching_nets import equal
 
 from llfc_jax.errors import MatchingError
-from llfc_jax.matching.search.edges import make_plan, overlap
+from llfc_jax.matching.assignment.family import composite
+from llfc_jax.matching.search.mixtures import as_mixture, mix
 from llfc_jax.symmetry import Group, PermutationSpec, load
-from llfc_jax.symmetry.axes import Axis, Fixed, Product, Sum, Units
+from llfc_jax.symmetry.axes import Axis, Each, Fixed, Product, Sum, Units
+from llfc_jax.symmetry.blocks import blocks
 
 GROUPS = (Group("g", 3), Group("h", 2), Group("in", 2, "h"), Group("also", 3, "h"))
 FEW = settings(
@@ -37,9 +39,11 @@ def layouts(draw: Any) -> tuple[Axis, ...]:
     pair = Product((H, draw(st.sampled_from([IN, ALSO]))))
     piece = st.sampled_from([G, Fixed(2, "a reason"), pair, Product((Fixed(2), G))])
     parts: list[Axis] = [G, Fixed(2, "a reason")]
-    inner = draw(st.sampled_from(["none", "apart", "joined", "turned", "in a sum"]))
+    inner = draw(st.sampled_from(["none", "apart", "joined", "turned", "in a sum", "siblings"]))
     if inner == "joined":
         parts.append(pair)
+    elif inner == "siblings":
+        parts += [H, IN, ALSO]
     elif inner in ("apart", "turned"):
         parts += pair.parts if inner == "apart" else pair.parts[::-1]
     elif inner == "in a sum":
@@ -101,6 +105,17 @@ def numbers(axes: tuple[Axis, ...], seed: int = 0) -> np.ndarray:
     return rng.normal(size=[axis.size for axis in axes]).astype(np.float32)
 
 
+def overlap(spec: PermutationSpec, axes: Any, a: Any, b: Any, permutation: Any) -> float:
+    """`<a, π(b)>` from the blocks, whose axes are whole groups."""
+    value = 0.0
+    for block in blocks(axes, spec.parents):
+        moved = block.extract(b)
+        for axis, group in enumerate(block.groups, 1):
+            moved = np.take(moved, np.asarray(composite(spec, permutation, group)), axis)
+        value += np.vdot(block.extract(a).astype(np.float64), moved)
+    return value
+
+
 seeds = st.integers(0, 2**31 - 1)
 
 
@@ -119,9 +134,7 @@ def test_applying_and_the_objective_are_by_definition(layout: list[Any], seed: i
     for name in names:
         np.testing.assert_array_equal(moved[name], expected[name], str(dict(spec.leaves)[name]))
         np.testing.assert_array_equal(back[name], b[name], str(dict(spec.leaves)[name]))
-    plans = [make_plan(spec, frozenset([name])) for name in names]
-    leaves = [jax.tree.leaves(mode) for mode in (a, b)]
-    found = jax.jit(lambda p: jnp.stack([overlap(plan, *leaves, p) for plan in plans]))(permutation)
+    found = [overlap(spec, axes, a[name], b[name], permutation) for name, axes in spec.leaves]
     by_hand = [np.vdot(a[name].astype(np.float64), expected[name]) for name in names]
     np.testing.assert_allclose(found, by_hand, atol=1e-4)
 
@@ -164,6 +177,35 @@ def test_random_permutations_are_uniform() -> None:
     together = np.unique(within @ [2, 1], return_counts=True)[1]  # rows are drawn independently
     assert len(together) == 4
     assert abs(together - 300).max() < 70
+
+
+def test_axes_that_differ_from_place_to_place_are_those_of_slices() -> None:
+    """Stacked layers, and a weight from a layer of nested groups to itself."""
+    pair = Product((H, IN))
+    layers = (Fixed(2), Each(0, (G, Fixed(3))), Each(0, (pair, Product((H, Fixed(2))))))
+    twice = (pair, G, pair)
+    spec = spec_of(layers, twice)
+    permutation = jax.tree.map(np.asarray, spec.random(jax.random.key(3)))
+    a, b = ({name: numbers(axes, s) for name, axes in spec.leaves} for s in (1, 2))
+    moved = spec.apply(permutation, b)
+    assert isinstance(moved["leaf00"], np.ndarray)
+    first, second = ((G, pair), (Fixed(3), Product((H, Fixed(2)))))
+    slices = [
+        by_address(b["leaf00"][i], axes, permutation) for i, axes in enumerate((first, second))
+    ]
+    np.testing.assert_array_equal(moved["leaf00"], np.stack(slices))
+    rows = by_address(np.arange(4), (pair,), permutation)
+    expected = b["leaf01"][np.ix_(rows, permutation["g"], rows)]
+    np.testing.assert_array_equal(moved["leaf01"], expected)
+    np.testing.assert_array_equal(
+        spec.apply(permutation, jax.tree.map(jnp.asarray, b))["leaf01"], expected
+    )
+    for name, axes in spec.leaves:
+        value = overlap(spec, axes, a[name], b[name], permutation)
+        np.testing.assert_allclose(value, np.vdot(a[name].astype(float), moved[name]), atol=1e-5)
+        mixed = mix(jnp.asarray(b[name]), axes, as_mixture(spec, permutation), spec.parents)
+        np.testing.assert_allclose(mixed, moved[name], atol=1e-6)
+    assert PermutationSpec.from_json(spec.to_json()) == spec
 
 
 def test_what_no_group_touches_is_handed_on_and_not_copied() -> None:

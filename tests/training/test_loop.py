@@ -123,7 +123,9 @@ def test_a_scan_takes_up_what_single_steps_left_in_mid_epoch(mlp, recipe, datase
 
 def test_all_plans_train_alike(mlp, recipe, dataset):
     runs = [TrainingRun(name, (seed,), end=4) for seed, name in enumerate("abc")]
-    plans = [LoopPlan(steps, replicas) for steps in ("scan", "python") for replicas in ("loop", "vmap")]
+    plans = [
+        LoopPlan(steps, replicas) for steps in ("scan", "python") for replicas in ("loop", "vmap")
+    ]
     results = [train(mlp, dataset, recipe, runs, plan=plan) for plan in plans]
     for result in results[1:]:
         for name in "abc":

@@ -13,8 +13,8 @@ from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.sweep.grid import axes, done, expand, word
 from llfc_jax.experiments.sweep.show import charts, columns, findings
 from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_sealed
+from llfc_jax.report.charts import Section
 from llfc_jax.report.page import write_page
-from llfc_jax.results import Section
 from llfc_jax.training import parse_pair_name
 
 CONFIDENCE = 0.95
@@ -23,7 +23,7 @@ OWN_COLUMNS = ("pairs", "align")  # swept fields that are columns of every row a
 
 
 def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
-    """Write tables, figures and page of all runs that are done.
+    """Writes tables, figures and page of all runs that are done.
 
     Writes `sweep.csv` (a row per run, pair and alignment), `sweep_mean.csv` (mean and interval
     over seeds), the same as Parquet where pyarrow is installed, figures and `report.html`.
@@ -54,7 +54,7 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
 
 
 def _fields(config: Config) -> list[str]:
-    """The axes that are columns of the means."""
+    """Returns the swept fields that are columns of the means."""
     return [field for field, _ in axes(config.sweep) if field not in (SEED, *OWN_COLUMNS)]
 
 

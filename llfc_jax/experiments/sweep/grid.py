@@ -14,6 +14,7 @@ from llfc_jax.io import read_sealed
 from llfc_jax.training import Rates
 
 T = TypeVar("T")
+FREE_GROUPS = ("match", "eval.measure_options")  # hold groups that are named by their user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Run:
 
 
 def expand(config: Config) -> list[Run]:
-    """All runs of a sweep: axes by name, the last changing fastest, and the seed last of all.
+    """Returns all runs of a sweep: fields by name, the last changing fastest, the seed last of all.
 
     Raises:
         ConfigError: no axis, an axis without values or with a value twice, a field that does not
@@ -58,7 +59,7 @@ def expand(config: Config) -> list[Run]:
 
 
 def axes(sweep: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """(field, values) of every axis, a field's group before a dot: `train.learning_rate`."""
+    """Yields (field, values) of every swept field, with its group: `train.learning_rate`."""
     for name, values in sweep.items():
         if isinstance(values, Mapping):
             yield from axes(values, f"{before}{name}.")
@@ -68,7 +69,9 @@ def axes(sweep: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]
 
 def _set(fields: dict[str, Any], field: str, value: Any) -> None:
     *groups, last = field.split(".")
-    for group in groups:
+    for i, group in enumerate(groups):
+        if ".".join(groups[:i]) in FREE_GROUPS:
+            fields.setdefault(group, {})
         if not isinstance(fields.get(group), dict):
             raise ConfigError(f"config.sweep: there is no group {group!r} in the config")
         fields[group] = dict(fields[group])
@@ -77,26 +80,26 @@ def _set(fields: dict[str, Any], field: str, value: Any) -> None:
 
 
 def word(value: Any) -> str:
-    """A value as part of a directory's name."""
+    """Returns a value as part of a directory's name."""
     if isinstance(value, (list, tuple)):
         return "x".join(map(word, value))
     return re.sub(r"[^A-Za-z0-9.+-]", "_", str(value))
 
 
 def done(workdir: Path, run: Run) -> bool:
-    """Whether a run has its summary, for this very config."""
+    """Returns whether a run has its summary, for this very config."""
     file = workdir / "runs" / run.name / "summary.json"
     ours = json.loads(json.dumps(run.config.identity()))
     return file.exists() and identity(read_sealed(file).get("config", {})) == ours
 
 
 def families(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs in groups that share trunks: trained alike, but for their pairs."""
+    """Returns runs in groups that share trunks: trained alike, but for their pairs."""
     return _grouped(runs, lambda run: repr((_shapes(run), run.config.seed, run.config.train)))
 
 
 def together(families: Iterable[list[Run]], most: int) -> list[list[Run]]:
-    """Families in batches that train side by side: one shape, and `most` networks at most.
+    """Returns families in batches that train side by side: one shape, `most` networks at most.
 
     A family stays whole, for the sake of its trunk, even if it is larger.
     """
@@ -111,7 +114,7 @@ def together(families: Iterable[list[Run]], most: int) -> list[list[Run]]:
 
 
 def _shapes(run: Run) -> str:
-    """What must be equal for networks to make one batch."""
+    """Returns what must be equal for networks to train as one batch."""
     recipe = dataclasses.asdict(run.config.train)
     shared = {field: value for field, value in recipe.items() if field not in Rates._fields}
     return repr((run.config.data, run.config.network, shared))
@@ -122,7 +125,7 @@ def _networks(run: Run) -> int:
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], str]) -> list[list[T]]:
-    """Items of one key together, in order of first appearance."""
+    """Returns items of one key together, in order of first appearance."""
     groups: dict[str, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -130,7 +133,7 @@ def _grouped(items: Iterable[T], key: Callable[[T], str]) -> list[list[T]]:
 
 
 def shard(families: Sequence[T], which: str) -> list[T]:
-    """Part i of n, for which = "i/n", i from 0; "0/0" is no part.
+    """Returns part i of n of the families, for which = "i/n", i from 0; "0/0" is no part.
 
     Parts are of one piece, since neighbours train side by side.
 

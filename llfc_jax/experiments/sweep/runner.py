@@ -18,7 +18,7 @@ from llfc_jax.progress import Reporter
 def run(
     config: Config, workdir: Path, reporter: Reporter, which: str = "0/1"
 ) -> tuple[list[Row], list[str]]:
-    """Run a sweep, or a part of it, and gather what is done.
+    """Runs a sweep, or a part of it, and gather what is done.
 
     Args:
         config: with `sweep` filled in; every combination is checked before the first starts.

@@ -1,4 +1,4 @@
-"""What a sweep's page shows of its means: along which axis, in which figures, in what words."""
+"""How a sweep's page shows its means: the horizontal axis, the figures, and sentences."""
 
 import itertools
 import math
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llfc_jax.io import Row
+from llfc_jax.report.charts import Chart
 from llfc_jax.report.numbers import format_value
-from llfc_jax.results import Chart
 
 POWERS = 8  # from this ratio of largest to least on, a swept field is drawn by its powers
 SENTENCES = 8  # more lines than that are read in the figures
@@ -28,7 +28,7 @@ class Directions(NamedTuple):
 
 
 def directions(means: Sequence[Row], fields: Sequence[str]) -> Directions:
-    """Along k if it varies, else along the first field; the next that varies makes the lines."""
+    """Returns the directions: along k if it varies, else along the first field; then the lines."""
     varied = [axis for axis in (*fields, "align") if len({repr(row[axis]) for row in means}) > 1]
     forks = {row["k"] for row in means if not math.isnan(row["k"])}
     first = next((axis for axis in varied if axis != "align"), "pair")
@@ -39,7 +39,7 @@ def directions(means: Sequence[Row], fields: Sequence[str]) -> Directions:
 
 
 def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
-    """Barrier, LLFC and commutativity, as far as they were measured."""
+    """Returns charts of barrier, LLFC and commutativity, as far as they were measured."""
     x, lines, panels = directions(means, fields)
     values = [row[x] for row in means]
     powers = all(isinstance(v, (int, float)) and v > 0 for v in values)
@@ -72,7 +72,7 @@ def charts(means: Sequence[Row], fields: Sequence[str]) -> tuple[Chart, ...]:
 
 
 def findings(means: Sequence[Row], fields: Sequence[str]) -> list[str]:
-    """A sentence per line of the figures: barrier and LLFC at its first value and at its last.
+    """Returns a sentence per line of the figures: barrier and LLFC at its first and last value.
 
     None where the horizontal axis has no order.
     """
@@ -108,7 +108,7 @@ def _sentence(who: str, x: str, first: Row, last: Row) -> str:
 
 
 def columns(means: Sequence[Row]) -> dict[str, str]:
-    """The columns of the means that fit a table: column -> heading."""
+    """Returns the columns of the means that fit a table: column -> heading."""
     words = {
         "pair": "pair",
         "align": "aligned",

@@ -10,9 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.matching.assignment.family import composite
-from llfc_jax.symmetry.axes import Axis, Permutation, Sum, Units, factors, units
+from llfc_jax.symmetry.axes import (
+    Axis,
+    Permutation,
+    Sum,
+    Units,
+    at_place,
+    flatten,
+    pairs,
+    slice_at,
+    stacked_along,
+    units,
+)
 from llfc_jax.symmetry.spec import PermutationSpec
 
+Factors = list[tuple[int, Axis]]
 Mixture = Mapping[str, jax.Array]
 """One matrix per group, [n, n] with n = `units_in_all`: place i takes `sum_j M[i, j] unit j`."""
 
@@ -28,33 +40,58 @@ def mix(
     array: jax.Array, axes: tuple[Axis, ...], mixture: Mixture, parents: Mapping[str, str]
 ) -> jax.Array:
     """Mixes the units along the axes that carry groups; the array itself where none does."""
-    flat = tuple(factor for axis in axes for factor in factors(axis))
-    if not any(True for factor in flat for _ in units(factor)):
+    if not any(True for axis in axes for _ in units(axis)):
         return array
-    mixed = jnp.reshape(array, [factor.size for factor in flat])
-    for i, factor in enumerate(flat):
+    along = stacked_along(axes)
+    if along is not None:
+        pieces = [
+            mix(slice_at(array, along, i), at_place(axes, along, i), mixture, parents)
+            for i in range(axes[along].size)
+        ]
+        return jnp.concatenate(pieces, along)
+    flat = flatten(axes)
+    mixed = jnp.reshape(array, [factor.size for _, factor in flat])
+    return jnp.reshape(_mix(mixed, flat, mixture, parents), jnp.shape(array))
+
+
+def _mix(
+    array: jax.Array, flat: Factors, mixture: Mixture, parents: Mapping[str, str]
+) -> jax.Array:
+    """The same for an array that has an axis for each factor."""
+    for i, (axis, factor) in enumerate(flat):
         if isinstance(factor, Sum):
             for p, part in enumerate(factor.parts):
-                places = factor.places(p)
-                piece = jnp.take(mixed, places, axis=i)
-                piece = mix(piece, (*flat[:i], part, *flat[i + 1 :]), mixture, parents)
-                where = (slice(None),) * i + (places,)
-                mixed = mixed.at[where].set(piece)
-            return jnp.reshape(mixed, jnp.shape(array))
-    place = {f.group: i for i, f in enumerate(flat) if isinstance(f, Units)}
-    with_inner = {parents[name] for name in place if name in parents}
-    for i, factor in enumerate(flat):
-        if not isinstance(factor, Units) or factor.group in with_inner:
-            continue
-        along = [i]
-        if factor.group in parents:
-            along = [place[parents[factor.group]], i]
-        mixed = _apply(mixed, mixture[factor.group], along)
-    return jnp.reshape(mixed, jnp.shape(array))
+                where = (slice(None),) * i + (factor.places(p),)
+                inner = [*flat[:i], *((axis, f) for _, f in flatten((part,))), *flat[i + 1 :]]
+                piece = array[where].reshape([f.size for _, f in inner])
+                piece = _mix(piece, inner, mixture, parents)
+                array = array.at[where].set(piece.reshape(array[where].shape))
+            return array
+    above = pairs(flat, parents)
+    children: dict[int, list[int]] = {i: [] for i in range(len(flat)) if i not in above}
+    for i, j in above.items():
+        children[j].append(i)
+    for j, (_, factor) in enumerate(flat):
+        if isinstance(factor, Units) and j not in above:
+            names = [flat[i][1].group for i in children[j]]  # pyright: ignore
+            matrices = [mixture[name] for name in names or [factor.group]]
+            array = _apply(array, matrices, j, children[j])
+    return array
 
 
-def _apply(array: jax.Array, matrix: jax.Array, along: list[int]) -> jax.Array:
-    """A matrix on the product of some axes, which keep their places."""
-    front = jnp.moveaxis(array, along, range(len(along)))
-    flat = front.reshape(matrix.shape[0], -1)
-    return jnp.moveaxis((matrix @ flat).reshape(front.shape), range(len(along)), along)
+def _apply(
+    array: jax.Array, matrices: list[jax.Array], parent: int, children: list[int]
+) -> jax.Array:
+    """One matrix on an axis, or one for each nested group on its axis and its parent's."""
+    held, new = "abcdefghijklmnopqrstuvwxyz"[: array.ndim], list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    p, q = held[parent], new.pop()
+    result, words, factors = held.replace(p, q), [], []
+    for i, matrix in zip(children, matrices, strict=False):
+        c, d = held[i], new.pop()
+        result = result.replace(c, d)
+        words.append(f"{q}{d}{p}{c}")
+        factors.append(matrix.reshape(array.shape[parent], array.shape[i], *[
+            array.shape[parent], array.shape[i]]))  # fmt: skip
+    if not children:
+        words, factors = [q + p], matrices
+    return jnp.einsum(f"{','.join([*words, held])}->{result}", *factors, array)

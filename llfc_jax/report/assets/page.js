@@ -24,24 +24,21 @@ const rows = Object.fromEntries(
   Object.entries(DATA.sections).map(([name, section]) => [name, unpack(section.table)]),
 );
 
+const WORDS = new Map([[null, "–"], [undefined, "–"], [true, "yes"], [false, "no"]]);
 const show = (cell) =>
-  cell === null || cell === undefined ? "–"
-    : cell === true ? "yes"
-    : cell === false ? "no"
-    : typeof cell !== "number" ? cell
-    : String(Number.isInteger(cell) ? cell : Number(cell.toPrecision(4)));
+  WORDS.get(cell) ?? (Number.isInteger(cell) || isNaN(cell) ? `${cell}` : `${+(+cell).toPrecision(4)}`);
 
 /** Draws a figure as wide as the page gives it room, with as many panels side by side as fit. */
 async function draw(figure) {
   const chart = DATA.charts[figure.dataset.chart];
   const spec = structuredClone(chart.specs[Number(figure.dataset.other ?? 0)]);
   const plot = figure.querySelector(".plot");
+  if (!plot.clientWidth) return; // hidden on narrow screens
   const room = Math.max(260, plot.clientWidth - 4);
   const panel = spec.spec ?? spec;
-  const most = Math.max(1, Math.floor(room / chart.least));
-  const columns = spec.spec ? (spec.columns = Math.min(spec.columns, most)) : 1;
-  const wide = spec.spec ? 420 : 620;
-  panel.width = Math.round(Math.min(wide, (room - chart.margin) / columns - 20));
+  const columns = Math.max(1, Math.min(spec.columns ?? 1, Math.floor(room / chart.least)));
+  if (spec.spec) spec.columns = columns;
+  panel.width = Math.round(Math.min(spec.spec ? 420 : 620, (room - chart.margin) / columns - 20));
   if (chart.mark !== "heat") panel.height = Math.round(Math.max(110, Math.min(260, panel.width * 0.62)));
   for (const param of spec.params) {
     if (param.name === "room") param.value = room;
@@ -72,7 +69,8 @@ function addTools(figure) {
   const chart = DATA.charts[figure.dataset.chart];
   const tools = figure.querySelector(".tools");
   if (chart.specs.length > 1) {
-    const words = chart.log ? ["Linear scale", "Logarithmic scale"] : ["Logarithmic scale", "Linear scale"];
+    const words = ["Linear scale", "Logarithmic scale"];
+    if (!chart.log) words.reverse();
     const button = make("button", { type: "button", textContent: words[0], className: "scale" });
     button.onclick = () => {
       figure.dataset.other = 1 - Number(figure.dataset.other ?? 0);
@@ -137,8 +135,8 @@ document.querySelectorAll("details.numbers").forEach((details) => {
 });
 document.getElementById("theme").onclick = () => {
   const { dataset } = document.documentElement;
-  const dark = dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  dataset.theme = dark === "dark" ? "light" : "dark";
+  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  dataset.theme = (dataset.theme ?? system) === "dark" ? "light" : "dark";
 };
 let width = innerWidth;
 addEventListener("resize", () => {

@@ -1,0 +1,175 @@
+"""Proves a spec on numbers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.experimental
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from llfc_jax.errors import MatchingError
+from llfc_jax.graph.trace import subjaxprs
+from llfc_jax.symmetry.axes import Permutation, permute
+from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import AnyArray, Apply, Variables
+
+MOST_SAMPLES = 2
+TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
+_COARSE = 0.1  # for networks that compute in bfloat16 or less
+_SMALLEST = 1e-6  # outputs below it are taken for rounding
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def identity(spec: PermutationSpec) -> dict[str, Any]:
+    """Returns the permutation that moves nothing, in NumPy."""
+    return {
+        name: np.broadcast_to(np.arange(spec.shape(name)[-1], dtype=np.int32), spec.shape(name))
+        for name in spec.group
+    }
+
+
+def derange(spec: PermutationSpec, name: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Returns a permutation that moves every unit of one group, and nothing else.
+
+    A nested group moves inside each place of its parent.
+    """
+    moved = identity(spec)
+    rows = np.array(moved[name]).reshape(-1, spec.group[name].size)
+    for row in rows:
+        while len(row) > 1 and (row == np.arange(len(row))).any():
+            rng.shuffle(row)
+    return {**moved, name: rows.reshape(spec.shape(name))}
+
+
+def check(
+    spec: PermutationSpec,
+    apply: Apply,
+    variables: Variables,
+    x: Any,
+    *,
+    tolerance: float | None = None,
+) -> float:
+    """Proves a spec on numbers: moving the units of its groups leaves the outputs alone.
+
+    One group after the other, every unit of it leaves its place while all else stays. Computed in
+    float64 where the network can; compiled once; deterministic.
+
+    Args:
+        spec: the spec to prove.
+        apply: the network.
+        variables: its variables; random ones prove more than trained or constant ones.
+        x: a batch; its first two samples are used.
+        tolerance: largest allowed change, as a share of the largest output; by default 1e-9 where
+            the network computes in float64, 1e-3 in float32, 0.1 in less.
+
+    Returns:
+        The largest change seen, as a share of the largest output.
+
+    Raises:
+        MatchingError: a permutation of a group changes the outputs by more than that.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from llfc_jax.symmetry import permutation_spec
+        >>> def apply(w, x):
+        ...     return jnp.maximum(x @ w["first"], 0) @ w["second"]
+        >>> w = {"first": jnp.ones((3, 4)), "second": jnp.ones((4, 2))}
+        >>> x = jnp.ones((5, 3))
+        >>> check(permutation_spec(apply, w, x), apply, w, x)
+        0.0
+    """
+    x = jax.tree.map(lambda leaf: leaf[:MOST_SAMPLES], x)
+    try:
+        with double_precision():
+            wide, x_wide = (jax.tree.map(_widen, tree) for tree in (variables, x))
+            return _check(spec, apply, wide, x_wide, tolerance)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, MatchingError):
+            raise
+        # Some networks do not trace in float64.
+        return _check(spec, apply, jax.tree.map(_as_numpy, variables), x, tolerance)
+
+
+def _check(
+    spec: PermutationSpec, apply: Apply, variables: Variables, x: Any, tolerance: float | None
+) -> float:
+    run, limit = _compiled(apply, variables, x)
+    limit = limit if tolerance is None else tolerance
+    rng = np.random.default_rng(0)
+    leaves = jax.tree.leaves(variables)
+    placed = [jax.device_put(leaf) for leaf in leaves]  # only what a group moves is sent again
+    before = run(placed)
+    largest = max(np.max(np.abs(before[np.isfinite(before)]), initial=0), _SMALLEST)
+    worst = 0.0
+    for group in spec.groups:
+        moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
+        after = run([moved[i] if i in moved else leaf for i, leaf in enumerate(placed)])
+        same = (before == after) | (np.isnan(before) & np.isnan(after))
+        with np.errstate(invalid="ignore"):
+            change = float(np.max(np.where(same, 0, np.abs(after - before)) / largest, initial=0))
+        worst = max(worst, change)
+        if not change <= limit:
+            raise MatchingError(
+                f"the spec is wrong for this network: moving the units of group {group.name!r} "
+                f"changes its output by {change:.1e} of its largest value; remove that group "
+                "(spec.explain() lists where it acts)"
+            )
+    return worst
+
+
+def _permuted(
+    spec: PermutationSpec, permutation: Permutation, name: str, leaves: Sequence[AnyArray]
+) -> dict[int, AnyArray]:
+    """Returns the leaves on which a group acts, permuted, by their number."""
+    number = {path: i for i, (path, _) in enumerate(spec.leaves)}
+    places = {number[path] for path, _ in spec.where(name)}
+    return {i: permute(leaves[i], spec.leaves[i][1], permutation, spec.parents) for i in places}
+
+
+def _compiled(
+    apply: Apply, variables: Variables, x: Any
+) -> tuple[Callable[[Sequence[AnyArray]], np.ndarray], float]:
+    """The network at this batch, compiled quickly, and how exact its outputs are."""
+    closed = jax.make_jaxpr(apply)(variables, x)
+    flat = jax.jit(jaxpr_as_fun(closed)).lower(*jax.tree.leaves((variables, x)))
+    compiled = flat.compile(compiler_options=_QUICK if jax.default_backend() == "cpu" else None)
+    inputs = jax.tree.leaves(x)
+
+    def run(leaves: Sequence[AnyArray]) -> np.ndarray:
+        (output,) = compiled(*leaves, *inputs)
+        wide = jnp.promote_types(output.dtype, np.float32)
+        return np.asarray(output, wide).astype(np.float64)
+
+    narrowest = min(_floats(closed.jaxpr), key=lambda d: jnp.finfo(d).bits, default=np.float64)
+    return run, TOLERANCE.get(np.dtype(narrowest), _COARSE)
+
+
+def _floats(jaxpr: Any) -> Iterator[Any]:
+    """The types of real values that a jaxpr computes."""
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        for var in eqn.outvars:
+            dtype = getattr(var.aval, "dtype", None)
+            if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+                yield dtype
+        for inner in subjaxprs(eqn):
+            yield from _floats(inner)
+
+
+def double_precision() -> Any:
+    """Returns a context in which JAX computes in float64."""
+    place = jax if hasattr(jax, "enable_x64") else jax.experimental  # JAX below 0.8
+    return getattr(place, "enable_x64")(True)  # noqa: B009
+
+
+def _as_numpy(leaf: Any) -> Any:
+    keys = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+    return leaf if keys else np.asarray(leaf)
+
+
+def _widen(leaf: Any) -> Any:
+    """A leaf in float64 where it is real, so that rounding does not hide a change."""
+    array = _as_numpy(leaf)
+    real = jnp.issubdtype(array.dtype, jnp.floating)
+    return array.astype(np.float64) if real else array

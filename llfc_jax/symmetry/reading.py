@@ -1,0 +1,261 @@
+"""Reads a network's equations, one rule after the other, and keeps the terms of every value."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.graph.trace import Program, body, is_literal
+from llfc_jax.symmetry.control import RULES
+from llfc_jax.symmetry.rules import (
+    NUMBERED,
+    STACKED,
+    Axes,
+    Call,
+    Value,
+    fresh_pinned,
+    pin_all,
+    settle,
+    unknown,
+)
+from llfc_jax.symmetry.terms import (
+    Pinned,
+    Sum,
+    Term,
+    Wild,
+    each,
+    find,
+    fresh,
+    parts_of,
+    pin,
+    pinned,
+)
+from llfc_jax.symmetry.tying import collapse_where
+
+Key = tuple[Any, ...]
+"""An axis of a leaf, or of what a reshape gives, by its place in the program."""
+MOST_APART = 128
+"""Places of an axis up to which what stands beside it may differ from place to place."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """An equation of the flat program together with the shapes of its outputs."""
+
+    primitive: Any
+    params: dict[str, Any]
+    avals: tuple[Any, ...]
+
+
+class Reading:
+    """What reading all equations gives.
+
+    Attributes:
+        program: the network.
+        values: each value of the flat program, by number.
+        seen: the axes of every value, those inside loops and derivative rules included.
+        mixed: (axes that stay, axes whose places are mixed) of an operand.
+        sums: for each product: (axes summed over, axes that stand beside them in both operands).
+    """
+
+    def __init__(self, program: Program, split_at: frozenset[Key]) -> None:
+        self.program = program
+        self.values: dict[int, Value] = {}
+        self.seen: list[Axes] = []
+        self.sums: list[tuple[Sequence[Term], Sequence[Term]]] = []
+        self.mixed: list[tuple[Sequence[Term], Sequence[Term]]] = []
+        self.position: Key = ()
+        self._split_at = split_at
+        self._cut: list[tuple[Key, Axes]] = []
+
+    # -- what rules ask --------------------------------------------------------------------------
+
+    def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
+        """Remembers what a product sums over."""
+        self.sums.append((terms, beside))
+
+    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
+        """Remembers which axes stay of an operand some of whose axes are mixed."""
+        if kept and gone:
+            self.mixed.append((kept, gone))
+
+    def reshaped(self, axes: Axes) -> None:
+        """Remembers the axes that this equation's reshape gives."""
+        self._cut.append((("reshape", *self.position), axes))
+
+    def apart(self) -> Iterable[int]:
+        """Returns the axes of this equation's reshape whose places hold different axes."""
+        here = ("reshape", *self.position)
+        return [key[-1] for key in self._split_at if key[:-1] == here]
+
+    def inside(self, jaxpr: Any, inputs: Sequence[Value], scope: str, step: Any) -> list[Value]:
+        """Reads a nested jaxpr and returns the values of its outputs."""
+        consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
+        env = dict(zip(jaxpr.invars, inputs, strict=True))
+        env |= {v: constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+        above = self.position
+
+        def value(atom: Any) -> Value:
+            return constant(atom.val) if is_literal(atom) else env[atom]
+
+        for number, eqn in enumerate(jaxpr.eqns):
+            self.position = (*above, step, number)
+            found = self.equation(eqn, [value(a) for a in eqn.invars], scope)
+            env |= dict(zip(eqn.outvars, found, strict=True))
+        self.position = above
+        return [value(a) for a in jaxpr.outvars]
+
+    # -- equations -------------------------------------------------------------------------------
+
+    def equation(self, eq: Any, inputs: list[Value], scope: str) -> list[Value]:
+        """Returns the values of an equation's outputs."""
+        inner = body(eq)
+        if inner is not None:
+            return self.inside(inner, inputs, scope, "call")
+        avals = eq.avals if isinstance(eq, Flat) else [v.aval for v in eq.outvars]
+        shapes = tuple(tuple(getattr(aval, "shape", ())) for aval in avals)
+        call = Call(eq.primitive.name, eq.params, shapes, scope)
+        found = RULES.get(call.name, unknown)(call, _prepared(call, inputs), self)
+        known = all(value.known for value in inputs)
+        found = [dataclasses.replace(v, axes=settle(v.axes, call.why), known=known) for v in found]
+        for value, shape in zip(found, shapes, strict=True):
+            assert tuple(find(t).size for t in value.axes) == shape, (call.why, value, shape)
+            self.seen.append(value.axes)
+        return found
+
+    def leaf(self, number: int) -> Value:
+        """Returns a parameter's value: unknown axes."""
+        shape = self.program.avals[number].shape
+        split_at = sorted(
+            k[-1] for k in self._split_at if k[:-1] == ("leaf", number) and shape[k[-1]] > 1
+        )
+        over = {k: Pinned(shape[k], "each place is used by itself", apart=True) for k in split_at}
+
+        def axis(n: int, outer: list[Pinned]) -> Term:
+            if not outer:
+                return fresh(n)
+            return each(outer[0], [axis(n, outer[1:]) for _ in range(outer[0].size)])
+
+        axes = (over.get(i) or axis(n, list(over.values())) for i, n in enumerate(shape))
+        return Value(tuple(axes), distinct=True)
+
+    def run(self) -> None:
+        """Reads all equations of the program."""
+        program, values = self.program, self.values
+        values |= {number: self.leaf(number) for number in program.leaves}
+        values[program.input] = Value(
+            fresh_pinned(program.avals[program.input].shape, "the input"), distinct=True
+        )
+        values |= {n: constant(value) for n, value in program.constants.items()}
+        self.seen += [value.axes for value in values.values()]
+        used = {program.output}
+        for number, eq in enumerate(program.equations):
+            given = [constant(a.val) if is_literal(a) else values[a] for a in eq.inputs]
+            used.update(a for a in eq.inputs if not is_literal(a))
+            flat = Flat(eq.primitive, eq.params, tuple(program.avals[n] for n in eq.outputs))
+            self.position = (number,)
+            values.update(zip(eq.outputs, self.equation(flat, given, eq.scope), strict=True))
+        output = values[program.output]
+        pin_all([output], "the output")
+        if output.points is not None:
+            pin(output.points, "the output")
+        pin_all((values[n] for n in program.leaves if n not in used), "never used")
+        self.settle_all()
+
+    def settle_all(self) -> None:
+        """Ties what differs in each place of an axis that a value does not have."""
+        for value in self.values.values():
+            settle(value.axes, "")
+        for axes in self.seen:
+            settle(axes, "")
+
+    @property
+    def apart_keys(self) -> frozenset[Key]:
+        """Axes found to stand apart: each of their places is looked at by itself."""
+        leaves = [(("leaf", n), self.values[n].axes) for n in self.program.leaves]
+        return frozenset(
+            (*key, i)
+            for key, axes in [*leaves, *self._cut]
+            for i, axis in enumerate(axes)
+            if len(axes) > 1 and 1 < find(axis).size <= MOST_APART and stands_apart(axis)
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Returns a line for each equation that fixes what another writing would leave free."""
+        places: dict[str, list[str]] = {}
+        lines = []
+        for path, number in zip(self.program.paths, self.program.leaves, strict=True):
+            for i, axis in enumerate(self.values[number].axes):
+                if find(axis).size > MOST_APART and stands_apart(axis):
+                    lines.append(
+                        f"{path} axis {i} has more than {MOST_APART} places that are used one by "
+                        "one; what stands beside it has one order in all of them"
+                    )
+                for term in _given_up(axis):
+                    places.setdefault(term.reason, []).append(f"{path} axis {i}")
+        for reason, held in places.items():
+            held = list(dict.fromkeys(held))
+            more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+            lines.append(f"{reason}; so these axes are fixed: {', '.join(held[:3])}{more}")
+        return tuple(lines)
+
+
+def read(program: Program, split_at: frozenset[Key]) -> Reading:
+    """Reads a program.
+
+    Args:
+        program: the network.
+        split_at: axes whose places may each hold other axes (`Reading.apart_keys` of the reading
+            before).
+    """
+    reading = Reading(program, split_at)
+    reading.run()
+    return reading
+
+
+def _prepared(call: Call, inputs: list[Value]) -> list[Value]:
+    """The inputs as the rule understands them; what it does not is tied or pinned."""
+    prepared = []
+    for value in inputs:
+        axes = settle(value.axes, call.why)
+        if call.name not in STACKED:
+            axes = tuple(collapse_where(t, None, call.why) for t in axes)
+        value = dataclasses.replace(value, axes=axes)
+        if value.points is not None and call.name not in NUMBERED:
+            pin(value.points, f"{call.why} computes with the numbers of places")
+            value = dataclasses.replace(value, points=None, wrapped=False)
+        prepared.append(value)
+    return prepared
+
+
+def constant(value: Any) -> Value:
+    """Returns a known array's value: only along an axis that it varies on do places count."""
+    if jnp.issubdtype(getattr(value, "dtype", np.result_type(value)), jax.dtypes.extended):
+        return Value(fresh_pinned(np.shape(value), "a random key"))
+    array = np.asarray(value)
+    if not array.ndim:
+        return Value((), number=array.item() if array.dtype.kind in "biuf" else None, known=True)
+    axes = []
+    for i, n in enumerate(array.shape):
+        varies = array.size and n > 1 and bool((array != np.take(array, [0], i)).any())
+        axes.append(pinned(n, "a constant") if varies else Wild(n))
+    return Value(tuple(axes), known=True)
+
+
+def stands_apart(axis: Term) -> bool:
+    """Whether each place of an axis is looked at by itself."""
+    axis = find(axis)
+    if isinstance(axis, Pinned):
+        return axis.apart
+    return isinstance(axis, Sum) and all(p.size == 1 or stands_apart(p) for p in axis.parts)
+
+
+def _given_up(term: Term) -> Iterator[Pinned]:
+    term = find(term)
+    if isinstance(term, Pinned) and term.given_up:
+        yield term
+    for part in parts_of(term):
+        yield from _given_up(part)

@@ -10,7 +10,7 @@ import numpy as np
 
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Values, features
-from llfc_jax.measures.accumulate import moments
+from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
@@ -262,7 +262,7 @@ def _summarise(squares: Sums, mask: jax.Array) -> Any:
     rows = from_sums(squares)
     mask = mask.reshape(*(1,) * (squares.uu.ndim - 1), -1)
     many = (rows.distance, rows.coefficient, absolute(rows.distance))
-    return tuple(moments(x, mask) for x in many), pool(squares, mask)
+    return moments_of_each(many, mask), pool(squares, mask)
 
 
 def _against_itself(square: jax.Array, scale: jax.Array) -> Sums:

@@ -25,6 +25,7 @@ class SiteGroups:
             groups.setdefault(array.shape, []).append(i)
         self._groups = tuple(groups.values())
         self._order = np.argsort(np.concatenate(self._groups))
+        self._in_order = bool((np.diff(self._order) > 0).all())
 
     def stack(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
         """Returns one array [sites of the group, ...] for each group."""
@@ -32,4 +33,7 @@ class SiteGroups:
 
     def join(self, of_groups: Sequence[Any]) -> Any:
         """Returns trees [sites of the group, ...], one for each group, as one tree [sites, ...]."""
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[self._order], *of_groups)
+        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_groups)
+        if self._in_order:
+            return joined
+        return jax.tree.map(lambda leaf: leaf[self._order], joined)

@@ -11,7 +11,7 @@ import numpy as np
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, rows
 from llfc_jax.graph.queries import activation_sites
-from llfc_jax.measures.accumulate import moments
+from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
@@ -178,11 +178,11 @@ class WeakAdditivity(Measure):
                 sums(of_a * p + of_b * q, v, scale)
                 for p, q, v, scale in zip(h_a, h_b, activated, scales, strict=True)
             ])  # fmt: skip
-            return tuple(moments(x, mask) for x in from_sums(squares)), pool(squares, mask)
+            return moments_of_each(from_sums(squares), mask), pool(squares, mask)
 
         compared = groups.join([compare(p, q) for p, q in zip(h_a, h_b, strict=True)])
         agreeing = jnp.stack([(_agree(za, zb).mean(-1) * batch.mask).sum() for za, zb in as_rows])
-        once = tuple(moments(x, mask) for x in compared), agreeing
+        once = moments_of_each(compared, mask), agreeing
         if self.form == "sum":
             return Reading((*once, jax.tree.map(lambda leaf: leaf[None], at(1.0, 1.0))))
         return Reading(once, on_grid=lambda alpha: at(alpha, 1 - alpha))

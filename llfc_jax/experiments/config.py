@@ -16,7 +16,12 @@ from ml_collections.config_dict import placeholder
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, ModeError, unknown
-from llfc_jax.experiments.settings import UNALIGNED, Settings
+from llfc_jax.experiments.settings import (
+    EVERY_MEASURE,
+    UNALIGNED,
+    Settings,
+    choose_measures,
+)
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.networks import NETWORKS
@@ -80,7 +85,7 @@ class Config:
         pairs: how pairs are made: "spawn_k<epoch>", "independent".
         align: how b is permuted towards a before measuring: "none" and the matching methods.
         match: options of the matching methods: method -> option -> value.
-        measures: what is measured.
+        measures: what is measured; by default all that can honour the options of `eval`.
         eval: how it is measured: the points on the line (`eval.alphas = grid(21)` for 21 of
             them, evenly spaced), layers, splits, and what else `EvalOptions` has.
         checkpoint_every: epochs between checkpoints.
@@ -97,7 +102,7 @@ class Config:
     pairs: tuple[str, ...] = ("spawn_k1", "independent")
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    measures: tuple[str, ...] = tuple(MEASURES)
+    measures: tuple[str, ...] = EVERY_MEASURE
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
     checkpoint_every: int = 1
     mesh: Devices = dataclasses.field(default_factory=Devices)
@@ -224,6 +229,8 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
             k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()
         }
     config = fields.make(Config, "the config", values)
+    measures = choose_measures(config.measures, config.eval)
+    config = dataclasses.replace(config, measures=measures)
     try:
         config.settings.check("config.")
     except ModeError as error:

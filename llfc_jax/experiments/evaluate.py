@@ -102,7 +102,8 @@ def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
                 for name in settings.measures:
                     rows[name] += found[name]
             summary.append(row | {"verdict": in_short(row)})
-    return Study(summary, summary_columns(settings.measures), rows, aligned)
+    columns, notes = summary_columns(settings.measures), list(settings.left_out.values())
+    return Study(summary, columns, rows, aligned, notes=notes)
 
 
 def measure_pair(

@@ -10,11 +10,16 @@ from llfc_jax.data.inputs import as_splits, hash_arrays
 from llfc_jax.errors import ConfigError, LlfcError, unknown
 from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
 from llfc_jax.experiments.provenance import provenance
-from llfc_jax.experiments.settings import UNALIGNED, Settings
+from llfc_jax.experiments.settings import (
+    EVERY_MEASURE,
+    UNALIGNED,
+    Settings,
+    choose_measures,
+)
 from llfc_jax.experiments.study_result import Study
 from llfc_jax.experiments.workdir import NullWorkdir, Workdir, claim
 from llfc_jax.frameworks import Network
-from llfc_jax.measures import MEASURES, EvalOptions
+from llfc_jax.measures import EvalOptions
 from llfc_jax.pair import ModePair
 from llfc_jax.progress import CallbackReporter
 from llfc_jax.types import ProgressFn
@@ -27,7 +32,7 @@ def study(
     data: Any,
     *,
     train: Any = None,
-    measures: str | Sequence[str] = tuple(MEASURES),
+    measures: str | Sequence[str] = EVERY_MEASURE,
     align: str | Sequence[str] = (UNALIGNED,),
     match: Mapping[str, Mapping[str, Any]] | None = None,
     options: EvalOptions | None = None,
@@ -50,7 +55,8 @@ def study(
             again and again, or a `llfc_jax.data.Dataset`; x as the network takes it.
         train: training data, for matching by activations and for renormalising, and measured as
             well where a measure distinguishes train from test. Without it `data` serves there.
-        measures: what is measured; `llfc_jax.measures.MEASURES` has the names.
+        measures: what is measured; `llfc_jax.measures.MEASURES` has the names. By default every
+            one that can honour the options; the result says which were left out.
         align: how b is aligned with a before it is measured: "none" and the names of
             `llfc_jax.matching.METHODS`; each gives rows of its own.
         match: options of the matching methods: method -> option -> value.
@@ -142,6 +148,8 @@ def build_settings(
         if isinstance(given[several], str):
             given[several] = (given[several],)
     settings = fields.make(Settings, "study", given)
+    chosen = choose_measures(settings.measures, settings.eval)
+    settings = dataclasses.replace(settings, measures=chosen)
     settings.check()
     return settings
 

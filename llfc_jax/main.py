@@ -194,7 +194,10 @@ def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[
 
     means, missing = sweep.run(config, workdir, reporter, SHARD.value)
     if not out.quiet:
-        table.show(means, sweep.columns(means), console=out)
+        title = "Means over the seeds ± 95 % intervals"
+        table.show(
+            means, sweep.columns(means), title=title, spread=sweep.spread(means), console=out
+        )
     if missing:
         reporter.say(f"{len(missing)} runs are not done yet; the first is {missing[0]}")
     return {"summary": means, "not done": missing}

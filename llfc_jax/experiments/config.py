@@ -92,7 +92,8 @@ class Config:
         mesh: how several devices are laid out.
         together: networks of a sweep that train side by side, at most.
         sweep: fields, in groups as here, -> the values they take; all combinations are run
-            (`llfc_jax.experiments.sweep`). An empty `seed` is no sweep over seeds.
+            (`llfc_jax.experiments.sweep`). Fields below `sweep.zip` move together. An empty
+            `seed` is no sweep over seeds.
     """
 
     seed: int = 0

@@ -9,6 +9,8 @@ from typing import Any
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
+ROUNDING = 1e-12  # of a value; less than that is no spread
+
 KEYS = {
     "run": "run",
     "pair": "pair",
@@ -95,7 +97,7 @@ def format_spread(value: float, spread: float) -> str:
         >>> format_spread(0.123456, 0.0034), format_spread(1234.5, 120)
         ('0.123 ± 0.003', '1230 ± 120')
     """
-    if not math.isfinite(value) or not math.isfinite(spread) or spread <= 0:
+    if not math.isfinite(value) or not spread > ROUNDING * abs(value) or spread == math.inf:
         return format_number(value)
     lead = f"{spread:e}"
     place = int(lead.partition("e")[2]) - (lead[0] == "1")  # power of ten of the last digit

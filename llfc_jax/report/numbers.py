@@ -20,6 +20,9 @@ KEYS = {
 }
 """Columns that say what a row is of -> the words that head them."""
 
+ADVERBS = {"align": "aligned by", "renormalise": "renormalised by"}
+"""Columns whose value `none` says that something was not done -> the words before another one."""
+
 # What neither HTML nor an SVG file may hold, and characters that a terminal would obey.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -32,6 +35,15 @@ def clean(text: object) -> str:
 def name_of(column: str | None) -> str:
     """Returns the words for a column, where its name alone would not do."""
     return (KEYS | {"alpha": "α"}).get(column or "", column or "")
+
+
+def describe(column: str, value: Any) -> str:
+    """Returns what a column's value says of a row: `pair = spawn_k1`, `not aligned`."""
+    if column in ADVERBS and value == "none":
+        return f"not {ADVERBS[column].split()[0]}"
+    if column in ADVERBS:
+        return f"{ADVERBS[column]} {value}"
+    return f"{name_of(column)} = {format_value(value)}"
 
 
 def is_number(value: object) -> bool:

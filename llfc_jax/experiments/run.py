@@ -46,6 +46,7 @@ def run(
     dataset = data.load(**dataclasses.asdict(config.data))
     module = build_network(config, dataset)
     if pairs is None:
+        reporter.say(describe_work(config, workdir.path))
         (pairs,) = train([config], workdir.path, reporter, dataset)
     mesh = sharding.make(**dataclasses.asdict(config.mesh))
     batches = {
@@ -70,6 +71,7 @@ def run(
     if multihost.is_primary():
         for pair in pairs.values():
             pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
+        reporter.say("writing tables, figures and page")
         study.write(workdir.path)
     if all(pair.diverged for pair in pairs.values()):
         raise TrainingError(
@@ -118,6 +120,17 @@ def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
     graph.select(config.eval.sites)
     check_renormalisation(graph, config.eval.renormalise)
     return module
+
+
+def describe_work(config: Config, path: Path) -> str:
+    """Returns what a run is about to do, and where, in a line."""
+    networks = len(training.list_runs(config.pairs, config.seed, config.train.epochs))
+    return (
+        f"{config.network['name']} on {config.data.name}: {networks} networks to train, trunks "
+        f"included, {config.train.epochs} epochs; pairs {', '.join(config.pairs)}; alignments "
+        f"{', '.join(config.align)}; {len(config.measures)} measures; on {jax.device_count()} "
+        f"{jax.devices()[0].device_kind}; into {path}"
+    )
 
 
 def describe_pairs(config: Config) -> str:

@@ -180,7 +180,7 @@ def _extent(chart: Chart, rows: Rows) -> tuple[float, float, float, float]:
     if not positive:
         return min(values, default=1.0), max(values, default=1.0), 10.0**-DECADES, 1.0
     low = math.floor(math.log10(min(positive)) + 1e-9)
-    high = math.ceil(math.log10(max(positive)) - 1e-9)
+    high = min(308, math.ceil(math.log10(max(positive)) - 1e-9))  # what a float can hold
     decades = SHADES if chart.mark == "heat" else DECADES
     return min(values), max(values), 10.0 ** max(low, high - decades), 10.0**high
 

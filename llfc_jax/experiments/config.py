@@ -16,6 +16,7 @@ from ml_collections.config_dict import placeholder
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.experiments import trackers
 from llfc_jax.experiments.settings import (
     EVERY_MEASURE,
     UNALIGNED,
@@ -28,7 +29,7 @@ from llfc_jax.networks import NETWORKS
 from llfc_jax.training import Recipe, parse_pair_name
 
 # Fields on which results do not depend.
-NO_RESULTS = ("mesh", "together", "resident_mb")
+NO_RESULTS = ("mesh", "together", "resident_mb", "trackers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Config:
             them, evenly spaced), layers, splits, and what else `EvalOptions` has.
         checkpoint_every: epochs between checkpoints.
         mesh: how several devices are laid out.
+        trackers: where results are logged as well: "wandb", "tensorboard", "mlflow"; none by
+            default (`llfc_jax.experiments.trackers`).
         together: networks of a sweep that train side by side, at most.
         sweep: fields, in groups as here, -> the values they take; all combinations are run
             (`llfc_jax.experiments.sweep`). Fields below `sweep.zip` move together. An empty
@@ -107,6 +110,7 @@ class Config:
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
     checkpoint_every: int = 1
     mesh: Devices = dataclasses.field(default_factory=Devices)
+    trackers: tuple[str, ...] = ()
     together: int = 64
     sweep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -236,6 +240,7 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
         config.settings.check("config.")
     except ModeError as error:
         raise ConfigError(str(error)) from error
+    trackers.check(config.trackers)
     _check_names(config)
     _check_ranges(config)
     return config

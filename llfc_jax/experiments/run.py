@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from llfc_jax import data, networks, training
 from llfc_jax.errors import TrainingError
+from llfc_jax.experiments import trackers
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.evaluate import Evaluation, evaluate_pairs
 from llfc_jax.experiments.provenance import provenance
@@ -24,6 +25,7 @@ from llfc_jax.measures.renormalise import check as check_renormalisation
 from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.progress import Reporter
+from llfc_jax.report.page import flatten
 
 TrainedPairs = Mapping[str, training.TrainedPair]
 
@@ -72,7 +74,8 @@ def run(
         for pair in pairs.values():
             pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
         reporter.say("writing tables, figures and page")
-        study.write(workdir.path)
+        page = study.write(workdir.path)
+        trackers.log(config.trackers, _tracked(config, study, page), reporter.say)
     if all(pair.diverged for pair in pairs.values()):
         raise TrainingError(
             "every pair diverged: " + "; ".join(str(p.diverged) for p in pairs.values())
@@ -120,6 +123,13 @@ def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
     graph.select(config.eval.sites)
     check_renormalisation(graph, config.eval.renormalise)
     return module
+
+
+def _tracked(config: Config, study: Study, page: Path) -> trackers.TrackedRun:
+    """Returns what trackers get of a finished run, which is called as its directory is."""
+    fields = {row["name"]: row["value"] for row in flatten(config.to_dict())}
+    place = page.parent
+    return trackers.TrackedRun(place.name, place, fields, study.history, study.summary, page)
 
 
 def describe_work(config: Config, path: Path) -> str:

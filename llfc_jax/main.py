@@ -12,6 +12,7 @@ Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and
 which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
 """
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ SHARD = flags.DEFINE_string(
 )
 QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON, and nothing else, to stdout.")
+WIDE = flags.DEFINE_bool("wide", False, "Print tables in one piece, however wide the terminal.")
 LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alignments, measures.")
 RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
@@ -92,6 +94,9 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) > 1 and not COMPARE.value:
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
         _dispatch(console, argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `llfc-jax plan ... | head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except HostsError as error:
         _stop(str(error), GONE)
     except LlfcError as error:
@@ -194,7 +199,15 @@ def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[
 
     means, missing = sweep.run(config, workdir, reporter, SHARD.value)
     if not out.quiet:
-        table.show(means, sweep.columns(means), console=out)
+        title = "Means over the seeds ± 95 % intervals"
+        table.show(
+            means,
+            sweep.columns(means),
+            title=title,
+            spread=sweep.spread(means),
+            wide=WIDE.value,
+            console=out,
+        )
     if missing:
         reporter.say(f"{len(missing)} runs are not done yet; the first is {missing[0]}")
     return {"summary": means, "not done": missing}
@@ -210,7 +223,7 @@ def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> 
         study = run.run(config, held, reporter)
     if not out.quiet:
         columns = {n: study.columns[n] for n in TERMINAL_COLUMNS if n in study.columns}
-        table.show(study.summary, columns, console=out)
+        table.show(study.summary, columns, wide=WIDE.value, console=out)
     out.print(str(study), highlight=False, markup=False, soft_wrap=True)
     return study.to_dict()
 

@@ -1,5 +1,7 @@
-"""Progress of long work: a bar with the time left in a terminal, plain lines in a log."""
+"""Progress of long work: a bar with the time left in a terminal or notebook, lines in a log."""
 
+import importlib.util
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -31,6 +33,12 @@ class CallbackReporter:
     def __init__(self, progress: "ProgressFn | None" = None) -> None:
         self._progress = progress
 
+    def __enter__(self) -> "CallbackReporter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Does nothing."""
+
     def task(self, title: str) -> "ProgressFn":
         """Returns a callback that puts the title before the words."""
         return lambda done, total, words: self._call(done, total, f"{title}: {words}")
@@ -47,14 +55,14 @@ class Reporter:
     """Shows the progress of one piece of work at a time; a context manager.
 
     Args:
-        console: where to; a terminal gets bars.
+        console: where to; a terminal gets bars, and so does a notebook that has ipywidgets.
         quiet: shows nothing.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
         self._bars = None
-        if console.is_terminal and not quiet:
+        if (console.is_terminal or _has_widgets(console)) and not quiet:
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -87,6 +95,27 @@ class Reporter:
         return _Lines(self.say, title)
 
 
+def choose_reporter(progress: "ProgressFn | bool | None") -> Reporter | CallbackReporter:
+    """Returns what shows the progress of a call from Python; a context manager.
+
+    Args:
+        progress: a callback, which gets the numbers; True and False show it and do not. None
+            shows it where somebody looks on: in a terminal or a notebook, not in a pipe, a log or
+            a test.
+    """
+    if callable(progress):
+        return CallbackReporter(progress)
+    console = Console(stderr=True)
+    looked_at = console.is_terminal or console.is_jupyter
+    shown = looked_at and "PYTEST_CURRENT_TEST" not in os.environ if progress is None else progress
+    return Reporter(console, quiet=not shown)
+
+
+def _has_widgets(console: Console) -> bool:
+    """Returns whether a notebook can show a bar that moves."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+
+
 class _Bar:
     def __init__(self, bars: Progress, title: str) -> None:
         self._bars, self._title = bars, title
@@ -111,5 +140,19 @@ class _Lines:
         if now - self._last < EVERY:
             return
         self._last = now
-        left = f", {(now - self._start) / done * (total - done):.0f} s left" if done < total else ""
-        self._say(f"{self._title}: {words} {done}/{total}{left}")
+        counted = f"{done}/{total}" if total else f"{done}"
+        seconds = (now - self._start) / max(done, 1) * (total - done)
+        left = f", {_duration(seconds)} left" if 0 < done < total else ""
+        self._say(f"{self._title}: {words} {counted}{left}")
+
+
+def _duration(seconds: float) -> str:
+    """Returns a time in words, to about a tenth.
+
+    Example:
+        >>> _duration(42.3), _duration(754), _duration(12000)
+        ('42 s', '13 min', '3.3 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -72,6 +72,13 @@ def test_a_plan_tells_and_does_nothing(tmp_path):
     assert not workdir.exists()
 
 
+def test_a_reader_who_has_read_enough_ends_it_quietly():
+    command = f"{sys.executable} -m llfc_jax.main --list | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
 def test_a_plan_of_a_sweep_says_what_trains_together():
     sweep = ("--config.sweep.seed=(0,1,2)", "--config.together=8")
     two = "--xla_force_host_platform_device_count=2"

@@ -16,14 +16,20 @@ from ml_collections.config_dict import placeholder
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, ModeError, unknown
-from llfc_jax.experiments.settings import UNALIGNED, Settings
+from llfc_jax.experiments import trackers
+from llfc_jax.experiments.settings import (
+    EVERY_MEASURE,
+    UNALIGNED,
+    Settings,
+    choose_measures,
+)
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.networks import NETWORKS
 from llfc_jax.training import Recipe, parse_pair_name
 
 # Fields on which results do not depend.
-NO_RESULTS = ("mesh", "together", "resident_mb")
+NO_RESULTS = ("mesh", "together", "resident_mb", "trackers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +86,17 @@ class Config:
         pairs: how pairs are made: "spawn_k<epoch>", "independent".
         align: how b is permuted towards a before measuring: "none" and the matching methods.
         match: options of the matching methods: method -> option -> value.
-        measures: what is measured.
+        measures: what is measured; by default all that can honour the options of `eval`.
         eval: how it is measured: the points on the line (`eval.alphas = grid(21)` for 21 of
             them, evenly spaced), layers, splits, and what else `EvalOptions` has.
         checkpoint_every: epochs between checkpoints.
         mesh: how several devices are laid out.
+        trackers: where results are logged as well: "wandb", "tensorboard", "mlflow"; none by
+            default (`llfc_jax.experiments.trackers`).
         together: networks of a sweep that train side by side, at most.
         sweep: fields, in groups as here, -> the values they take; all combinations are run
-            (`llfc_jax.experiments.sweep`). An empty `seed` is no sweep over seeds.
+            (`llfc_jax.experiments.sweep`). Fields below `sweep.zip` move together. An empty
+            `seed` is no sweep over seeds.
     """
 
     seed: int = 0
@@ -97,10 +106,11 @@ class Config:
     pairs: tuple[str, ...] = ("spawn_k1", "independent")
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    measures: tuple[str, ...] = tuple(MEASURES)
+    measures: tuple[str, ...] = EVERY_MEASURE
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
     checkpoint_every: int = 1
     mesh: Devices = dataclasses.field(default_factory=Devices)
+    trackers: tuple[str, ...] = ()
     together: int = 64
     sweep: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -224,10 +234,13 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
             k: tuple(v) if isinstance(v, list) else v for k, v in values["network"].items()
         }
     config = fields.make(Config, "the config", values)
+    measures = choose_measures(config.measures, config.eval)
+    config = dataclasses.replace(config, measures=measures)
     try:
         config.settings.check("config.")
     except ModeError as error:
         raise ConfigError(str(error)) from error
+    trackers.check(config.trackers)
     _check_names(config)
     _check_ranges(config)
     return config

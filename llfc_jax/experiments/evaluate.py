@@ -89,6 +89,8 @@ def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
     rows: dict[str, list[Row]] = {name: [] for name in settings.measures}
     summary: list[Row] = []
     aligned: dict[tuple[str, str], Alignment] = {}
+    pairs = list(pairs)
+    total, overall = len(pairs) * len(settings.align), evaluation.reporter.task("all pairs")
     for pair in pairs:
         for method in settings.align:
             row: Row = {"pair": pair.name, "align": method, "diverged": pair.diverged or ""}
@@ -103,7 +105,14 @@ def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
                 for name in settings.measures:
                     rows[name] += found[name]
             summary.append(row | {"verdict": in_short(row)})
-    return Study(summary, summary_columns(settings.measures), rows, aligned)
+            overall(len(summary), total, describe_alignment(pair, method))
+    columns, notes = summary_columns(settings.measures), list(settings.left_out.values())
+    return Study(summary, columns, rows, aligned, notes=notes)
+
+
+def describe_alignment(pair: ModePair, method: str) -> str:
+    """Returns the name of a pair and how it is aligned, in words."""
+    return pair.name if method == UNALIGNED else f"{pair.name} aligned by {method}"
 
 
 def measure_pair(
@@ -123,9 +132,9 @@ def measure_pair(
         }
         if not missing:
             continue
-        title = pair.name if method == UNALIGNED else f"{pair.name} aligned by {method}"
+        title = f"measuring {describe_alignment(pair, method)}, {split} split"
         results = evaluator(evaluation, pair, batches).measure(
-            list(missing.values()), batches, evaluation.reporter.task(f"{title}, {split}")
+            list(missing.values()), batches, evaluation.reporter.task(title)
         )
         for key, measure in missing.items():
             result = results[measure.name]

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from llfc_jax import data, networks, training
 from llfc_jax.errors import TrainingError
+from llfc_jax.experiments import trackers
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.evaluate import Evaluation, evaluate_pairs
 from llfc_jax.experiments.finished import read_finished
@@ -25,6 +26,7 @@ from llfc_jax.measures.renormalise import check as check_renormalisation
 from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.progress import Reporter
+from llfc_jax.report.page import flatten
 
 TrainedPairs = Mapping[str, training.TrainedPair]
 
@@ -49,6 +51,7 @@ def run(
     dataset = data.load(**dataclasses.asdict(config.data))
     module = build_network(config, dataset)
     if pairs is None:
+        reporter.say(describe_work(config, workdir.path))
         (pairs,) = train([config], workdir.path, reporter, dataset)
     mesh = sharding.make(**dataclasses.asdict(config.mesh))
     batches = {
@@ -73,7 +76,9 @@ def run(
     if multihost.is_primary():
         for pair in pairs.values():
             pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
-        study.write(workdir.path)
+        reporter.say("writing tables, figures and page")
+        page = study.write(workdir.path)
+        trackers.log(config.trackers, _tracked(config, study, page), reporter.say)
     if all(pair.diverged for pair in pairs.values()):
         raise TrainingError(
             "every pair diverged: " + "; ".join(str(p.diverged) for p in pairs.values())
@@ -121,6 +126,24 @@ def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
     graph.select(config.eval.sites)
     check_renormalisation(graph, config.eval.renormalise)
     return module
+
+
+def _tracked(config: Config, study: Study, page: Path) -> trackers.TrackedRun:
+    """Returns what trackers get of a finished run, which is called as its directory is."""
+    fields = {row["name"]: row["value"] for row in flatten(config.to_dict())}
+    place = page.parent
+    return trackers.TrackedRun(place.name, place, fields, study.history, study.summary, page)
+
+
+def describe_work(config: Config, path: Path) -> str:
+    """Returns what a run is about to do, and where, in a line."""
+    networks = len(training.list_runs(config.pairs, config.seed, config.train.epochs))
+    return (
+        f"{config.network['name']} on {config.data.name}: {networks} networks to train, trunks "
+        f"included, {config.train.epochs} epochs; pairs {', '.join(config.pairs)}; alignments "
+        f"{', '.join(config.align)}; {len(config.measures)} measures; on {jax.device_count()} "
+        f"{jax.devices()[0].device_kind}; into {path}"
+    )
 
 
 def describe_pairs(config: Config) -> str:

@@ -14,6 +14,8 @@ from llfc_jax.matching import Method
 from llfc_jax.measures import EvalOptions, Measure
 
 UNALIGNED = "none"
+EVERY_MEASURE = tuple(measures.MEASURES)
+"""The default of `measures`: every one that can honour the options (`choose_measures`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +30,18 @@ class Settings:
         seed: of whatever matching draws at random.
     """
 
-    measures: tuple[str, ...] = tuple(measures.MEASURES)
+    measures: tuple[str, ...] = EVERY_MEASURE
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
     seed: int = 0
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why a measure is missing where the default is measured: name -> a line."""
+        refused = measures.refusals(self.eval)
+        every = self.measures == choose_measures(EVERY_MEASURE, self.eval)
+        return {k: f"{k} is left out: {why}" for k, why in refused.items()} if every else {}
 
     def build_measures(self) -> list[Measure]:
         """Returns the measures with their own options."""
@@ -74,6 +83,18 @@ class Settings:
             where = f"{prefix}eval.measure_options.{name}"
             _prefixed(where, lambda name=name, options=options: measures.build(name, **options))
         measures.check_options(self.build_measures(), self.eval)
+
+
+def choose_measures(names: tuple[str, ...], options: EvalOptions) -> tuple[str, ...]:
+    """Returns the measures that are taken: of the default, those that can honour the options.
+
+    Measures that were chosen by name stay as they are, and `Settings.check` refuses what does not
+    fit.
+    """
+    if names != EVERY_MEASURE:
+        return names
+    refused = measures.refusals(options)
+    return tuple(name for name in names if name not in refused)
 
 
 def _check_names(what: str, names: Any, known: Any) -> None:

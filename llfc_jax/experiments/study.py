@@ -5,18 +5,25 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from llfc_jax import fields
 from llfc_jax.data.inputs import as_splits, hash_arrays
 from llfc_jax.errors import ConfigError, LlfcError, unknown
 from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
 from llfc_jax.experiments.provenance import provenance
-from llfc_jax.experiments.settings import UNALIGNED, Settings
+from llfc_jax.experiments.settings import (
+    EVERY_MEASURE,
+    UNALIGNED,
+    Settings,
+    choose_measures,
+)
 from llfc_jax.experiments.study_result import Study
 from llfc_jax.experiments.workdir import NullWorkdir, Workdir, claim
 from llfc_jax.frameworks import Network
-from llfc_jax.measures import MEASURES, EvalOptions
+from llfc_jax.measures import EvalOptions
 from llfc_jax.pair import ModePair
-from llfc_jax.progress import CallbackReporter
+from llfc_jax.progress import CallbackReporter, choose_reporter
 from llfc_jax.types import ProgressFn
 
 
@@ -27,14 +34,14 @@ def study(
     data: Any,
     *,
     train: Any = None,
-    measures: str | Sequence[str] = tuple(MEASURES),
+    measures: str | Sequence[str] = EVERY_MEASURE,
     align: str | Sequence[str] = (UNALIGNED,),
     match: Mapping[str, Mapping[str, Any]] | None = None,
     options: EvalOptions | None = None,
     seed: int = 0,
     name: str = "pair",
     workdir: str | os.PathLike[str] | None = None,
-    progress: ProgressFn | None = None,
+    progress: ProgressFn | bool | None = None,
     **changes: Any,
 ) -> Study:
     """Measures two modes of any network, aligned in any way, and report it.
@@ -50,7 +57,8 @@ def study(
             again and again, or a `llfc_jax.data.Dataset`; x as the network takes it.
         train: training data, for matching by activations and for renormalising, and measured as
             well where a measure distinguishes train from test. Without it `data` serves there.
-        measures: what is measured; `llfc_jax.measures.MEASURES` has the names.
+        measures: what is measured; `llfc_jax.measures.MEASURES` has the names. By default every
+            one that can honour the options; the result says which were left out.
         align: how b is aligned with a before it is measured: "none" and the names of
             `llfc_jax.matching.METHODS`; each gives rows of its own.
         match: options of the matching methods: method -> option -> value.
@@ -59,7 +67,8 @@ def study(
         name: of the pair, in tables and figures.
         workdir: where tables, figures and the page `report.html` go; a study of the same modes
             and data goes on there from what was measured before. None writes nothing.
-        progress: called as (done, total, words).
+        progress: a callback (done, total, words), or whether progress is shown; by default it is
+            in a terminal or a notebook.
         **changes: single fields of `EvalOptions`, instead of or on top of `options`: `alphas`,
             `sites`, `renormalise`, `extrapolate`, `alpha_loop`, `splits`, `batch_size`,
             `precision`, `measure_options`.
@@ -86,12 +95,14 @@ def study(
     splits = as_splits(data, train, settings.eval.batch_size)
 
     def evaluate(store: Workdir | NullWorkdir) -> Study:
-        evaluation = Evaluation(view, splits, settings, store, CallbackReporter(progress))
         details = {
             "study": {"network": view.framework, **dataclasses.asdict(settings)},
             **provenance(),
         }
-        return dataclasses.replace(evaluate_pairs(evaluation, [pair]), details=details)
+        with choose_reporter(progress) as reporter:
+            reporter.say(describe_work(view, pair, settings))
+            evaluation = Evaluation(view, splits, settings, store, reporter)
+            return dataclasses.replace(evaluate_pairs(evaluation, [pair]), details=details)
 
     null = Evaluation(view, splits, settings, NullWorkdir(), CallbackReporter())
     check_pair_on_data(null, pair)
@@ -107,6 +118,16 @@ def study(
         result = evaluate(held)
         result.write(held.path)
     return result
+
+
+def describe_work(network: Network, pair: ModePair, settings: Settings) -> str:
+    """Returns what a study is about to do, in a line."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(pair.a))
+    return (
+        f"study of two networks ({network.framework}, {size:,} parameters): alignments "
+        f"{', '.join(settings.align)}; measures {', '.join(settings.measures)}; "
+        f"on {jax.devices()[0].device_kind}"
+    )
 
 
 def build_settings(
@@ -142,6 +163,8 @@ def build_settings(
         if isinstance(given[several], str):
             given[several] = (given[several],)
     settings = fields.make(Settings, "study", given)
+    chosen = choose_measures(settings.measures, settings.eval)
+    settings = dataclasses.replace(settings, measures=chosen)
     settings.check()
     return settings
 

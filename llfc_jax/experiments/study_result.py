@@ -14,6 +14,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
 from llfc_jax.measures import MEASURES
 from llfc_jax.report import history, stored
+from llfc_jax.report.page import Verdict
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
 from llfc_jax.types import Variables
@@ -85,6 +86,7 @@ class Study:
         lead: a sentence or two below it.
         details: how it was made.
         history: rows of how the pairs were trained, where that is known.
+        notes: what else a reader has to know, in sentences: measures that were left out.
     """
 
     summary: list[Row]
@@ -95,6 +97,7 @@ class Study:
     lead: str = QUESTION
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     history: list[Row] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def __add__(self, other: "Study") -> "Study":
         """Both as one, for shared tables and figures; title and lead are the first's.
@@ -109,10 +112,16 @@ class Study:
             rows=rows,
             aligned={**self.aligned, **other.aligned},
             history=self.history + other.history,
+            notes=list(dict.fromkeys([*self.notes, *other.notes])),
         )
 
     def __str__(self) -> str:
-        return "\n".join(v.text.replace("`", "") for v in verdicts(self.summary))
+        return "\n".join(v.text.replace("`", "") for v in self.verdicts)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What was found, a sentence for each pair and alignment, and the notes."""
+        return [*verdicts(self.summary), *map(Verdict, self.notes)]
 
     def __repr__(self) -> str:
         pairs = dict.fromkeys(row["pair"] for row in self.summary)
@@ -126,7 +135,7 @@ class Study:
         """Returns the verdicts and the summary's table, for notebooks."""
         from llfc_jax.report.html import summary
 
-        return summary(verdicts(self.summary), self.summary, self.columns)
+        return summary(self.verdicts, self.summary, self.columns)
 
     def to_pandas(self, measure: str | None = None) -> "pd.DataFrame":
         """Returns the summary, or the rows of one measure, as a `pandas.DataFrame`.
@@ -212,7 +221,7 @@ class Study:
                 lead=self.lead,
                 summary_rows=self.summary,
                 summary_columns=self.columns,
-                verdicts=verdicts(self.summary),
+                verdicts=self.verdicts,
                 sections=sections,
                 details=self.details,
             ),
@@ -221,7 +230,7 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`."""
-        sentences = [v.text for v in verdicts(self.summary)]
+        sentences = [v.text for v in self.verdicts]
         return {"summary": self.summary, "verdicts": sentences, **self.details}
 
 

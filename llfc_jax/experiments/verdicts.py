@@ -93,9 +93,11 @@ def _verdict(row: Row) -> Verdict:
     if row.get("diverged"):
         return Verdict(f"{row['diverged']}.", "warning")
     lmc, llfc = lmc_grade(row), llfc_grade(row)
-    parts = [_lmc_words(row, lmc)] if lmc is not None else []
-    parts += [_llfc_words(row, llfc)] if llfc is not None else []
-    sentence = f"{label(row)} {'; '.join(parts)}." if parts else f"{label(row)} was measured."
+    parts = [f"{label(row)} {_lmc_words(row, lmc)}"] if lmc is not None else []
+    if llfc is not None:
+        whose = "its features" if parts else f"The features of {label(row)}"
+        parts.append(f"{whose} {_llfc_words(row, llfc)}")
+    sentence = f"{'; '.join(parts)}." if parts else f"{label(row)} was measured."
     if not row.get("informative", True):
         beginning = sentence + " " if parts else f"{label(row)}: "
         return Verdict(f"{beginning}{UNINFORMATIVE}", "warning")
@@ -112,7 +114,9 @@ def _lmc_words(row: Row, grade: Grade) -> str:
 
 def _llfc_words(row: Row, grade: Grade) -> str:
     state = ("are", "are nearly", "are not")[grade]
+    ratio = row["llfc_ratio"]
+    times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
     return (
-        f"its features {state} linear along the line (median layer: 1 - cos α is "
-        f"{row['llfc_median']:.2g}, {row['llfc_ratio']:.3g} times below 1 - cos AB)"
+        f"{state} linear along the line (median layer: 1 - cos α is "
+        f"{row['llfc_median']:.2g}, {times} times below 1 - cos AB)"
     )

@@ -8,7 +8,14 @@ functions below measure one each: `lmc(network, a, b, batches)`. θ_α is α a +
 from llfc_jax.measures.evaluator import PairEvaluator
 from llfc_jax.measures.measure import Measure
 from llfc_jax.measures.options import EvalOptions
-from llfc_jax.measures.registry import MEASURES, build, build_all, check_options, measure
+from llfc_jax.measures.registry import (
+    MEASURES,
+    build,
+    build_all,
+    check_options,
+    measure,
+    refusals,
+)
 from llfc_jax.measures.similarity import Rows, compare
 
 # The report's order is that of these lines: each file lists its measure as it is imported.
@@ -58,6 +65,7 @@ __all__ = [
     "llfc",
     "lmc",
     "measure",
+    "refusals",
     "spectrum",
     "stitching",
     "theorem1",

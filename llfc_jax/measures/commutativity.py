@@ -75,17 +75,18 @@ class Commutativity(Measure):
         charts=(
             Chart(
                 name="commutativity",
-                title="Exchanged products against own products, layer by layer",
-                caption="Commutativity holds where the solid line is far below the other two. "
-                "The first layer sees the same input in both networks: its `dist H` is 0.",
+                title="May weights and inputs of a layer be exchanged between the networks?",
+                caption="Normalised distances at each layer, with weights W and inputs H of the "
+                "networks a and b. Commutativity holds where the solid line is far below the other "
+                "two. The first layer sees the same input in both networks: its `Dist H` is 0.",
                 x="layer",
                 y={
-                    "dist_com": "dist com: exchanged against own",
-                    "dist_w": "dist W: the two weights",
-                    "dist_h": "dist H: the two inputs",
+                    "dist_com": "Dist com: own against exchanged products W H",
+                    "dist_w": "Dist W: W_a against W_b",
+                    "dist_h": "Dist H: H_a against H_b",
                 },
                 x_label="layer, input to output",
-                y_label="dist",
+                y_label="normalised distance",
                 log=True,
             ),
         ),

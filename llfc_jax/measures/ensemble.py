@@ -82,13 +82,14 @@ class Ensemble(Measure):
         charts=(
             Chart(
                 name="ensemble",
-                title="Interpolated weights against interpolated logits",
-                caption="Where LLFC holds at the output the first two lines lie together and "
-                "below Lemma 1's bound.",
+                title="Is the network between a and b as good as their ensemble?",
+                caption="Error of the network with interpolated weights, and of the ensemble that "
+                "mixes the logits of a and b in the same shares. Where LLFC holds at the output "
+                "the two lie together, below the bound of Lemma 1.",
                 x="alpha",
                 y={
-                    "error": "error of θ_α",
-                    "ensemble_error": "error of the mixed logits",
+                    "error": "error of the interpolated network",
+                    "ensemble_error": "error of the ensemble",
                     "disagreement": "share on which they disagree",
                     "bound": "2 ε (Lemma 1)",
                 },

@@ -109,20 +109,21 @@ class Layerwise(Measure):
         charts=(
             Chart(
                 name="layerwise_barrier",
-                title="Barrier of each layer",
-                caption="Error with this layer alone averaged between a and b, above the error of "
-                "network a.",
+                title="Which single layer may be averaged?",
+                caption="Error of network a with this one layer averaged between a and b, less "
+                "the error of network a.",
                 x="layer",
                 y={"error_barrier": "error barrier"},
                 x_label="layer, input to output",
-                y_label="error above a's",
+                y_label="error above that of a",
                 where={"alpha": 0.5},
                 mark="bars",
             ),
             Chart(
                 name="layerwise_curves",
-                title="Error along the line of each layer",
-                caption="α = 1 is network a; at α = 0 this one layer is b's.",
+                title="Error while a single layer goes from one network to the other",
+                caption="All other layers are those of network a: α = 1 is network a, and at "
+                "α = 0 the layer is that of b.",
                 x="alpha",
                 y={"error": "error"},
                 x_label="α of that layer",

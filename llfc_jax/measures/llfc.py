@@ -128,9 +128,11 @@ class LLFC(Measure):
         charts=(
             Chart(
                 name="llfc_layers",
-                title="Features of the middle against the mixture, layer by layer",
-                caption="At α = ½, mean over samples; bands: one standard deviation. LLFC holds "
-                "where the solid line is far below the baseline.",
+                title="Do the features at the midpoint add up? Layer by layer",
+                caption="1 - cosine between the features of (a + b) / 2 and the mean of those of a "
+                "and b; baseline: between the features of a and those of b. LLFC holds where "
+                "the first line is far below the second. Means over samples; bands: one standard "
+                "deviation.",
                 x="layer",
                 y=_WORDS,
                 x_label="layer, input to output",
@@ -141,8 +143,9 @@ class LLFC(Measure):
             ),
             Chart(
                 name="llfc_alphas",
-                title="Every α",
-                caption="Distance to the mixture along the line, one line per layer.",
+                title="Do the features add up along the whole line?",
+                caption="1 - cosine between the features of the network at α and the mixture of "
+                "the features of a and b, one line per layer: flat at 0 where LLFC holds.",
                 x="alpha",
                 y={"distance": "1 - cosine α"},
                 x_label="α (0: network b, 1: network a)",
@@ -150,10 +153,24 @@ class LLFC(Measure):
                 lines="layer",
             ),
             Chart(
+                name="llfc_map",
+                title="Where the features add up: every layer and every point of the line",
+                caption="The darker, the closer the features of the network at α are to the "
+                "mixture of those of a and b; at the ends they are equal.",
+                x="alpha",
+                y={"distance": "1 - cosine α"},
+                x_label="α (0: network b, 1: network a)",
+                y_label="1 - cosine α",
+                lines="layer",
+                log=True,
+                mark="heat",
+            ),
+            Chart(
                 name="llfc_coefficient",
-                title="Coefficient",
-                caption="The scale c between the features of the middle and the mixture: 1 where "
-                "they agree in length too. Band: one standard deviation.",
+                title="Are the features at the midpoint as long as the mixture?",
+                caption="The factor c by which the mean of the features of a and b has to be "
+                "scaled to come closest to those of (a + b) / 2: 1 where they are equally long. "
+                "Band: one standard deviation over samples.",
                 x="layer",
                 y={"coefficient": "coefficient at α = ½"},
                 x_label="layer, input to output",

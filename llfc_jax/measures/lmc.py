@@ -107,9 +107,9 @@ class LMC(Measure):
         charts=(
             Chart(
                 name="lmc_error",
-                title="Error along the line",
-                caption="Error of the interpolated network. Flat: linearly mode connected. "
-                "A hump: a barrier.",
+                title="Error along the line between the networks",
+                caption="Share of samples that the network with the weights α a + (1 - α) b "
+                "classifies wrongly. Flat: linearly mode connected; a hump is a barrier.",
                 x="alpha",
                 y={"error": "error"},
                 x_label="α (0: network b, 1: network a)",
@@ -118,8 +118,8 @@ class LMC(Measure):
             ),
             Chart(
                 name="lmc_loss",
-                title="Loss along the line",
-                caption="Cross-entropy of the interpolated network.",
+                title="Loss along the line between the networks",
+                caption="Cross-entropy of the network with the weights α a + (1 - α) b.",
                 x="alpha",
                 y={"loss": "loss"},
                 x_label="α (0: network b, 1: network a)",

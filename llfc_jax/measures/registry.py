@@ -71,14 +71,24 @@ def check_options(measures: Iterable[Measure], options: EvalOptions) -> None:
             raise ConfigError(f"measure_options.{name} must be a group of options, not {own!r}")
         build(name, **own)
     seen: set[str] = set()
-    default = EvalOptions()
+    refused = refusals(options)
     for one in measures:
         if one.name in seen:
             raise ConfigError(f"the measure {one.name!r} is named twice; name it once")
         seen.add(one.name)
-        for field, reason in one.refuses.items():
-            if getattr(options, field) != getattr(default, field):
-                raise ConfigError(f"{one.name} has no `{field}`: {reason}")
+        if one.name in refused:
+            raise ConfigError(refused[one.name])
+
+
+def refusals(options: EvalOptions) -> dict[str, str]:
+    """Returns the measures that cannot honour the options: name -> a line that says why."""
+    default = EvalOptions()
+    return {
+        name: f"{name} has no `{field}`: {reason}"
+        for name, cls in MEASURES.items()
+        for field, reason in cls.refuses.items()
+        if getattr(options, field) != getattr(default, field)
+    }
 
 
 def configure(

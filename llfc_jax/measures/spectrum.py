@@ -106,7 +106,8 @@ class Spectrum(Measure):
             Chart(
                 name="spectrum_weights",
                 title="Singular values of the weights",
-                caption="Network a solid, network b dashed.",
+                caption="Each layer's weights as a matrix: is their rank low, in a as in b? "
+                "Network a solid, network b dashed.",
                 x="rank",
                 y={"weight_a": "network a", "weight_b": "network b"},
                 x_label="number of the singular value",
@@ -117,7 +118,8 @@ class Spectrum(Measure):
             Chart(
                 name="spectrum_features",
                 title="Singular values of the features",
-                caption="Of the pre-activations, over the square root of the number of samples.",
+                caption="Of every layer's outputs before the activation, a row per sample, divided "
+                "by the square root of the number of samples.",
                 x="rank",
                 y={"feature_a": "network a", "feature_b": "network b"},
                 x_label="number of the singular value",
@@ -128,11 +130,12 @@ class Spectrum(Measure):
             Chart(
                 name="spectrum_angles",
                 title="Angles between the leading subspaces of the weights",
-                caption="The five principal angles, largest first.",
+                caption="Principal angles between the spaces that the leading singular vectors of "
+                "a and of b span, largest first: 0 where they are the same, 90 where orthogonal.",
                 x="rank",
                 y={"angle_left": "left vectors (outputs)", "angle_right": "right vectors (inputs)"},
                 x_label="number of the angle",
-                y_label="degrees",
+                y_label="angle, degrees",
                 lines="layer",
                 mark="dots",
             ),

@@ -91,11 +91,12 @@ class Stitching(Measure):
         charts=(
             Chart(
                 name="stitching",
-                title="Error of the stitched network, by the layer that is cut behind",
-                caption="Dashed and dotted: the two networks themselves.",
+                title="Error of one network up to a layer, continued by the other",
+                caption="Up to and with the layer named below, one network; after it, the other. "
+                "For comparison the two networks themselves.",
                 x="layer",
                 y={"error": "stitched", "error_a": "network a", "error_b": "network b"},
-                x_label="cut behind",
+                x_label="last layer of the first network",
                 y_label="error",
                 lines="direction",
             ),

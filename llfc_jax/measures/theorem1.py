@@ -92,8 +92,10 @@ class Theorem1(Measure):
         charts=(
             Chart(
                 name="theorem1",
-                title="Error at each layer: added there, and inherited",
-                caption="At α = ½. Accumulated: what the added parts alone would come to.",
+                title="Where do the features stop adding up?",
+                caption="Distance of the features of (a + b) / 2 from the mean of those of a and "
+                "b, split into what each layer adds and what it inherits from the layers before. "
+                "Accumulated: what the added parts alone would come to.",
                 x="layer",
                 y={
                     "error": "whole error",

@@ -114,19 +114,23 @@ class WeakAdditivity(Measure):
         charts=(
             Chart(
                 name="weak_layers",
-                title="Activated mixture against mixture of the activated, layer by layer",
-                caption="At α = ½. The condition holds where the solid line is far below the "
-                "baseline.",
+                title="Do the activation functions act as if they were linear?",
+                caption="Normalised distance between the activation of the mean of the networks' "
+                "inputs to it and the mean of the activations. The condition holds where it is "
+                "far below the baseline, the distance between the features of a and b.",
                 x="layer",
-                y={"relative": "dist of the two sides", "baseline": "dist of a's and b's features"},
+                y={
+                    "relative": "activation of the mean against mean of the activations",
+                    "baseline": "features of a against features of b",
+                },
                 x_label="activation, input to output",
-                y_label="dist",
+                y_label="normalised distance",
                 where={"alpha": 0.5},
                 log=True,
             ),
             Chart(
                 name="weak_signs",
-                title="Units whose sign agrees",
+                title="How many units are on, or off, in both networks?",
                 caption="Share of units, over all samples, that are on in both networks or off "
                 "in both: for these a ReLU adds up exactly.",
                 x="layer",

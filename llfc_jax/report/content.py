@@ -1,6 +1,5 @@
 """What a chart finds in its rows: its panels, lines, places and floor. No drawing here."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -8,9 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from llfc_jax.report.charts import Chart
-from llfc_jax.report.numbers import Rows, distinct, finite, format_number, is_number, name_of, plain
+from llfc_jax.report.numbers import (
+    ADVERBS,
+    Rows,
+    clean,
+    describe,
+    distinct,
+    finite,
+    format_number,
+    is_number,
+    name_of,
+    plain,
+)
 
 DECADES = 8  # the most that a logarithmic axis shows: float32 has no more to say
+SHADES = 4  # decades that the colours of a map show
+NEAR = 0.25  # of the greatest value; values below that are near 0
 TOLERANCE = 1e-6  # within which two numbers are the same choice, as in `Chart.where`
 NAMES = 8  # more lines than that have colours in order and no shapes of their own
 BETWEEN = " · "  # stands between the parts of a panel's name
@@ -34,7 +46,9 @@ class Content:
         y: y columns that hold anything.
         floor: the power of ten where a logarithmic axis draws smaller values.
         ceiling: the power of ten above all values.
-        clipped: whether any value is below the floor.
+        least: the least value.
+        from_zero: whether a linear axis begins at 0: no value is negative, and some are near 0 or
+            have a band that may reach it.
     """
 
     choices: Mapping[str, list[Any]]
@@ -49,7 +63,13 @@ class Content:
     y: list[str]
     floor: float
     ceiling: float
-    clipped: bool
+    least: float
+    from_zero: bool
+
+    @property
+    def clipped(self) -> bool:
+        """Whether any value is below the floor."""
+        return self.least < self.floor * (1 - 1e-9)
 
     @property
     def ordered(self) -> bool:
@@ -102,12 +122,12 @@ def read(chart: Chart, rows: Rows) -> Content:
         keys.sort(key=lambda key: [order[c][key[panels.index(c)]] for c in down])
     numbers = all(is_number(row[chart.x]) for row in rows)
     lines = _values(rows, chart.lines) if chart.lines else []
-    least, floor, ceiling = _extent(chart, rows)
+    least, greatest, floor, ceiling = _extent(chart, rows)
     return Content(
         choices={c: values[c] for c in panels} | {c: _values(there, c) for c in chart.where},
         shared={c: found[0] for c, found in values.items() if len(found) == 1},
         panels=panels,
-        labels=[BETWEEN.join(map(_label, panels, key)) for key in keys],
+        labels=[BETWEEN.join(map(label_of, panels, key)) for key in keys],
         across=across if across <= PANELS else {5: 3, 6: 3, 9: 3}.get(across, PANELS),
         names=None if numbers else distinct(str(plain(row[chart.x])) for row in rows),
         places=sorted({float(row[chart.x]) for row in rows}) if numbers else [],
@@ -118,7 +138,8 @@ def read(chart: Chart, rows: Rows) -> Content:
         y=[y for y in chart.y if any(not math.isnan(finite(row.get(y))) for row in rows)],
         floor=floor,
         ceiling=ceiling,
-        clipped=least < floor * (1 - 1e-9),
+        least=least,
+        from_zero=least >= 0 and (bool(chart.band) or least < NEAR * greatest),
     )
 
 
@@ -145,21 +166,23 @@ def _values(rows: Rows, column: str) -> list[Any]:
     return sorted(different) if all(map(is_number, different)) else different
 
 
-def _label(column: str, value: Any) -> str:
-    """Returns a panel's name as the spec's expression makes it."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"{name_of(column)} = {text}" if is_number(value) else text
+def label_of(column: str, value: Any) -> str:
+    """Returns a panel's name: a pair or a text as it is, anything else with its column."""
+    if isinstance(value, str) and column not in ADVERBS:
+        return clean(value)
+    return describe(column, value)
 
 
-def _extent(chart: Chart, rows: Rows) -> tuple[float, float, float]:
-    """Returns the least value, and the powers of ten where a logarithmic axis begins and ends."""
+def _extent(chart: Chart, rows: Rows) -> tuple[float, float, float, float]:
+    """Returns the least and greatest value, and the powers of ten that a logarithmic axis spans."""
     values = [v for row in rows for y in chart.y if not math.isnan(v := finite(row.get(y)))]
     positive = [v for v in values if v > 0]
     if not positive:
-        return min(values, default=1.0), 10.0**-DECADES, 1.0
+        return min(values, default=1.0), max(values, default=1.0), 10.0**-DECADES, 1.0
     low = math.floor(math.log10(min(positive)) + 1e-9)
-    high = math.ceil(math.log10(max(positive)) - 1e-9)
-    return min(values), 10.0 ** max(low, high - DECADES), 10.0**high
+    high = min(308, math.ceil(math.log10(max(positive)) - 1e-9))  # what a float can hold
+    decades = SHADES if chart.mark == "heat" else DECADES
+    return min(values), max(values), 10.0 ** max(low, high - decades), 10.0**high
 
 
 def _varies(chart: Chart, rows: Rows, y: str, first: Any) -> bool:

@@ -13,7 +13,7 @@ from llfc_jax.io import aside
 from llfc_jax.report import style
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import read
-from llfc_jax.report.numbers import Rows, clean, format_value, name_of
+from llfc_jax.report.numbers import Rows, clean, describe
 from llfc_jax.report.vega import Spec, build_spec, columns_of, records
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def caption(chart: Chart, rows: Rows) -> str:
     """Returns the words below a figure in a paper: title, what to see, and what was pinned."""
     content = read(chart, rows)
     pinned = {**content.shared, **chart.where}
-    notes = [f"{name_of(column)} = {format_value(value)}" for column, value in pinned.items()]
+    notes = [describe(column, value) for column, value in pinned.items()]
     notes += [content.floor_words] if chart.log and content.clipped else []
     return clean(f"{chart.title}. {chart.caption}" + (f" ({', '.join(notes)})" if notes else ""))
 
@@ -94,6 +94,7 @@ def _convert(spec: Spec, kind: str) -> str | bytes:
         raise ReportError("writing figures needs vl-convert; run: pip install 'llfc-jax[figures]'")
     import vl_convert
 
+    spec = _without_pointer(spec)
     if kind == "png":
         return vl_convert.vegalite_to_png(spec, ppi=300)
     if kind == "pdf":
@@ -101,6 +102,25 @@ def _convert(spec: Spec, kind: str) -> str | bytes:
     svg = vl_convert.vegalite_to_svg(spec)
     first = min(map(int, re.findall(r'id="clip(\d+)"', svg)), default=1)  # counts on between files
     return re.sub(r"(?<=[\"#]clip)\d+", lambda m: str(int(m[0]) - first + 1), svg)
+
+
+def _without_pointer(spec: Spec) -> Spec:
+    """Returns the spec without what only the pointer uses: its selections and unseen points."""
+    spec = json.loads(json.dumps(spec))
+    spec["params"] = [p for p in spec.get("params", []) if "select" not in p]
+    spec["transform"] = [
+        step
+        for step in spec.get("transform", [])
+        if not (isinstance(step.get("filter"), dict) and "param" in step["filter"])
+    ]
+    panel: dict[str, Any] = spec.get("spec", spec)
+    for layer in panel["layer"]:
+        for channel in layer["encoding"].values():
+            if isinstance(channel, dict):
+                channel.pop("condition", None)
+    seen = [x for x in panel["layer"] if x["encoding"].get("opacity", {}).get("value") != 0]
+    panel["layer"] = seen
+    return spec
 
 
 def _fit(spec: Spec, width: float) -> Spec:

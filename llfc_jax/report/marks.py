@@ -166,7 +166,9 @@ def _x(chart: Chart, content: Content) -> Spec:
 
 def _y(chart: Chart, content: Content, field: str) -> Spec:
     axis: Spec = {"tickCount": 5, "format": "~g"}
-    scale: Spec = {"zero": chart.mark == "bars", "padding": 5}
+    scale: Spec = {"zero": chart.mark == "bars" or content.from_zero}
+    if not content.from_zero or chart.spread == "bars":
+        scale["padding"] = 5
     if chart.log:
         scale = {"type": "log", "nice": False, "padding": 5}
         if content.ceiling > 10 * content.floor:  # else evenly spaced ticks are the better ones

@@ -9,6 +9,8 @@ from typing import Any
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
+ROUNDING = 1e-12  # of a value; less than that is no spread
+
 KEYS = {
     "run": "run",
     "pair": "pair",
@@ -17,6 +19,9 @@ KEYS = {
     "renormalise": "renormalised",
 }
 """Columns that say what a row is of -> the words that head them."""
+
+ADVERBS = {"align": "aligned by", "renormalise": "renormalised by"}
+"""Columns whose value `none` says that something was not done -> the words before another one."""
 
 # What neither HTML nor an SVG file may hold, and characters that a terminal would obey.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -30,6 +35,15 @@ def clean(text: object) -> str:
 def name_of(column: str | None) -> str:
     """Returns the words for a column, where its name alone would not do."""
     return (KEYS | {"alpha": "α"}).get(column or "", column or "")
+
+
+def describe(column: str, value: Any) -> str:
+    """Returns what a column's value says of a row: `pair = spawn_k1`, `not aligned`."""
+    if column in ADVERBS and value == "none":
+        return f"not {ADVERBS[column].split()[0]}"
+    if column in ADVERBS:
+        return f"{ADVERBS[column]} {value}"
+    return f"{name_of(column)} = {format_value(value)}"
 
 
 def is_number(value: object) -> bool:
@@ -95,7 +109,7 @@ def format_spread(value: float, spread: float) -> str:
         >>> format_spread(0.123456, 0.0034), format_spread(1234.5, 120)
         ('0.123 ± 0.003', '1230 ± 120')
     """
-    if not math.isfinite(value) or not math.isfinite(spread) or spread <= 0:
+    if not math.isfinite(value) or not spread > ROUNDING * abs(value) or spread == math.inf:
         return format_number(value)
     lead = f"{spread:e}"
     place = int(lead.partition("e")[2]) - (lead[0] == "1")  # power of ten of the last digit

@@ -18,6 +18,7 @@ from llfc_jax.report.content import Content, parameter, read
 from llfc_jax.report.numbers import Rows, clean, distinct, plain
 
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
+SUMMARY = "Summary: one row per pair and alignment"
 Json = dict[str, Any]
 
 
@@ -46,6 +47,8 @@ def write_page(
     details: Mapping[str, Any],
     headline: str | None = None,
     spread: Mapping[str, str] | None = None,
+    caption: str = SUMMARY,
+    links: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the page of a run, whole or not at all.
 
@@ -60,10 +63,12 @@ def write_page(
         details: how it was made (config, versions, device, seed); nested mappings are folded.
         headline: name of the chart on the first screen; the first chart by default.
         spread: summary column -> column of its deviation; shown as value ± deviation.
+        caption: of the summary's table.
+        links: pages that belong to this one: their names -> their addresses.
     """
     columns = html.with_keys(summary_rows, summary_columns)
-    tables = [(summary_rows, columns, "Summary: one row per pair and alignment")]
-    render(path, title, lead, tables, verdicts, sections, details, headline, spread)
+    tables = [(summary_rows, columns, caption)]
+    render(path, title, lead, tables, verdicts, sections, details, headline, spread, links)
 
 
 def render(
@@ -76,6 +81,7 @@ def render(
     details: Mapping[str, Any],
     headline: str | None = None,
     spread: Mapping[str, str] | None = None,
+    links: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a page with any number of tables (rows, columns, caption) on its first screen."""
     views = [
@@ -92,6 +98,7 @@ def render(
         marks=MARKS,
         tables=tables,
         spread=spread or {},
+        links=links or {},
         headline=next((v for v in every if headline in (None, v["name"])), None),
         sections=[
             {"title": s.title, "text": s.text, "name": s.name, "charts": charts}

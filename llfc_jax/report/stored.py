@@ -15,7 +15,7 @@ from llfc_jax.errors import WorkdirError
 from llfc_jax.io import nan_for_none, read_sealed, write_csv, write_json, write_sealed
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.numbers import Rows
-from llfc_jax.report.page import Verdict, write_page
+from llfc_jax.report.page import SUMMARY, Verdict, write_page
 
 PAGE = "report.html"
 WORDS = "sections.json"
@@ -34,6 +34,8 @@ class Report:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     headline: str | None = None
     spread: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    caption: str = SUMMARY
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def show(self, path: str | os.PathLike[str]) -> None:
         """Writes the page."""
@@ -53,8 +55,7 @@ def write(report: Report, directory: str | os.PathLike[str]) -> Path:
         "sections": [dataclasses.asdict(section) for section, _ in report.sections],
     }
     write_sealed(directory / WORDS, words)
-    report.show(directory / PAGE)
-    return directory / PAGE
+    return rebuild(directory)  # so that the page is that of the files, to the byte
 
 
 def read(directory: str | os.PathLike[str]) -> Report:

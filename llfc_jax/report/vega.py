@@ -11,9 +11,17 @@ from typing import Any
 
 from llfc_jax.report import style
 from llfc_jax.report.charts import Chart
-from llfc_jax.report.content import BETWEEN, TOLERANCE, Content, every, parameter, read
+from llfc_jax.report.content import (
+    BETWEEN,
+    TOLERANCE,
+    Content,
+    every,
+    label_of,
+    parameter,
+    read,
+)
 from llfc_jax.report.marks import FORMAT, Spec, build_panel, build_selections, field_of
-from llfc_jax.report.numbers import Rows, clean, format_value, is_number, name_of, plain
+from llfc_jax.report.numbers import Rows, clean, describe, format_value, is_number, name_of, plain
 
 
 def build_spec(
@@ -105,6 +113,14 @@ def _case(table: Mapping[str, str], otherwise: str = "null") -> str:
     return "".join(tests) + otherwise
 
 
+def _label(content: Content, column: str) -> str:
+    """Returns the expression of what a column has to say in a panel's name (`label_of`)."""
+    values = content.choices[column]
+    if is_number(values[0]):
+        return f"{_quote(f'{name_of(column)} = ')} + {_datum(column)}"
+    return f"{_quote({str(v): label_of(column, v) for v in values})}[{_datum(column)}]"
+
+
 def _is_chosen(chart: Chart, column: str) -> str:
     """Returns the test of whether a row is among the reader's choice."""
     name = parameter(column)
@@ -127,15 +143,10 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
             line = f"{_quote(content.line_names)}[indexof({_quote(content.lines)}, {line})]"
         line = _case(dict.fromkeys(content.once, _quote(every(chart))), line)
     floor = f"{content.floor}, " if chart.log else ""
-    panel = [
-        f"{_quote(f'{name_of(column)} = ')} + {_datum(column)}"
-        if is_number(content.choices[column][0])
-        else _datum(column)
-        for column in content.panels
-    ]
+    least = "0, " if content.from_zero and chart.spread == "area" and not chart.log else floor
     made = {
         "x": _datum(chart.x) if content.names is None else f"toString({_datum(chart.x)})",
-        "panel": f"join([{', '.join(panel)}], '{BETWEEN}')",
+        "panel": f"join([{', '.join(_label(content, c) for c in content.panels)}], '{BETWEEN}')",
         "line": line,
         "value": f"isNumber(datum.raw) && isFinite(datum.raw) ? max({floor}datum.raw) : null",
         "column": _case({y: _quote(words) for y, words in chart.y.items()}),
@@ -148,7 +159,7 @@ def _transforms(chart: Chart, content: Content) -> list[Spec]:
     if chart.band:
         known = "isNumber(datum.raw) && isNumber(datum.spread) ?"
         made["spread"] = _case({y: _datum(column) for y, column in chart.band.items()})
-        made["low"] = f"{known} max({floor}datum.raw - datum.spread) : null"
+        made["low"] = f"{known} max({least}datum.raw - datum.spread) : null"
         made["high"] = f"{known} max({floor}datum.raw + datum.spread) : null"
     if chart.dots:
         made["dot"] = _case({y: _datum(column) for y, column in chart.dots.items()})
@@ -178,7 +189,7 @@ def _title(chart: Chart, content: Content, theme: style.Theme) -> Spec:
     """Returns the chart's title and below it what all of its points share."""
     parts = []
     for column, value in content.shared.items():
-        parts.append(_quote(f"{name_of(column)} = {format_value(value)}"))
+        parts.append(_quote(describe(column, value)))
     for column, value in chart.where.items():
         name = parameter(column)
         shown = f"format({name}, '{FORMAT}')" if is_number(value) else name

@@ -118,3 +118,12 @@ def test_any_config_is_taken_or_refused_with_one_line(values):
     except ConfigError as error:
         refused = str(error)
     assert "\n" not in refused
+
+
+def test_a_config_measures_by_default_what_its_options_allow():
+    config = check(changed(eval__renormalise="reset"))
+    assert "layerwise" not in config.measures
+    assert "lmc" in config.measures
+    assert check(config.to_dict()) == config
+    with pytest.raises(ConfigError, match="layerwise has no `renormalise`"):
+        check(changed(eval__renormalise="reset", measures=("lmc", "layerwise")))

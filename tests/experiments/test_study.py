@@ -14,6 +14,8 @@ from flax import linen, nnx
 import llfc_jax
 from llfc_jax import data, networks, training
 from llfc_jax.errors import ConfigError, DataError, GraphError, LlfcError, ModeError
+from llfc_jax.experiments.study import build_settings
+from llfc_jax.experiments.study_result import Study
 from llfc_jax.measures import MEASURES
 from llfc_jax.pair import interpolate
 
@@ -320,7 +322,7 @@ X, Y = samples()
         ({"match": {"weight": {"restart": 2}}}, ConfigError, "did you mean 'restarts'"),
         ({"alphas": [2.0]}, ConfigError, "alphas"),
         ({"sites": "Dense_0"}, GraphError, "site"),
-        ({"renormalise": "reset"}, ConfigError, "layerwise has no `renormalise`"),
+        ({"renormalise": "reset", "measures": ["layerwise"]}, ConfigError, "no `renormalise`"),
         ({"renormalise": "reset", "measures": "lmc"}, LlfcError, "BatchNorm"),
         ({"batch_size": 0}, ConfigError, "batch_size"),
         ({"batch_size": "x"}, ConfigError, "batch_size must be int, not 'x'"),
@@ -365,3 +367,16 @@ def test_a_vision_transformer_is_studied_and_matched_with_its_heads():
     )
     layers = {r["layer"] for r in study.rows["llfc"]}
     assert {"block0/attention/query", "block0/attention/out"} <= layers
+
+
+def test_of_the_default_measures_those_are_left_out_that_cannot_honour_an_option():
+    settings = build_settings(tuple(MEASURES), "none", {}, 0, None, {"renormalise": "reset"})
+    assert settings.measures == tuple(name for name in MEASURES if name != "layerwise")
+    assert list(settings.left_out) == ["layerwise"]
+    assert "layerwise is left out: layerwise has no `renormalise`" in settings.left_out["layerwise"]
+    plain = build_settings(tuple(MEASURES), "none", {}, 0, None, {})
+    assert (plain.measures, plain.left_out) == (tuple(MEASURES), {})
+    few = build_settings(["lmc"], "none", {}, 0, None, {"renormalise": "reset"})
+    assert (few.measures, few.left_out) == (("lmc",), {})
+    study = Study([], {"verdict": "verdict"}, {}, {}, notes=list(settings.left_out.values()))
+    assert str(study) == (study + study).notes[0].replace("`", "")

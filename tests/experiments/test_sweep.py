@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import math
+import re
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from llfc_jax.errors import ConfigError
 from llfc_jax.experiments import run as experiment
 from llfc_jax.experiments import sweep
 from llfc_jax.experiments.config import base, check
+from llfc_jax.experiments.sweep import show
 from llfc_jax.progress import Reporter
+from llfc_jax.report import stored
 
 
 def swept(axes, **changes):
@@ -227,17 +231,92 @@ def test_the_config_of_every_run_is_in_its_summary(whole):
         assert check(made) == one.config
 
 
-def test_the_figures_run_along_what_was_swept_with_a_line_per_method():
-    base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
-    wide = [{**base, "width": w, "align": m} for w in (1, 2) for m in ("none", "weight")]
-    (chart,) = sweep.show.charts(wide, ["width"])
-    assert (chart.x, chart.lines, chart.panels) == ("width", "align", ("pair",))
-    forks = [{**base, "width": w, "k": k} for w in (1, 2) for k in (0, 1)]
-    (chart,) = sweep.show.charts(forks, ["width"])
-    assert (chart.x, chart.lines, chart.panels) == ("k", "width", ("align",))
-    methods = [{**base, "align": m} for m in ("none", "weight")]
-    (chart,) = sweep.show.charts(methods, [])
-    assert (chart.x, chart.lines, chart.panels) == ("pair", "align", ())
+BASE = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier_mean": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("varied", "fields", "wanted"),
+    [
+        ({"w": (1, 2), "align": ("none", "weight")}, ["w"], ("w", "align", ("pair",))),
+        ({"w": (1, 2), "k": (0, 1)}, ["w"], ("k", "w", ("align",))),
+        ({"align": ("none", "weight")}, [], ("pair", "align", ())),
+        # Names give way to numbers, and what is left over has panels: nothing is drawn over.
+        (
+            {"n": ("mlp", "vgg"), "w": (1, 2), "align": ("none", "weight"), "pair": ("p", "q")},
+            ["n", "w"],
+            ("w", "n", ("pair", "align")),
+        ),
+        ({"n": ("mlp", "vgg"), "pair": ("p", "q")}, ["n"], ("n", None, ("pair", "align"))),
+    ],
+)
+def test_every_column_that_varies_has_a_direction(varied, fields, wanted):
+    steps = itertools.product(*varied.values())
+    rows = [{**BASE, **dict(zip(varied, step, strict=True))} for step in steps]
+    (chart,) = show.charts(rows, fields)
+    assert (chart.x, chart.lines, chart.panels) == wanted
+
+
+def test_a_field_that_moves_with_another_has_no_lines_of_its_own():
+    rows = [{**BASE, "rate": r, "size": s} for r, s in ((0.1, 64), (0.2, 128))]
+    (chart,) = show.charts(rows, ["rate", "size"])
+    assert (chart.x, chart.lines, chart.panels) == ("rate", None, ("pair", "align"))
+
+
+def test_fields_below_zip_move_together():
+    zipped = {"train": {"learning_rate": (1e-3, 5e-3), "batch_size": (25, 50)}}
+    runs = sweep.expand(swept({"seed": (0, 1), "zip": zipped}))
+    found = [(r.config.train.learning_rate, r.config.train.batch_size, r.config.seed) for r in runs]
+    assert found == [(1e-3, 25, 0), (1e-3, 25, 1), (5e-3, 50, 0), (5e-3, 50, 1)]
+    assert len({r.name for r in runs}) == 4
+    for wrong, words in (
+        ({"zip": {"train": {"epochs": (1, 2), "batch_size": (25,)}}}, "2 of train.epochs|2 of t"),
+        ({"zip": {"seed": (0, 1)}, "seed": (0, 1)}, "'seed' twice"),
+        ({"zip": {"seed": (1, 1), "train": {"epochs": (2, 2)}}}, "value twice"),
+        ({"zip": 3}, "group of fields"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            sweep.expand(swept(wrong))
+
+
+def test_the_page_shows_every_pair_and_run_and_is_made_again_from_its_directory(whole):
+    path, means = whole
+    runs = json.loads((path / "means.json").read_text())
+    assert len(runs) == len(table(path / "sweep.csv")) == 8
+    for row in runs:
+        (mean,) = (
+            m for m in means
+            if (m["network.widths"], m["pair"]) == (row["network.widths"], row["pair"])
+        )  # fmt: skip
+        assert row["error_barrier_mean"] == mean["error_barrier"]
+        assert row["error_barrier_half"] == mean["error_barrier_half"]
+    page = (path / "report.html").read_text()
+    for one in sweep.expand(swept(AXES)):
+        (address,) = re.findall(f'href="(runs/[^"]*)">{re.escape(one.name)}<', page)
+        assert (path / unquote(address)).is_file()
+    (path / "report.html").unlink()
+    assert stored.rebuild(path).read_text() == page
+
+
+def test_pairs_that_share_no_training_are_shown_beside_those_that_do():
+    base = {"align": "none", "seed": 0, "w": 1, "informative": True, "diverged": ""}
+    rows = [
+        {**base, "pair": f"spawn_k{k}", "k": k, "error_barrier": 0.1 * k, "llfc_median": 0.01}
+        for k in (0, 1)
+    ]
+    alone = {"pair": "independent", "k": math.nan, "error_barrier": 0.5, "llfc_median": 0.9}
+    rows.append({**base, **alone, "informative": False})
+    rows.append({**base, "pair": "independent", "k": math.nan, "seed": 1, "diverged": "epoch 1"})
+    found = show.sections(rows, sweep.over_seeds(rows, ["w"]), ["w"])
+    assert [(section.name, len(of)) for section, of in found] == [
+        ("means_spawned", 2),
+        ("means_apart", 2),
+    ]
+    informative, diverged = found[1][1]
+    assert informative["error_barrier_mean"] == 0.5
+    assert math.isnan(informative["llfc_median"])
+    assert "error_barrier_mean" not in diverged
+    names = [chart.name for section, _ in found for chart in section.charts]
+    assert len(set(names)) == len(names)
 
 
 def test_the_page_says_in_words_what_changes_along_the_axis():
@@ -247,14 +326,14 @@ def test_the_page_says_in_words_what_changes_along_the_axis():
         {**row, "align": m, "width": w, "error_barrier": b, "llfc_ratio": 8.0 * w}
         for (m, w), b in barriers.items()
     ]
-    none, weight = sweep.show.findings(means, ["width"])
-    assert none.startswith("align `none`: from width = 1 to 2")
+    none, weight = show.findings(means, ["width"])
+    assert none.startswith("Not aligned: from width = 1 to 2")
     assert "from 25.00 to 2.50 points" in weight
     assert "8, then 16 times" in weight
-    assert sweep.show.findings(means[:1], ["width"]) == []
+    assert show.findings(means[:1], ["width"]) == []
     forks = [{**row, "align": "none", "pair": f"k{k}", "k": k, "llfc_ratio": k} for k in (8, 1)]
-    (only,) = sweep.show.findings(forks, [])
-    assert only.startswith("From k = 1 to 8 features stand 1, then 8 times")
+    (only,) = show.findings(forks, [])
+    assert only.startswith("From k = 1 to 8 the features are 1, then 8 times closer")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +341,5 @@ def test_the_page_says_in_words_what_changes_along_the_axis():
     [((0.5, 1, 4), True), ((1, 2, 4), False), ((0, 1, 8), False), (("a", "b"), False)],
 )
 def test_a_field_that_doubles_and_doubles_is_drawn_by_its_powers(values, powers):
-    base = {"pair": "independent", "align": "none", "k": math.nan, "error_barrier": 0.1}
-    (chart,) = sweep.show.charts([{**base, "width": v} for v in values], ["width"])
+    (chart,) = show.charts([{**BASE, "width": v} for v in values], ["width"])
     assert chart.log_x is powers

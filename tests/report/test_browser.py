@@ -79,7 +79,7 @@ def test_every_figure_is_drawn_from_the_rows(text, tmp_path):
     for number, chart in enumerate((made.LMC.charts[0], *made.LMC.charts, *made.LLFC.charts)):
         drawn = figure(dom, number)
         assert html.escape(chart.x_label) in drawn
-        assert "spawn_k5 · weight" in drawn
+        assert "spawn_k5 · aligned by weight" in drawn
     drawn = points(figure(dom, 1))
     assert len(drawn) == len(made.lmc_rows())
     row = next(r for r in made.lmc_rows() if r["pair"] == "independent" and r["alpha"] == 0.5)
@@ -103,8 +103,8 @@ def test_menus_move_all_charts_and_tables(text, tmp_path):
     assert console == []
     for number in range(7):
         drawn = figure(dom, number)
-        assert "spawn_k5 · weight" in drawn
-        assert "spawn_k5 · none" not in drawn
+        assert "spawn_k5 · aligned by weight" in drawn
+        assert "spawn_k5 · not aligned" not in drawn
     assert "α = 0.9" in figure(dom, 3)
     row = next(r for r in made.llfc_rows() if (r["layer"], r["alpha"]) == ("Dense_0", 0.9))
     values = [p for p in points(figure(dom, 3)) if p["layer, in depth order"] == "Dense_0"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llfc_jax.errors import ReportError
 from llfc_jax.report import figures, history, style, vega
 from llfc_jax.report.charts import Chart
-from llfc_jax.report.content import read
+from llfc_jax.report.content import label_of, read
 
 from . import made
 
@@ -69,22 +69,24 @@ def test_points_hold_the_values_of_the_rows():
 def test_panels_have_names_and_the_line_above_says_what_is_pinned():
     said = words(svg(LAYERS, made.llfc_rows()))
     for pair, align in itertools.product(made.PAIRS, made.ALIGNS):
-        assert f"{pair} · {align}" in said
+        assert f"{pair} · {label_of('align', align)}" in said
     assert LAYERS.title in said
     assert "α = 0.5" in said
     said = words(svg(LAYERS, made.llfc_rows(aligns=("weight",))))
-    assert "aligned by = weight  ·  α = 0.5" in said
+    assert "aligned by weight  ·  α = 0.5" in said
     assert {*made.PAIRS} <= {*said}
 
 
 def test_pairs_run_across_and_alignments_down_unless_there_are_more_of_those():
     content = read(ERROR, made.lmc_rows())
     assert content.across == 3
-    assert content.labels == [f"{p} · {a}" for a in made.ALIGNS for p in made.PAIRS]
+    assert content.labels == [
+        f"{p} · {how}" for how in ("not aligned", "aligned by weight") for p in made.PAIRS
+    ]
     two = [r for r in made.lmc_rows(aligns=tuple("abcdef")) if r["pair"] != "spawn_k5"]
     content = read(ERROR, two)
     assert content.across == 3
-    assert content.labels[:6] == [f"spawn_k1 · {a}" for a in "abcdef"]
+    assert content.labels[:6] == [f"spawn_k1 · aligned by {a}" for a in "abcdef"]
 
 
 def test_names_along_x_stand_in_order_of_appearance():
@@ -101,7 +103,7 @@ def test_where_compares_numbers_to_rounding_and_can_be_turned():
     assert by_alpha["bind"]["options"] == pytest.approx(made.ALPHAS, abs=1e-6)
     by_alpha["value"] = 0.9
     text = vl_convert.vegalite_to_svg(spec)
-    assert "aligned by = none  ·  α = 0.9" in words(text)
+    assert "not aligned  ·  α = 0.9" in words(text)
     row = next(r for r in rows if abs(r["alpha"] - 0.9) < 1e-6 and r["pair"] == "independent")
     point = next(
         p

@@ -4,20 +4,26 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from llfc_jax.experiments.config import SEED, Config
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.sweep.grid import axes, done, expand, word
-from llfc_jax.experiments.sweep.show import charts, columns, findings
+from llfc_jax.experiments.sweep.show import (
+    DRAWN,
+    LLFC_COLUMNS,
+    columns,
+    findings,
+    sections,
+    spread,
+)
 from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_sealed
-from llfc_jax.report.charts import Section
-from llfc_jax.report.page import write_page
+from llfc_jax.report import stored
 from llfc_jax.training import parse_pair_name
 
 CONFIDENCE = 0.95
-LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
 OWN_COLUMNS = ("pairs", "align")  # swept fields that are columns of every row anyway
 
 
@@ -25,7 +31,8 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
     """Writes tables, figures and page of all runs that are done.
 
     Writes `sweep.csv` (a row per run, pair and alignment), `sweep_mean.csv` (mean and interval
-    over seeds), the same as Parquet where pyarrow is installed, figures and `report.html`.
+    over seeds), the same as Parquet where pyarrow is installed, and the report, whose sections
+    hold every run beside the mean of its group.
     """
     found: dict[str, Row] = {}
     runs = expand(config)
@@ -47,14 +54,16 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
     for name, table in (("sweep", rows), ("sweep_mean", means)):
         write_csv(workdir / f"{name}.csv", table)
         _parquet(workdir / f"{name}.parquet", table)
-    if means:
-        _report(config, workdir, means, len(runs), missing)
+    if rows:
+        done_runs = [run.name for run in runs if run.name not in missing]
+        _report(config, workdir, rows, means, done_runs, missing)
     return means, missing
 
 
 def _fields(config: Config) -> list[str]:
     """Returns the swept fields that are columns of the means."""
-    return [field for field, _ in axes(config.sweep) if field not in (SEED, *OWN_COLUMNS)]
+    fields = (field for axis in axes(config.sweep) for field in axis.fields)
+    return [field for field in fields if field not in (SEED, *OWN_COLUMNS)]
 
 
 def _shown(value: Any) -> Any:
@@ -119,38 +128,47 @@ def _parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _report(
     config: Config,
     workdir: Path,
+    rows: Sequence[Row],
     means: Sequence[Row],
-    runs: int,
+    names: Sequence[str],
     missing: Sequence[str],
 ) -> None:
-    swept = dict(axes(config.sweep))
-    shown = [row for row in means if not math.isnan(row["k"])] or list(means)
+    """Writes `sweep.json`, and the report of a sweep, which can be made again from its files."""
     fields = _fields(config)
-    section = Section(
-        name="sweep",
-        title="Over all runs",
-        text="Means over seeds with 95 % intervals (Student's t). Every run has its own report in "
-        "`runs/`.",
-        charts=charts(shown, fields),
-        columns={name: name for name in means[0]},
-    )
+    all_runs = len(names) + len(missing)
     details = {
         "config": config.to_dict(),
-        "runs": {"done": runs - len(missing), "not done": list(missing)},
+        "runs": {"done": len(names), "not done": list(missing)},
         **provenance(),
     }
     write_sealed(workdir / "sweep.json", {"means": means, **details})
-    write_page(
-        workdir / "report.html",
+    said = [f"{len(missing)} of {all_runs} runs are not done yet."] if missing else []
+    diverged = sum(bool(row.get("diverged")) for row in rows)
+    if diverged:
+        said.append(f"{diverged} of {len(rows)} pairs diverged in training; no mean counts them.")
+    drawn = sections(rows, means, fields)
+    for _, of_kind in drawn:
+        counted = [row for row in of_kind if any(f"{name}_mean" in row for name in DRAWN)]
+        said += findings(over_seeds(counted, fields), fields)
+    report = stored.Report(
         title=f"Sweep: {config.network['name']} on {config.data.name}",
-        lead="Every combination of "
-        + "; ".join(f"`{field}` in {values}" for field, values in swept.items()),
+        lead=_lead(config),
         summary_rows=means,
         summary_columns=columns(means),
-        verdicts=[
-            *([f"{len(missing)} of {runs} runs are not done yet."] if missing else []),
-            *findings(shown, fields),
-        ],
-        sections=[(section, shown)],
+        verdicts=said,
+        sections=drawn,
         details=details,
+        spread=spread(means),
+        caption="Means over the seeds ± 95 % intervals: one row per setting, pair and alignment",
+        links={name: f"runs/{quote(name)}/{stored.PAGE}" for name in names},
     )
+    stored.write(report, workdir)
+
+
+def _lead(config: Config) -> str:
+    """Returns what was swept over, in a sentence."""
+    parts = []
+    for fields, values in axes(config.sweep):
+        steps = [step[0] if len(fields) == 1 else step for step in values]
+        parts.append(f"{', '.join(f'`{f}`' for f in fields)} in {', '.join(map(str, steps))}")
+    return f"Every combination of {'; '.join(parts)}."

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from llfc_jax.errors import ConfigError
 from llfc_jax.experiments.config import SEED, Config, check, identity
@@ -14,6 +14,7 @@ from llfc_jax.io import read_sealed
 from llfc_jax.training import Rates
 
 T = TypeVar("T")
+ZIP = "zip"  # the group of `config.sweep` whose fields move together
 FREE_GROUPS = ("match", "eval.measure_options")  # hold groups that are named by their user
 
 
@@ -32,24 +33,33 @@ class Run:
     config: Config
 
 
+class Axis(NamedTuple):
+    """Fields that move together, mostly one alone, and the values that they take.
+
+    Attributes:
+        fields: with their groups: `train.learning_rate`.
+        values: one tuple per step, a value per field.
+    """
+
+    fields: tuple[str, ...]
+    values: tuple[tuple[Any, ...], ...]
+
+
 def expand(config: Config) -> list[Run]:
     """Returns all runs of a sweep: fields by name, the last changing fastest, the seed last of all.
 
     Raises:
-        ConfigError: no axis, an axis without values or with a value twice, a field that does not
-            exist, or a combination that is no valid config.
+        ConfigError: no axis, an axis without values or with a value twice, fields of `zip` with
+            unlike numbers of values, a field that does not exist, or a combination that is no
+            valid config.
     """
-    swept = dict(sorted(axes(config.sweep), key=lambda axis: (axis[0] == SEED, axis[0])))
+    swept = sorted(axes(config.sweep), key=lambda axis: (SEED in axis.fields, axis.fields))
     if not swept:
         raise ConfigError("config.sweep is empty; map a field to its values: {'seed': (0, 1, 2)}")
-    for field, values in swept.items():
-        if not isinstance(values, (list, tuple)) or not values:
-            raise ConfigError(f"config.sweep[{field!r}] must be a tuple of values, not {values!r}")
-        if len({repr(value) for value in values}) != len(values):
-            raise ConfigError(f"config.sweep[{field!r}] holds a value twice: {values!r}")
     runs = []
-    for values in itertools.product(*swept.values()):
-        point = dict(zip(swept, values, strict=True))
+    for steps in itertools.product(*(axis.values for axis in swept)):
+        pairs = zip(swept, steps, strict=True)
+        point = {f: v for axis, step in pairs for f, v in zip(axis.fields, step, strict=True)}
         fields = config.to_dict() | {"sweep": {}}
         for field, value in point.items():
             _set(fields, field, value)
@@ -58,11 +68,40 @@ def expand(config: Config) -> list[Run]:
     return runs
 
 
-def axes(sweep: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (field, values) of every swept field, with its group: `train.learning_rate`."""
-    for name, values in sweep.items():
+def axes(sweep: Mapping[str, Any]) -> list[Axis]:
+    """Returns the axes of a sweep: one per field, and one of all fields below `zip`.
+
+    Raises:
+        ConfigError: see `expand`.
+    """
+    zipped = sweep.get(ZIP, {})
+    if not isinstance(zipped, Mapping):
+        raise ConfigError(f"config.sweep.{ZIP} must be a group of fields, not {zipped!r}")
+    single = dict(_fields({name: value for name, value in sweep.items() if name != ZIP}))
+    joint = dict(sorted(_fields(zipped)))
+    for field, values in (single | joint).items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ConfigError(f"config.sweep[{field!r}] must be a tuple of values, not {values!r}")
+        if field in single and field in joint:
+            raise ConfigError(f"config.sweep names {field!r} twice: alone and below {ZIP!r}")
+    if len({len(values) for values in joint.values()}) > 1:
+        counts = ", ".join(f"{len(values)} of {field}" for field, values in joint.items())
+        raise ConfigError(f"config.sweep.{ZIP}: fields need equally many values: {counts}")
+    found = [Axis((field,), tuple(zip(values, strict=True))) for field, values in single.items()]
+    if joint:
+        found.append(Axis(tuple(joint), tuple(zip(*joint.values(), strict=True))))
+    for axis in found:
+        if len({repr(step) for step in axis.values}) != len(axis.values):
+            where = ", ".join(axis.fields)
+            raise ConfigError(f"config.sweep[{where!r}] holds a value twice: {axis.values!r}")
+    return found
+
+
+def _fields(group: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (field, values) of every field, with its group."""
+    for name, values in group.items():
         if isinstance(values, Mapping):
-            yield from axes(values, f"{before}{name}.")
+            yield from _fields(values, f"{before}{name}.")
         else:
             yield f"{before}{name}", values
 

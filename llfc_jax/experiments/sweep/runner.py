@@ -34,7 +34,13 @@ def run(
         ConfigError: see `expand` and `shard`.
         WorkdirError: a run's directory holds something else, or another process has it.
     """
-    batches = together(shard(families(expand(config)), which), config.together)
+    runs = expand(config)
+    batches = together(shard(families(runs), which), config.together)
+    mine = sum(map(len, batches))
+    reporter.say(
+        f"a sweep of {len(runs)} runs, {mine} of them here, trained in {len(batches)} batches; "
+        f"into {workdir}"
+    )
     for number, batch in enumerate(batches):
         reporter.say(f"[{number + 1}/{len(batches)}] {', '.join(run.name for run in batch)}")
         _run_batch(batch, workdir, reporter)

@@ -141,8 +141,8 @@ def _pool(parts: Sequence[tuple[jax.Array, ...]], mask: jax.Array) -> Products:
     columns = list(zip(*parts, strict=True))
     groups = SiteGroups(columns[0])
     stacked = zip(*map(groups.stack, columns), strict=True)
-    return pool(groups.join([sums(*uv, gap=gap[0] if gap else None)
-                             for *uv, gap in ((u, v, gap) for u, v, *gap in stacked)]), mask)  # fmt: skip
+    squares = [sums(u, v, gap=gap[0] if gap else None) for u, v, *gap in stacked]
+    return pool(groups.join(squares), mask)
 
 
 def defect(site: Site, a: Values, b: Values) -> jax.Array:

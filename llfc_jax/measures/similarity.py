@@ -74,8 +74,8 @@ def sums(
     Args:
         u: features [..., n, d].
         v: features [..., n, d].
-        scale: about the size of the entries of each row [..., n], a power of two; that of the largest
-            entry if None. Within a factor of 1e18 of it either way nothing is lost.
+        scale: about the size of the entries of each row [..., n], a power of two; that of the
+            largest entry if None. Within a factor of 1e18 of it either way nothing is lost.
         gap: u - v, where it is known to more digits than the subtraction would give.
     """
     u, v = wide(u), wide(v)

@@ -136,12 +136,13 @@ class Commutativity(Measure):
 
 
 def _pool(parts: Sequence[tuple[jax.Array, ...]], mask: jax.Array) -> Products:
-    """Returns pooled sums [sites] of (u, v) or (u, v, u - v), rows all, of every site."""
+    """Returns pooled sums [sites] of every site's rows (u, v) or (u, v, u - v)."""
     columns = list(zip(*parts, strict=True))
     groups = SiteGroups(columns[0])
-    stacked = zip(*map(groups.stack, columns), strict=True)
-    return pool(groups.join([sums(*uv, gap=gap[0] if gap else None)
-                             for *uv, gap in ((u, v, gap) for u, v, *gap in stacked)]), mask)  # fmt: skip
+    found = []
+    for u, v, *gap in zip(*map(groups.stack, columns), strict=True):
+        found.append(sums(u, v, gap=gap[0] if gap else None))
+    return pool(groups.join(found), mask[None])
 
 
 def defect(site: Site, a: Values, b: Values) -> jax.Array:

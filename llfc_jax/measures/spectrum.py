@@ -186,8 +186,8 @@ class Spectrum(Measure):
             [_as_matrix(graph, graph[name], weight) for weight in pair]
             for name, pair in zip(names, totals.weights(names), strict=True)
         ])  # fmt: skip
-        of_features = _map_pairs(_from_moments,
-                                 [[m / n for m in totals.sums[name]] for name in names])  # fmt: skip
+        moments = [[m / n for m in totals.sums[name]] for name in names]
+        of_features = _map_pairs(_from_moments, moments)
         longest = max(len(s) for pair in (*of_weights, *of_features) for _, s, _ in pair)
         length = min(self.ranks, longest)
         table: dict[str, Any] = {}

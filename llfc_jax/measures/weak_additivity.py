@@ -24,7 +24,6 @@ from llfc_jax.measures.similarity import (
     pool,
     pooled,
     scale_of,
-    stack,
     sums,
 )
 from llfc_jax.measures.site_groups import SiteGroups

@@ -136,8 +136,8 @@ def describe_work(config: Config, path: Path) -> str:
     """Returns what a run is about to do, and where, in a line."""
     networks = len(training.list_runs(config.pairs, config.seed, config.train.epochs))
     return (
-        f"{config.network['name']} on {config.data.name}: {networks} networks to train, trunks "
-        f"included, {config.train.epochs} epochs; pairs {', '.join(config.pairs)}; alignments "
+        f"{config.network['name']} on {config.data.name}: {networks} networks (trunks included), "
+        f"trained for {config.train.epochs} epochs; pairs {', '.join(config.pairs)}; alignments "
         f"{', '.join(config.align)}; {len(config.measures)} measures; on {jax.device_count()} "
         f"{jax.devices()[0].device_kind}; into {path}"
     )

@@ -14,7 +14,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
 from llfc_jax.measures import MEASURES
 from llfc_jax.report import history, stored
-from llfc_jax.report.page import Verdict
+from llfc_jax.report.page import Report, Table, Verdict
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
 from llfc_jax.types import Variables
@@ -210,11 +210,10 @@ class Study:
             sections.append((history.SECTION, self.history))
         write_sealed(path / "summary.json", self.to_dict())
         return stored.write(
-            stored.Report(
+            Report(
                 title=self.title,
                 lead=self.lead,
-                summary_rows=self.summary,
-                summary_columns=self.columns,
+                tables=[Table(self.summary, self.columns)],
                 verdicts=self.verdicts,
                 sections=sections,
                 details=self.details,

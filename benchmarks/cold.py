@@ -110,6 +110,7 @@ def _gpt2(depth: int, width: int) -> tuple[Callable[..., Any], Any, Any, Any]:
 def match(case: str, way: str) -> dict[str, float]:
     """Match once in this process: CPU seconds after the imports, and the peak memory in MB."""
     import jax
+    import scipy.optimize  # noqa: F401  # both use it, and import it on first use
 
     from llfc_jax.matching import weight_matching
     from llfc_jax.symmetry import permutation_spec

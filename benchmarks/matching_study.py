@@ -37,7 +37,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("none", {}),
     "weight": ("weight", {}),
     "weight, relaxed": ("weight", {"start": "relaxed"}),
-    "weight, both": ("weight", {"start": ("anchored", "relaxed")}),
+    "weight, anchored": ("weight", {"start": "anchored"}),
     "published": ("weight", {"start": "identity"}),
     "published, 8 starts": ("weight", {"start": "identity", "restarts": 8}),
     "activation, uncentred": ("activation", {"kind": "uncentred"}),
@@ -49,7 +49,14 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "output(identity)": ("output", {"start": "identity"}),
     "output": ("output", {}),
 }
-STARTS = ("none", "published", "published, 8 starts", "weight", "weight, relaxed", "weight, both")
+STARTS = (
+    "none",
+    "published",
+    "published, 8 starts",
+    "weight",
+    "weight, anchored",
+    "weight, relaxed",
+)
 FIELDS = (
     "data",
     "width",

@@ -5,7 +5,8 @@ come here. Whatever the working directory holds already is read from there.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 import jax
@@ -124,10 +125,10 @@ def measure_pair(
     workdir, measures = evaluation.workdir, evaluation.settings.build_measures()
     for split, batches in evaluation.data.items():
         missing = {
-            _key(pair, method, measure, split): measure
+            _key(pair.name, method, measure, split): measure
             for measure in measures
             if split in splits_of(evaluation, measure)
-            and not workdir.has(_key(pair, method, measure, split))
+            and not workdir.has(_key(pair.name, method, measure, split))
         }
         if not missing:
             continue
@@ -144,7 +145,7 @@ def measure_pair(
     rows: dict[str, list[Row]] = {measure.name: [] for measure in measures}
     for measure in measures:
         for split in splits_of(evaluation, measure):  # the last split's metrics are the summary's
-            last, found = workdir.load(_key(pair, method, measure, split))
+            last, found = workdir.load(_key(pair.name, method, measure, split))
             rows[measure.name] += found
             metrics |= last
     return metrics, rows
@@ -156,8 +157,16 @@ def splits_of(evaluation: Evaluation, measure: Measure) -> list[str]:
     return [split for split in wanted if split in evaluation.data] or ["test"]
 
 
-def _key(pair: ModePair, method: str, measure: Measure, split: str) -> str:
-    return f"{pair.name}-{method}-{measure.name}-{split}"
+def list_measured(pairs: Iterable[str], settings: Settings) -> Iterator[str]:
+    """Yields the names under which a directory keeps all measurements, of both splits' data."""
+    measures = settings.build_measures()
+    for pair, method, measure in itertools.product(pairs, settings.align, measures):
+        for split in settings.eval.splits or measure.splits:
+            yield _key(pair, method, measure, split)
+
+
+def _key(pair: str, method: str, measure: Measure, split: str) -> str:
+    return f"{pair}-{method}-{measure.name}-{split}"
 
 
 def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment:

@@ -16,6 +16,7 @@ from llfc_jax.errors import TrainingError
 from llfc_jax.experiments import trackers
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.evaluate import Evaluation, evaluate_pairs
+from llfc_jax.experiments.finished import read_finished
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.study_result import QUESTION, Study
 from llfc_jax.experiments.workdir import Workdir
@@ -45,6 +46,8 @@ def run(
         LlfcError: any of its kinds, each with one line; before long work starts where the
             config, the data or the network is at fault.
     """
+    if pairs is None and (finished := read_finished(config, workdir)):
+        return finished
     dataset = data.load(**dataclasses.asdict(config.data))
     module = build_network(config, dataset)
     if pairs is None:

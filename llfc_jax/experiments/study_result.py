@@ -174,8 +174,14 @@ class Study:
         return draw(chart, self.rows[measure])
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> "Study":
+    def read(
+        cls, path: str | os.PathLike[str], measures: Iterable[str] = tuple(MEASURES)
+    ) -> "Study":
         """Returns the study that `write` wrote into a directory, without its alignments.
+
+        Args:
+            path: the directory.
+            measures: those whose rows are read, where the directory holds them.
 
         Raises:
             WorkdirError: there is no study, or it is damaged.
@@ -190,7 +196,7 @@ class Study:
             summary = [nan_for_none(row) for row in content.pop("summary")]
             rows = {
                 name: [nan_for_none(row) for row in json.loads(file.read_text("utf-8"))]
-                for name in MEASURES
+                for name in measures
                 if (file := path / f"{name}.json").is_file()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

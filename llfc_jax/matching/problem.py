@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
-from llfc_jax.matching.placement import host_array, on_host
+from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import AnyArray, Apply, Batches, Variables
@@ -100,7 +100,7 @@ def check_modes(spec: PermutationSpec, a: Variables, b: Variables) -> None:
 
 def _all_finite(leaves: list[Any]) -> bool:
     # A sum of squares is read fastest, and is finite only where every entry is.
-    inexact = [leaf for leaf in leaves if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    inexact = [leaf for leaf in leaves if jnp.issubdtype(dtype_of(leaf), jnp.inexact)]
     if not on_host(inexact):
         return bool(_finite(inexact))
     with np.errstate(all="ignore"):
@@ -122,7 +122,7 @@ def map_narrow(tree: Variables, change: Callable[[Any], Any]) -> Variables:
     """Returns a tree with a change to the floating-point leaves narrower than float32."""
 
     def one(leaf: Any) -> Any:
-        kind = jnp.result_type(leaf)
+        kind = dtype_of(leaf)
         narrow = jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4
         return change(leaf) if narrow else leaf
 

@@ -19,7 +19,6 @@ from llfc_jax.graph.graph import Visit
 from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide
-from llfc_jax.measures.similarity import stack
 from llfc_jax.pair import interpolate
 from llfc_jax.parallel import loops
 from llfc_jax.types import Apply, Variables
@@ -190,7 +189,7 @@ def _read_grid(batch: PairBatch, readings: Mapping[str, Reading]) -> dict[str, A
 
 
 def _read_line(batch: PairBatch, points: Points, readings: Mapping[str, Reading]) -> dict[str, Any]:
-    """Returns what is read of every θ_α, stacked along α; the ends are known already."""
+    """Returns what is read of every θ_α, to be put in order by `join_line`."""
     readers = {name: r.on_line for name, r in readings.items() if r.on_line}
     if not readers:
         return {}
@@ -205,11 +204,30 @@ def _read_line(batch: PairBatch, points: Points, readings: Mapping[str, Reading]
         known = {name: readings[name].at_ends for name in readers}
         return {n: e[index] if (e := known[n]) else readers[n](alpha, values) for n in readers}
 
-    rest = np.delete(np.arange(len(points.alphas)), batch.places)
-    between = batch.map_over(at, points[rest])
-    ends = stack([at_end(0, batch.b), at_end(1, batch.a)])
-    order = np.argsort(np.array([*batch.places, *rest]))
-    return jax.tree.map(lambda e, r: jnp.concatenate([e, r])[order], ends, between)
+    between = batch.map_over(at, points[_between(len(points.alphas), batch.places)])
+    return {"ends": (at_end(0, batch.b), at_end(1, batch.a)), "between": between}
+
+
+def join_line(line: Mapping[str, Any], count: int, places: tuple[int, int]) -> dict[str, Any]:
+    """Returns what `measure_batch` read of every θ_α as one tree, stacked along the grid.
+
+    It is done on the host, at the end: on the device it would take operations for every number.
+
+    Args:
+        line: "on_line" of `measure_batch`, NumPy arrays.
+        count: the number of points of the grid.
+        places: where α = 0 and α = 1 stand in it.
+    """
+    if not line:
+        return {}
+    order = np.argsort([*places, *_between(count, places)])
+    return jax.tree.map(lambda zero, one, rest: np.concatenate([zero[None], one[None], rest])[order],
+                        *line["ends"], line["between"])  # fmt: skip
+
+
+def _between(count: int, places: tuple[int, int]) -> np.ndarray:
+    """Returns the places of a grid of `count` points that are not its ends'."""
+    return np.delete(np.arange(count), places)
 
 
 def _run_between(batch: PairBatch, theta: Variables, point: Points) -> Values:

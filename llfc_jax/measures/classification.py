@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 from llfc_jax.errors import DataError, GraphError
@@ -24,6 +23,8 @@ def loss_and_right(
     logits: Float[Array, "n classes"], y: Int[Array, " n"], mask: Float[Array, " n"]
 ) -> tuple[jax.Array, jax.Array]:
     """Returns summed cross-entropy and number of right predictions; NaN predicts nothing."""
+    import optax
+
     logits = wide(logits)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
     right = predictions(logits) == y

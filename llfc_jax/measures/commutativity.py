@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, rows
 from llfc_jax.graph.queries import linear_sites, operands
+from llfc_jax.measures.accumulate import Products
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
@@ -18,6 +19,7 @@ from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import pool, pooled, sums
+from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
@@ -103,25 +105,23 @@ class Commutativity(Measure):
 
     def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
         """Returns pooled sums of the products and of the inputs of every layer."""
-        found: dict[str, Any] = {}
+        products: list[tuple[jax.Array, ...]] = []
+        inputs: list[tuple[jax.Array, ...]] = []
         for name in plan:
             site = batch.graph[name]
             eq, feature, _ = operands(batch.graph, site)
             as_rows = functools.partial(rows, batch.graph, eq.outputs[0])
             own = as_rows(_product(site, batch.a) + _product(site, batch.b))
             gap = as_rows(defect(site, batch.a, batch.b))
-            h_a, h_b = (rows(batch.graph, feature, v.all[feature]) for v in (batch.a, batch.b))
-            found[name] = {
-                "com": pool(sums(own, own - gap, gap=gap), batch.mask),
-                "h": pool(sums(h_a, h_b), batch.mask),
-            }
-        return Reading(found)
+            products.append((own, own - gap, gap))
+            inputs.append(tuple(wide(rows(batch.graph, feature, v.all[feature]))
+                                for v in (batch.a, batch.b)))  # fmt: skip
+        return Reading({"com": _pool(products, batch.mask), "h": _pool(inputs, batch.mask)})
 
     def finish(self, totals: Totals) -> CommutativityResult:
         """Returns the three distances of every layer."""
         names, found = totals.plan, totals.sums
-        dist_com = np.array([pooled(found[name]["com"]).relative for name in names])
-        dist_h = np.array([pooled(found[name]["h"]).relative for name in names])
+        dist_com, dist_h = (pooled(found[what]).relative for what in ("com", "h"))
         dist_w = np.array([_relative(*pair) for pair in totals.weights(names)])
         with np.errstate(divide="ignore", invalid="ignore"):
             least = np.fmin(dist_w, dist_h)
@@ -134,6 +134,15 @@ class Commutativity(Measure):
         """Returns the median over the layers of dist com over the least of dist W and dist H."""
         ratio = np.asarray(result.ratio)
         return {"com_ratio": float(np.nanmedian(ratio)) if np.isfinite(ratio).any() else np.nan}
+
+
+def _pool(parts: Sequence[tuple[jax.Array, ...]], mask: jax.Array) -> Products:
+    """Returns pooled sums [sites] of (u, v) or (u, v, u - v), rows all, of every site."""
+    columns = list(zip(*parts, strict=True))
+    groups = SiteGroups(columns[0])
+    stacked = zip(*map(groups.stack, columns), strict=True)
+    return pool(groups.join([sums(*uv, gap=gap[0] if gap else None)
+                             for *uv, gap in ((u, v, gap) for u, v, *gap in stacked)]), mask)  # fmt: skip
 
 
 def defect(site: Site, a: Values, b: Values) -> jax.Array:

@@ -13,7 +13,14 @@ from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.accumulate import accumulate, inspect_batch, pad_batches
-from llfc_jax.measures.batch import Part, Points, TracedNetwork, measure_batch, read_weights
+from llfc_jax.measures.batch import (
+    Part,
+    Points,
+    TracedNetwork,
+    join_line,
+    measure_batch,
+    read_weights,
+)
 from llfc_jax.measures.calibration import calibrate
 from llfc_jax.measures.classification import check_labels, check_logits
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals
@@ -216,7 +223,8 @@ class PairEvaluator:
             return measure_batch(*static, (self.a, self.b), self._points, x, y, mask)
 
         with matmul_precision(self.options.precision):
-            return accumulate(kernel, batches, progress, words, self.classes)
+            found = accumulate(kernel, batches, progress, words, self.classes)
+        return found | {"on_line": join_line(found["on_line"], len(self.grid), places)}
 
     def _at(self, grid: Sequence[float], stacked: Any) -> Any:
         """Returns the rows of a tree, stacked along the whole grid, that are a measure's."""

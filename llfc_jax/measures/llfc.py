@@ -10,7 +10,7 @@ import numpy as np
 
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Values, features
-from llfc_jax.measures.accumulate import moments
+from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
@@ -28,6 +28,7 @@ from llfc_jax.measures.similarity import (
     stack,
     sums,
 )
+from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
@@ -196,16 +197,21 @@ class LLFC(Measure):
     def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
         """Returns moments of the comparisons at every site, and pooled sums."""
         sites = [batch.graph[name] for name in plan]
-        of_a, of_b = ([wide(features(run, s)) for s in sites] for run in (batch.a, batch.b))
+        groups = SiteGroups([features(batch.a, site) for site in sites])
+
+        def read(run: Values) -> list[jax.Array]:
+            return groups.stack([wide(features(run, site)) for site in sites])
+
+        of_a, of_b = read(batch.a), read(batch.b)
         scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
 
         def at(alpha: jax.Array, values: Values) -> Any:
-            return _summarise(stack([  # all layers at once: many small operations become few
-                sums(features(values, site), alpha * p + (1 - alpha) * q, scale)
-                for site, p, q, scale in zip(sites, of_a, of_b, scales, strict=True)
+            return _summarise(groups.join([
+                sums(u, alpha * p + (1 - alpha) * q, scale)
+                for u, p, q, scale in zip(read(values), of_a, of_b, scales, strict=True)
             ]), batch.mask)  # fmt: skip
 
-        both = stack([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
+        both = groups.join([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
         itself = [_against_itself(square, both.scale) for square in (both.vv, both.uu)]
         of_ends = _summarise(stack([both, *itself]), batch.mask)
         ends, *known = (jax.tree.map(lambda leaf, i=i: leaf[i], of_ends) for i in range(3))
@@ -273,7 +279,7 @@ def _summarise(squares: Sums, mask: jax.Array) -> Any:
     rows = from_sums(squares)
     mask = mask.reshape(*(1,) * (squares.uu.ndim - 1), -1)
     many = (rows.distance, rows.coefficient, absolute(rows.distance))
-    return tuple(moments(x, mask) for x in many), pool(squares, mask)
+    return moments_of_each(many, mask), pool(squares, mask)
 
 
 def _against_itself(square: jax.Array, scale: jax.Array) -> Sums:

@@ -60,7 +60,7 @@ def stack(parts: Sequence[Any]) -> Any:
 
 
 def scale_of(*parts: jax.Array) -> jax.Array:
-    """Returns the power of two below the largest entry of each row of [n, d]; 1 for zeros."""
+    """Returns the power of two below the largest entry of each row of [..., d]; 1 for zeros."""
     largest = jnp.stack([jnp.abs(wide(part)).max(-1) for part in parts]).max(0)
     _, exponent = jnp.frexp(largest)
     return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent - 1), 1)
@@ -72,15 +72,15 @@ def sums(
     """Returns the squares that every comparison of row i of u with row i of v is made of.
 
     Args:
-        u: features [n, d].
-        v: features [n, d].
-        scale: about the size of the entries of each row [n], a power of two; that of the largest
+        u: features [..., n, d].
+        v: features [..., n, d].
+        scale: about the size of the entries of each row [..., n], a power of two; that of the largest
             entry if None. Within a factor of 1e18 of it either way nothing is lost.
         gap: u - v, where it is known to more digits than the subtraction would give.
     """
     u, v = wide(u), wide(v)
     scale = scale_of(u, v) if scale is None else scale
-    by = (1 / scale)[:, None]
+    by = (1 / scale)[..., None]
     u, v = u * by, v * by
     gap = u - v if gap is None else wide(gap) * by
     return Sums((u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1), (gap * gap).sum(-1), scale)

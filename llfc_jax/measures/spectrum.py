@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from llfc_jax.errors import ConfigError
 from llfc_jax.frameworks import Network
@@ -243,7 +242,9 @@ def _angles(p: np.ndarray, q: np.ndarray, top: int) -> np.ndarray:
     k = min(top, p.shape[1], q.shape[1])
     if not k:  # features that vanish span nothing
         return np.zeros(0)
-    return np.degrees(scipy.linalg.subspace_angles(p[:, :k], q[:, :k]))
+    from scipy.linalg import subspace_angles
+
+    return np.degrees(subspace_angles(p[:, :k], q[:, :k]))
 
 
 def _pad(rows: Sequence[np.ndarray], length: int) -> np.ndarray:

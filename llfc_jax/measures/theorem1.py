@@ -19,6 +19,7 @@ from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
+from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.measures.weak_additivity import activate, activation_inputs, mix
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
@@ -132,27 +133,32 @@ class Theorem1(Measure):
         """Returns squared lengths of the error, its two parts and the mixture, site by site."""
         sites = [batch.graph[name] for name in plan]
         own = [_own_defect(batch, site) for site in sites]
-        of_a, of_b = ([_rows(run, s) for s in sites] for run in (batch.a, batch.b))
-        scales = [scale_of(p.reshape(1, -1), q.reshape(1, -1))[0]
-                  for p, q in zip(of_a, of_b, strict=True)]  # fmt: skip
+        groups = SiteGroups([_rows(batch.a, site) for site in sites])
 
-        def lengths(parts: Sequence[jax.Array], scale: jax.Array) -> jax.Array:
-            scaled = (part / scale for part in parts)
-            return jnp.stack([((p * p).sum(-1) * batch.mask).sum() for p in scaled])
+        def read(run: Values) -> list[jax.Array]:
+            return groups.stack([_rows(run, site) for site in sites])
+
+        of_a, of_b = read(batch.a), read(batch.b)
+        scales = [scale_of(p, q).max(-1) for p, q in zip(of_a, of_b, strict=True)]
+
+        def squares(part: jax.Array, scale: jax.Array) -> jax.Array:
+            scaled = part / scale[:, None, None]
+            return ((scaled * scaled).sum(-1) * batch.mask).sum(-1)
 
         def at(alpha: jax.Array, values: Values) -> Squares:
             found = []
-            for site, p, q, added_at, scale in zip(sites, of_a, of_b, own, scales, strict=True):
+            defects = groups.stack([added_at(alpha) for added_at in own])
+            for u, p, q, added, scale in zip(read(values), of_a, of_b, defects, scales,
+                                             strict=True):  # fmt: skip
                 mixture = alpha * p + (1 - alpha) * q
-                gap, added = _rows(values, site) - mixture, added_at(alpha)
-                found.append(lengths((gap, added, gap - added, mixture), scale))
-            return Squares(jnp.stack(found), jnp.stack(scales)[:, None])
+                parts = u - mixture, added, u - mixture - added, mixture
+                found.append(jnp.stack([squares(part, scale) for part in parts], -1))
+            return Squares(groups.join(found), groups.join(scales)[:, None])
 
         def end(of_end: Sequence[jax.Array]) -> Squares:
-            zero = jnp.zeros(3)
-            mixture = [lengths([m], s) for m, s in zip(of_end, scales, strict=True)]
-            squares = jnp.stack([jnp.concatenate([zero.astype(m.dtype), m]) for m in mixture])
-            return Squares(squares, jnp.stack(scales)[:, None])
+            length = groups.join([squares(m, s) for m, s in zip(of_end, scales, strict=True)])
+            zero = jnp.zeros_like(length)
+            return Squares(jnp.stack([zero, zero, zero, length], -1), groups.join(scales)[:, None])
 
         return Reading(on_line=at, at_ends=(end(of_b), end(of_a)))
 

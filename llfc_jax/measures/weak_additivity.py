@@ -11,7 +11,7 @@ import numpy as np
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, rows
 from llfc_jax.graph.queries import activation_sites
-from llfc_jax.measures.accumulate import moments
+from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
@@ -27,6 +27,7 @@ from llfc_jax.measures.similarity import (
     stack,
     sums,
 )
+from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, ProgressFn
@@ -165,21 +166,27 @@ class WeakAdditivity(Measure):
         inputs = [[activation_inputs(run, s) for run in (batch.a, batch.b)] for s in sites]
         as_rows = [[_input_rows(graph, s, z) for z in pair]
                    for s, pair in zip(sites, inputs, strict=True)]  # fmt: skip
-        scales = [scale_of(*pair) for pair in as_rows]
+        ends = [[_activated(graph, s, z) for z in pair]
+                for s, pair in zip(sites, inputs, strict=True)]  # fmt: skip
+        groups = SiteGroups([h for h, _ in ends])
+        h_a, h_b = (groups.stack(of_end) for of_end in zip(*ends, strict=True))
+        scale = jnp.stack([scale_of(*pair) for pair in as_rows])
+        scales = groups.stack(list(scale))
 
         def at(of_a: Any, of_b: Any) -> Any:
-            squares = stack([
-                sums(*_sides(graph, site, za, zb, of_a, of_b), scale)
-                for site, (za, zb), scale in zip(sites, inputs, scales, strict=True)
+            activated = groups.stack([
+                _activated(graph, site, mix(of_a, za, of_b, zb))
+                for site, (za, zb) in zip(sites, inputs, strict=True)
             ])  # fmt: skip
-            return tuple(moments(x, mask) for x in from_sums(squares)), pool(squares, mask)
+            squares = groups.join([
+                sums(of_a * p + of_b * q, v, scale)
+                for p, q, v, scale in zip(h_a, h_b, activated, scales, strict=True)
+            ])  # fmt: skip
+            return moments_of_each(from_sums(squares), mask), pool(squares, mask)
 
-        ends = stack([
-            compare(_activated(graph, site, za), _activated(graph, site, zb))
-            for site, (za, zb) in zip(sites, inputs, strict=True)
-        ])  # fmt: skip
+        compared = groups.join([compare(p, q) for p, q in zip(h_a, h_b, strict=True)])
         agreeing = jnp.stack([(_agree(za, zb).mean(-1) * batch.mask).sum() for za, zb in as_rows])
-        once = tuple(moments(x, mask) for x in ends), agreeing
+        once = moments_of_each(compared, mask), agreeing
         if self.form == "sum":
             return Reading((*once, jax.tree.map(lambda leaf: leaf[None], at(1.0, 1.0))))
         return Reading(once, on_grid=lambda alpha: at(alpha, 1 - alpha))

@@ -26,6 +26,7 @@ from llfc_jax.symmetry.terms import (
     Sum,
     Term,
     Wild,
+    atoms,
     each,
     find,
     fresh,
@@ -164,6 +165,22 @@ class Reading:
             pin(output.points, "the output")
         pin_all((values[n] for n in program.leaves if n not in used), "never used")
         self.settle_all()
+        self._pin_unreached()
+
+    def _pin_unreached(self) -> None:
+        """Fixes the places of parameters that are cut off unused: rows beyond a text's length, say.
+
+        They could be permuted freely, but nothing would come of it.
+        """
+        leaves = [self.values[number].axes for number in self.program.leaves]
+        held = {id(axes) for axes in leaves}
+        computed = [axes for axes in self.seen if id(axes) not in held]
+        summed = [terms for pair in (*self.sums, *self.mixed) for terms in pair]
+        reached = {a for axes in (*computed, *summed) for term in axes for a in atoms(term)}
+        for axes in leaves:
+            for term in axes:
+                for atom in [a for a in atoms(term) if a not in reached]:
+                    pin(atom, "never used")
 
     def settle_all(self) -> None:
         """Ties what differs in each place of an axis that a value does not have."""

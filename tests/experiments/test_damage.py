@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from llfc_jax import results
+from llfc_jax import io as files
 from llfc_jax.errors import LlfcError, WorkdirError
 from llfc_jax.experiments import run as experiment
 from llfc_jax.experiments.config import base, check
@@ -30,20 +30,13 @@ def config():
     config.pairs = ("spawn_k1",)
     config.align = ("none", "weight")
     config.measures = ("lmc",)
-    config.alphas = (0.0, 0.5, 1.0)
+    config.eval.alphas = (0.0, 0.5, 1.0)
     return check(config)
 
 
 def run(path):
     with claim(path, config().to_dict()) as held, Reporter(Console(file=io.StringIO())) as reporter:
         experiment.run(config(), held, reporter)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_drawing():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llfc_jax.report.figures.save_all", lambda *_: [])
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +74,7 @@ def test_a_disk_full_at_any_file_leaves_what_was_there_and_the_next_run_goes_on(
         with pytest.raises(WorkdirError, match="No space left on device") as caught:
             run(tmp_path / "full")
         assert "\n" not in str(caught.value)
-        assert not [p for p in tmp_path.rglob(".*") if results.LEFT.fullmatch(p.name)]
+        assert not [p for p in tmp_path.rglob(".*") if files.LEFT.fullmatch(p.name)]
         assert before.items() <= tables(tmp_path / "full").items()
         before = tables(tmp_path / "full")
     full = None
@@ -97,7 +90,7 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path):
             run(path)
     for path in (taken / "a.csv", taken / "a.json"):
         with pytest.raises(WorkdirError, match=r"cannot write .*intact"):
-            results.write_text(path, "")
+            files.write_text(path, "")
 
 
 def test_halves_that_a_kill_left_are_removed(unbroken, tmp_path):
@@ -141,8 +134,8 @@ def test_damage_anywhere_is_told_or_does_no_harm(unbroken, tmp_path_factory, dat
 
 def test_a_sealed_file_comes_back_or_is_told(tmp_path):
     file, content = tmp_path / "a.json", {"rows": [{"x": 0.1 + 0.2, "y": None, "z": "é\n"}]}
-    results.write_sealed(file, content)
-    assert results.read_sealed(file) == content
+    files.write_sealed(file, content)
+    assert files.read_sealed(file) == content
     text = file.read_bytes()
     for place in range(len(text)):
         for bit in range(8):
@@ -150,14 +143,14 @@ def test_a_sealed_file_comes_back_or_is_told(tmp_path):
             changed[place] ^= 1 << bit
             file.write_bytes(changed)
             with contextlib.suppress(WorkdirError):
-                assert results.read_sealed(file) == content
+                assert files.read_sealed(file) == content
     for other in (b"[]", b"", b"null", b"[" * 100_000, b'{"sha256": 1}'):
         file.write_bytes(other)
         with pytest.raises(WorkdirError):
-            results.read_sealed(file)
+            files.read_sealed(file)
 
 
 def test_not_a_number_survives_the_seal(tmp_path):
-    results.write_sealed(tmp_path / "a.json", {"x": np.float32("nan"), "y": (1, 2)})
-    assert results.read_sealed(tmp_path / "a.json") == {"x": None, "y": [1, 2]}
+    files.write_sealed(tmp_path / "a.json", {"x": np.float32("nan"), "y": (1, 2)})
+    assert files.read_sealed(tmp_path / "a.json") == {"x": None, "y": [1, 2]}
     assert json.loads((tmp_path / "a.json").read_text())["sha256"]

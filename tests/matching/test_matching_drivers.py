@@ -142,7 +142,7 @@ def test_nothing_is_compiled_on_the_host() -> None:
 @pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
 def test_the_order_of_visits_is_that_of_jax(make: Any) -> None:
     for seed in (0, 1, 2**31 + 7):
-        for families_ in (1, 2, 9, 300, 2000):
+        for families_ in (1, 9, 2000):
             for sweep in (0, 3, 99):
                 key = make(seed)
                 expected = jax.random.permutation(jax.random.fold_in(key, sweep), families_)

@@ -89,7 +89,7 @@ def test_under_x64_every_method_finds_what_it_finds_without(method: str, dtype: 
     with wide_types():
         a, b, x = (cast(tree, dtype) for tree in (a, b, X))
         found = align(method, KEY, network, a, b, [(x, Y)], spec=SPEC, **options)
-        if method == "weight":
+        if method == "weight" and dtype == jnp.float32:
             traced = jax.jit(lambda a, b: weight_matching(KEY, SPEC, a, b))(a, b)
             assert equal(traced.permutation, found.permutation)
             assert traced.objective.dtype == dtype

@@ -253,3 +253,16 @@ def test_labels_and_words_stay() -> None:
     assert [(g.size, g.parent) for g in spec.groups] == [(4, "")]
     assert spec.where(spec.groups[0].name) == [("embed", 1), ("out", 0)]
     assert not spec.notes
+
+
+def test_rows_that_no_text_reaches_are_no_group():
+    def apply(w, tokens):
+        x = w["tokens"][tokens] + w["positions"][: tokens.shape[1]][None]
+        return (x + jax.nn.relu(x @ w["up"]) @ w["down"])[:, -1] @ w["head"]
+
+    shapes = {"tokens": (9, 6), "positions": (20, 6), "up": (6, 5), "down": (5, 6), "head": (6, 9),
+              "empty": (0, 4)}  # fmt: skip
+    w = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    spec = permutation_spec(apply, w, np.zeros((2, 7), np.int32))
+    assert sorted((group.size, group.parent) for group in spec.groups) == [(5, ""), (6, "")]
+    assert [axis.size for axis in dict(spec.leaves)["empty"]] == [0, 4]

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import scipy.stats
 
 from llfc_jax.experiments.config import SEED, Config
 from llfc_jax.experiments.provenance import provenance
@@ -111,7 +110,9 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
         return math.nan, math.nan
     if len(values) == 1:
         return float(values[0]), math.nan
-    t = scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
+    from scipy.stats import t as student
+
+    t = student.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
     return float(values.mean()), float(t * values.std(ddof=1) / math.sqrt(len(values)))
 
 

@@ -8,7 +8,6 @@ little since. What SciPy then solves has the same answer, several times sooner.
 """
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 LARGE = 192
 """Rows from which prices pay; below, SciPy alone is faster (`benchmarks/assignment.py`)."""
@@ -55,7 +54,7 @@ def _solve_one(
     if not np.isfinite(largest):
         return np.arange(len(scores)), None
     if len(scores) < LARGE:
-        return linear_sum_assignment(scores, maximize=True)[1], None
+        return _assign(scores, maximize=True), None
     if largest > HUGE:
         scores, prices = scores / largest, None
     known = _auction(scores) if prices is None or not prices.any() else prices
@@ -63,11 +62,17 @@ def _solve_one(
     return found, None if prices is None else _repaired(scores, found, known)
 
 
+def _assign(matrix: np.ndarray, maximize: bool = False) -> np.ndarray:
+    from scipy.optimize import linear_sum_assignment  # a third of a second, paid on first use
+
+    return linear_sum_assignment(matrix, maximize)[1]
+
+
 def _priced(scores: np.ndarray, prices: np.ndarray) -> np.ndarray:
     # In float64: whatever the prices, the scores' own differences are kept to the last bit.
     cost = prices.astype(np.float64) - scores
     cost -= cost.min(1, keepdims=True)
-    return linear_sum_assignment(cost)[1]
+    return _assign(cost)
 
 
 def _repaired(scores: np.ndarray, found: np.ndarray, prices: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment.family import families
 from llfc_jax.matching.assignment.solvers import Solver, check_solver
+from llfc_jax.matching.placement import dtype_of
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import build_method, matching_method
 from llfc_jax.matching.result import Match
@@ -156,7 +157,7 @@ def trainable(spec: PermutationSpec, variables: Variables) -> frozenset[str]:
     paths = [
         path
         for (path, _), leaf in zip(spec.leaves, jax.tree.leaves(variables), strict=True)
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        if jnp.issubdtype(dtype_of(leaf), jnp.floating)
     ]
     params = [path for path in paths if path.startswith("params/")]
     return frozenset(params or paths)

@@ -15,7 +15,7 @@ import numpy as np
 
 from llfc_jax.matching.assignment.family import as_numpy, host_identity
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.placement import on_host
+from llfc_jax.matching.placement import dtype_of, on_host
 from llfc_jax.matching.result import Match
 from llfc_jax.matching.search import compiled, host, starts
 from llfc_jax.matching.search.plan import Plan, make_plan, unsettled
@@ -72,7 +72,8 @@ def ascend_best(
     plan = make_plan(spec, counted)
     options = dataclasses.replace(options, starts=_resolve(plan, options.starts))
     places = sorted({leaf for leaf, _ in plan.blocks})
-    sides = [{i: jax.tree.leaves(mode)[i] for i in places} for mode in (a, b)]
+    leaves = [jax.tree.leaves(mode) for mode in (a, b)]
+    sides = [{i: side[i] for i in places} for side in leaves]
     indices = [dict(permutation) for permutation in given]
     if options.solver in ("auto", "scipy") and on_host((key, sides, indices)):
         return _on_host(key, spec, counted, options, sides, indices)
@@ -96,7 +97,7 @@ def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, numbe
 
 def _dtype(leaves: list[Any]) -> Any:
     """Float32, or wider if a leaf is."""
-    return functools.reduce(jnp.promote_types, map(jnp.result_type, leaves), jnp.float32)
+    return functools.reduce(jnp.promote_types, {dtype_of(leaf) for leaf in leaves}, jnp.float32)
 
 
 # -- in NumPy ------------------------------------------------------------------------------------
@@ -126,13 +127,10 @@ def _on_host(
             if best is None or history[-1] > reached:
                 best, reached = dataclasses.replace(end, gained=history), history[-1]
     assert best is not None
-    return Match(
-        {name: jnp.asarray(index, jnp.int32) for name, index in best.permutation.items()},
-        jnp.asarray(dtype.type(reached)),
-        jnp.asarray(best.gained.astype(dtype)),
-        jnp.asarray(np.int32(best.sweeps)),
-        "weight",
-    )
+    index = {name: p.astype(np.int32) for name, p in best.permutation.items()}
+    numbers = dtype.type(reached), best.gained.astype(dtype), np.int32(best.sweeps)
+    permutation, objective, history, sweeps = jax.device_put((index, *numbers))
+    return Match(permutation, objective, history, sweeps, "weight")
 
 
 def _host_starts(

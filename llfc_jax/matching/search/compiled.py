@@ -193,7 +193,7 @@ def _begin(
     plan, dtype = products.plan, products.dtype
 
     def family(number: int) -> _Family:
-        edges = [plan.edges[e] for e in plan.edges_of(number)]
+        edges = [plan.edges[e] for e in plan.edges_of[number]]
         return _Family(
             {name: jnp.asarray(start[name], jnp.int32) for name in plan.members(number)},
             jnp.zeros(plan.size[plan.families[number][0]], dtype),
@@ -234,7 +234,7 @@ def _turn(
     is_other = np.arange(len(families)) != number
     return state._replace(
         families=[family if f == number else x for f, x in enumerate(families)],
-        dirty=state.dirty & (is_other | ~due) | plan.neighbours(number) & (gain > tolerance),
+        dirty=state.dirty & (is_other | ~due) | plan.neighbours[number] & (gain > tolerance),
         gained=state.gained + jnp.maximum(gain, 0),
     )
 
@@ -244,7 +244,7 @@ def _visit(
 ) -> tuple[_Family, jax.Array]:
     """Returns a family after its assignment, and what that gained."""
     plan = products.plan
-    members, own = plan.members(number), plan.edges_of(number)
+    members, own = plan.members(number), plan.edges_of[number]
     total = {name: products.constant[name] for name in members}
     scores, seen = [], []
     for e, old, before in zip(own, family.scores, family.seen, strict=True):

@@ -5,6 +5,7 @@ Nothing is compiled, so that a cold start costs what the work costs. See `plan` 
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -183,7 +184,7 @@ def ascend(
             permutation |= found
             gained += gain
         if gain > tolerance:
-            dirty |= plan.neighbours(number)
+            dirty |= plan.neighbours[number]
         history[-1] = gained
     return Ascent(permutation, np.array(history or [0.0]), len(history))
 
@@ -203,7 +204,7 @@ def _visit(
 ) -> tuple[HostIndex, float]:
     """Returns a family's best permutation with all others held, and what it gains."""
     plan = products.plan
-    members, own = plan.members(number), plan.edges_of(number)
+    members, own = plan.members(number), plan.edges_of[number]
     total = {name: products.constant[name].copy() for name in members}
     for e in own:
         _refresh(products, e, family, permutation)
@@ -247,4 +248,10 @@ def one_thread(plan: Plan) -> contextlib.AbstractContextManager[Any]:
     )
     if largest > _SMALL:
         return contextlib.nullcontext()
-    return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+    return _thread_pools().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _thread_pools() -> threadpoolctl.ThreadpoolController:
+    """The libraries of this process that have threads; finding them takes milliseconds."""
+    return threadpoolctl.ThreadpoolController()

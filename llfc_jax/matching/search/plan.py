@@ -59,6 +59,8 @@ class Plan(NamedTuple):
         blocks: (leaf number, block) of every block.
         constant: edges whose scores depend on no other group: computed once.
         edges: all other edges.
+        edges_of: numbers of the edges that are scores of each family.
+        neighbours: whether the scores of family j depend on family i: bool [i, j].
     """
 
     spec: PermutationSpec
@@ -68,23 +70,13 @@ class Plan(NamedTuple):
     blocks: tuple[tuple[int, Block], ...]
     constant: tuple[Edge, ...]
     edges: tuple[Edge, ...]
+    edges_of: tuple[tuple[int, ...], ...]
+    neighbours: np.ndarray
 
     def members(self, family: int) -> tuple[str, ...]:
         """Returns the groups of a family."""
         root, inside = self.families[family]
         return (root, *inside)
-
-    def edges_of(self, family: int) -> list[int]:
-        """Returns the numbers of the edges that are scores of a family."""
-        return [e for e, edge in enumerate(self.edges) if self.family_of[edge.group] == family]
-
-    def neighbours(self, family: int) -> np.ndarray:
-        """Returns whether each family's scores depend on this one: bool [families]."""
-        near = np.zeros(len(self.families), bool)
-        for edge in self.edges:
-            if any(self.family_of[group] == family for _, group in edge.others):
-                near[self.family_of[edge.group]] = True
-        return near
 
     def patches(self, e: int) -> bool:
         """Returns whether adding only what moved is worth while for an edge, on a CPU."""
@@ -117,7 +109,16 @@ def make_plan(spec: PermutationSpec, leaves: frozenset[str]) -> Plan:
             cut.append((leaf, block))
     family_of = {name: i for i, (root, inside) in enumerate(found) for name in (root, *inside)}
     size = {name: units_in_all(spec, name) for name in spec.group}
-    return Plan(spec, found, family_of, size, tuple(cut), tuple(constant), tuple(edges))
+    edges_of: list[list[int]] = [[] for _ in found]
+    neighbours = np.zeros((len(found), len(found)), bool)
+    for e, edge in enumerate(edges):
+        edges_of[family_of[edge.group]].append(e)
+        for _, group in edge.others:
+            neighbours[family_of[group], family_of[edge.group]] = True
+    return Plan(
+        spec, found, family_of, size, tuple(cut), tuple(constant), tuple(edges),
+        tuple(map(tuple, edges_of)), neighbours,
+    )  # fmt: skip
 
 
 def unsettled(plan: Plan, known: Collection[int]) -> np.ndarray:
@@ -144,7 +145,7 @@ def anchor_order(plan: Plan) -> list[tuple[int, list[int]]]:
         known = {
             f: [
                 e
-                for e in plan.edges_of(f)
+                for e in plan.edges_of[f]
                 if settled.issuperset(g for _, g in plan.edges[e].others)
             ]
             for f in left

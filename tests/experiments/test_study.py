@@ -291,7 +291,8 @@ def test_progress_is_told():
     llfc_jax.study(
         plain, a, b, samples(), measures=["lmc"], batch_size=50, progress=lambda *t: told.append(t)
     )
-    assert [t[:2] for t in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [t[:2] for t in told] == [(1, 3), (2, 3), (3, 3), (1, 1)]
+    assert told[-1][2] == "all pairs: pair"
     assert "pair, test" in told[0][2]
 
 

@@ -58,6 +58,7 @@ __all__ = [
     "build",
     "build_all",
     "check_options",
+    "check_request",
     "commutativity",
     "compare",
     "ensemble",

@@ -79,16 +79,15 @@ def check_options(measures: Sequence[Measure], options: EvalOptions) -> None:
         seen.add(one.name)
         if one.name in refused:
             raise ConfigError(refused[one.name])
-    if measures:
-        _check_used(measures, options)
 
 
-def _check_used(measures: Sequence[Measure], options: EvalOptions) -> None:
-    """Checks that every option that was set bears on one of the measures at least.
+def check_request(measures: Sequence[Measure], options: EvalOptions) -> None:
+    """Checks that every option that was set bears on one of all measures of a request at least.
 
     Raises:
         ConfigError: one that none of them uses; it would be dropped without a word.
     """
+    check_options(measures, options)
     used = frozenset().union(*(one.uses for one in measures))
     for field in changed_options(options):
         if field not in used and field not in OF_EVERY_REQUEST:

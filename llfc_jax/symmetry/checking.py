@@ -105,7 +105,7 @@ def _check(
     worst = 0.0
     for group in spec.groups:
         moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
-        after = run([moved[i] if i in moved else leaf for i, leaf in enumerate(placed)])
+        after = run([moved.get(i, leaf) for i, leaf in enumerate(placed)])
         same = (before == after) | (np.isnan(before) & np.isnan(after))
         with np.errstate(invalid="ignore"):
             change = float(np.max(np.where(same, 0, np.abs(after - before)) / largest, initial=0))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from llfc_jax.errors import GraphError, unknown
+from llfc_jax.frameworks import Network
 from llfc_jax.graph import queries
 from llfc_jax.graph.affine import affine
 from llfc_jax.graph.cache import trace_once
@@ -297,12 +298,13 @@ def in_layout(graph: Graph, site: Site, product: Any) -> Any:
     return product
 
 
-def trace(apply: Apply, variables: Any, x: Any) -> Graph:
+def trace(network: Any, variables: Any, x: Any) -> Graph:
     """Trace a network and name its sites.
 
     Args:
-        apply: `apply(variables, x) -> logits [n, classes]`, from any framework.
-        variables: any pytree of arrays (or of their shapes).
+        network: a module of any framework, or a function `apply(variables, x) -> logits
+            [n, classes]`.
+        variables: a mode of it, or any pytree of arrays (or of their shapes).
         x: one batch [n, ...], or its shape; only shapes are looked at.
 
     Returns:
@@ -319,7 +321,9 @@ def trace(apply: Apply, variables: Any, x: Any) -> Graph:
         >>> [site.name for site in trace(apply, w, jnp.ones((5, 3))).sites]
         ['first', 'first.relu', 'second']
     """
-    return trace_once(_trace, lambda graph: graph.program, apply, variables, x)
+    view = Network.of(network)
+    variables = view.variables(variables)
+    return trace_once(_trace, lambda graph: graph.program, view.apply, variables, x)
 
 
 def _trace(apply: Apply, variables: Any, x: Any) -> Graph:

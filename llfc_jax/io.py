@@ -60,7 +60,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, out.getvalue())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Writes what `to_json` makes of a value."""
     write_text(path, to_json(value) + "\n")
 
@@ -86,14 +86,14 @@ def read_sealed(path: Path) -> dict[str, Any]:
     raise WorkdirError(f"{path} is not what was written; delete it and run again")
 
 
-def _seal(content: Any) -> str:
+def _seal(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """JSON that any parser reads: numbers that are not finite become null."""
 
-    def clean(x: Any) -> Any:
+    def clean(x: object) -> Any:
         if isinstance(x, Mapping):
             return {str(k): clean(v) for k, v in x.items()}
         if isinstance(x, (list, tuple)):

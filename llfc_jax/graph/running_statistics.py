@@ -11,6 +11,7 @@ import numpy as np
 from llfc_jax.graph.normalisers import Normaliser
 from llfc_jax.graph.origins import origins
 from llfc_jax.graph.trace import Program, is_literal
+from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     from llfc_jax.graph.graph import Graph
@@ -36,7 +37,7 @@ class Held:
     epsilon: Any
 
 
-def read_normalisers(graph: "Graph", variables: Any, zero: Any) -> dict[str, Held]:
+def read_normalisers(graph: "Graph", variables: Variables, zero: jax.Array) -> dict[str, Held]:
     """Returns what each of a network's normalisers holds, by its name.
 
     The mean in force is -d offset / d slope as the variance changes.
@@ -86,13 +87,13 @@ def _run_constants(program: Program, values: dict[int, Any]) -> dict[int, Any]:
 
 
 def _line_at(
-    program: Program, norm: Normaliser, values: Mapping[int, Any], zero: Any
+    program: Program, norm: Normaliser, values: Mapping[int, Any], zero: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(A, B) of a normaliser per unit, with another value under its root."""
     aval = program.avals[norm.value]
     again = _depends_on(program, norm.variances)
 
-    def run(start: Any) -> jax.Array:
+    def run(start: jax.Array) -> jax.Array:
         known = dict(values) | {norm.value: jnp.zeros(aval.shape, aval.dtype) + start}
         for i in sorted({*again, *norm.body}):
             eq = program.equations[i]

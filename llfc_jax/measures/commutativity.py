@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, rows
 from llfc_jax.graph.queries import linear_sites, operands
 from llfc_jax.measures.accumulate import Products
@@ -22,7 +21,7 @@ from llfc_jax.measures.similarity import pool, pooled, sums
 from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 
 @result
@@ -180,15 +179,15 @@ def _relative(u: np.ndarray, v: np.ndarray) -> float:
 
 
 def commutativity(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> CommutativityResult:
     """Measures commutativity at every linear site in one pass over the data.
 

@@ -10,7 +10,7 @@ batch, inside or outside `jax.jit`, with one of three solvers:
 """
 
 import functools
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jax.core import Tracer
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment import host
 from llfc_jax.matching.placement import on_host
+from llfc_jax.types import AnyArray
 
 Solver = Literal["auto", "scipy", "hungarian", "auction"]
 SOLVERS: tuple[str, ...] = get_args(Solver)
@@ -132,7 +133,7 @@ def _solve(
     return jax.pure_callback(call, shapes, scores, prices, vmap_method="broadcast_all")
 
 
-def _scipy(warm: bool, scores: Any, prices: Any) -> tuple[np.ndarray, np.ndarray]:
+def _scipy(warm: bool, scores: AnyArray, prices: AnyArray) -> tuple[np.ndarray, np.ndarray]:
     scores, prices = np.asarray(scores), np.asarray(prices)
     return host.solve_warm(scores, prices) if warm else (host.solve(scores), prices)
 
@@ -200,7 +201,7 @@ def _auction(
     def unsold(state: tuple[jax.Array, ...]) -> jax.Array:
         return (state[1] == nobody).any()
 
-    def phase(_: Any, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def phase(_: object, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         prices, _, eps = state
         empty = jnp.full(n, nobody)
         prices, holds, *_ = jax.lax.while_loop(unsold, bid, (prices, empty, empty, eps))

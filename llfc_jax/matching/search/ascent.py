@@ -21,6 +21,7 @@ from llfc_jax.matching.search import compiled, host, starts
 from llfc_jax.matching.search.plan import Plan, make_plan, unsettled
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Variables
 
 StartName = Literal["auto", "identity", "anchored", "relaxed"]
 START_NAMES: tuple[str, ...] = get_args(StartName)
@@ -54,8 +55,8 @@ def ascend_best(
     spec: PermutationSpec,
     counted: frozenset[str],
     options: AscentOptions,
-    a: Any,
-    b: Any,
+    a: Variables,
+    b: Variables,
     given: Sequence[Permutation] = (),
 ) -> Match:
     """Returns the best end of the ascents from every start.

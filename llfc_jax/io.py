@@ -91,20 +91,21 @@ def _seal(content: object) -> str:
 
 
 def to_json(value: object) -> str:
-    """JSON that any parser reads: numbers that are not finite become null."""
+    """Returns JSON that any parser reads: numbers that are not finite become null."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
-    def clean(x: object) -> Any:
-        if isinstance(x, Mapping):
-            return {str(k): clean(v) for k, v in x.items()}
-        if isinstance(x, (list, tuple)):
-            return [clean(v) for v in x]
-        if hasattr(x, "__array__"):  # of NumPy or JAX, which is not imported for this
-            return clean(np.asarray(x).tolist())
-        if isinstance(x, float) and not np.isfinite(x):
-            return None
-        return x if isinstance(x, (str, int, float, bool, type(None))) else str(x)
 
-    return json.dumps(clean(value), indent=2, ensure_ascii=False, allow_nan=False)
+def _plain(value: object) -> Any:
+    """Returns a value in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "__array__"):  # of NumPy or JAX, which is not imported for this
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def nan_for_none(row: Mapping[str, Any]) -> Row:

@@ -1,6 +1,7 @@
 """A mode is one trained parameter tree; two of one network make a pair."""
 
 import dataclasses
+import functools
 from typing import Any, TypeGuard
 
 import jax
@@ -41,19 +42,19 @@ def interpolate(a: Variables, b: Variables, alpha: ArrayLike) -> Variables:
         b: the other mode.
         alpha: scalar; may be traced, so it can be vmapped over.
     """
+    return jax.tree.map(functools.partial(_interpolate_leaf, alpha), a, b)
 
-    def mix(p: ArrayLike, q: ArrayLike) -> jax.Array:
-        p, q = jnp.asarray(p), jnp.asarray(q)
-        if not jnp.issubdtype(p.dtype, jnp.inexact):
-            return p
-        wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
-        weight = jnp.asarray(alpha, wide)
-        mixed = (weight * p.astype(wide) + (1 - weight) * q.astype(wide)).astype(p.dtype)
-        if p.dtype.itemsize == 1:  # float8: most of its types have no infinity
-            return mixed
-        return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
 
-    return jax.tree.map(mix, a, b)
+def _interpolate_leaf(alpha: ArrayLike, p: ArrayLike, q: ArrayLike) -> jax.Array:
+    p, q = jnp.asarray(p), jnp.asarray(q)
+    if not jnp.issubdtype(p.dtype, jnp.inexact):
+        return p
+    wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
+    weight = jnp.asarray(alpha, wide)
+    mixed = (weight * p.astype(wide) + (1 - weight) * q.astype(wide)).astype(p.dtype)
+    if p.dtype.itemsize == 1:  # float8: most of its types have no infinity
+        return mixed
+    return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
 
 
 def check_pair(a: Variables, b: Variables) -> None:

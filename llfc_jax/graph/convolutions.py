@@ -134,7 +134,7 @@ def _as_product(x: jax.Array, kernel: jax.Array, **params: Any) -> jax.Array:
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],
     )
-    # From (n, positions..., channels) to the layout that was asked for.
+    # From (n, positions..., channels) to the layout that the equation has.
     batch, channels, *space = numbers.out_spec
     order = sorted(range(product.ndim), key=[batch, *space, channels].__getitem__)
     return jnp.transpose(product, order)

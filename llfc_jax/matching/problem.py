@@ -1,4 +1,4 @@
-"""What a matching method is asked: a network, two modes of it, and data."""
+"""The problem that a matching method solves: a network, two modes of it, and data."""
 
 import dataclasses
 from collections.abc import Callable

@@ -97,7 +97,7 @@ class Measure(abc.ABC):
         return sums[0]
 
     def grid(self, alphas: Sequence[float]) -> tuple[float, ...]:
-        """Returns the measure's α: those asked for, and `always`, in rising order."""
+        """Returns the measure's α: the given ones, and `always`, in rising order."""
         return tuple(sorted({*alphas, *self.always}))
 
     @abc.abstractmethod

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.graph import Graph, Site, Values, in_layout, rows
+from llfc_jax.graph.queries import exchange_defect
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.commutativity import defect
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
 from llfc_jax.measures.options import EvalOptions
@@ -191,7 +191,7 @@ def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array
     """Returns α -> the site's own defect, a row per sample."""
     graph = batch.graph
     if site.kind == "linear":
-        crossed = wide(in_layout(graph, site, defect(site, batch.a, batch.b)))
+        crossed = wide(in_layout(graph, site, exchange_defect(site, batch.a, batch.b)))
         exchanged = rows(graph, site.value, crossed)
         return lambda alpha: -alpha * (1 - alpha) * exchanged
     za, zb = (activation_inputs(run, site) for run in (batch.a, batch.b))

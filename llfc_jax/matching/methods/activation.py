@@ -122,7 +122,7 @@ def readings(graph: Graph, spec: PermutationSpec) -> tuple[Reading, ...]:
     if derived.spec.leaves != spec.leaves:
         raise MatchingError(
             "the spec is not the one that this network's trace gives, so that its activations "
-            "cannot be told apart; pass permutation_spec(apply, a, x)"
+            "cannot be distinguished; pass permutation_spec(apply, a, x)"
         )
     alone: dict[str, list[Reading]] = {group.name: [] for group in spec.groups}
     rectified: dict[str, list[Reading]] = {name: [] for name in alone}

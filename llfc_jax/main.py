@@ -311,9 +311,23 @@ def parse(argv: Sequence[str]) -> list[str]:
         _stop(f"error: the config has no field {(wrong[1] if wrong else said)!r}{hint}", MISTAKE)
     except (flags.Error, TypeError, ValueError) as error:
         # What goes wrong in a config file comes with its traceback: the last line says what.
-        _stop(f"error: {str(error).strip().splitlines()[-1]}", MISTAKE)
+        _stop(f"error: {_explain_flag_error(str(error).strip().splitlines()[-1])}", MISTAKE)
     except Exception as error:
-        _stop(f"error: the config file cannot be read: {error}", MISTAKE)
+        _stop(f"error: {_explain_flag_error(str(error))}", MISTAKE)
+
+
+def _explain_flag_error(line: str) -> str:
+    """Returns what a mistake in a flag is, where the flag parser's own words do not say it."""
+    if "malformed node" in line:
+        return (
+            "a flag gives one value to a group of fields; set a field of it, as in "
+            "--config.network.name=mlp"
+        )
+    if missing := re.search(r"No such file or directory: '([^']+)'", line):
+        return f"there is no config file {missing[1]}"
+    if "Configuration is not available" in line:
+        return f"the config file cannot be read: {line.rpartition(': ')[2]}"
+    return line
 
 
 def _expand_subcommand(argv: list[str]) -> list[str]:

@@ -82,7 +82,7 @@ class Settings:
         for name, options in own.items():
             where = f"{prefix}eval.measure_options.{name}"
             _prefixed(where, lambda name=name, options=options: measures.build(name, **options))
-        measures.check_options(self.build_measures(), self.eval)
+        measures.check_request(self.build_measures(), self.eval)
 
 
 def choose_measures(names: tuple[str, ...], options: EvalOptions) -> tuple[str, ...]:

@@ -148,6 +148,8 @@ def build_settings(
         if change not in known:
             raise ConfigError(unknown("argument of study", change, known))
     plain = {name: _plain_values(value) for name, value in changes.items()}
+    if options is not None and not isinstance(options, EvalOptions):
+        raise ConfigError(f"study: options must be an EvalOptions, not a {type(options).__name__}")
     try:
         changed = dataclasses.replace(options or EvalOptions(), **plain)
     except LlfcError as error:

@@ -251,8 +251,21 @@ def accumulate(
     )
 
 
-@jax.jit
-def inspect_batch(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns whether x is finite, and the smallest and the largest label."""
+def inspect_batch(x: jax.Array, y: jax.Array) -> tuple[Any, Any, Any]:
+    """Returns whether x is finite, and the smallest and the largest label.
+
+    Where the data lie on the host it is done there, with nothing to compile for each new shape.
+    """
+    if sharding.is_on_host(x):
+        return _inspect(np.asarray(x), np.asarray(y), np)
+    return _inspect_on_device(x, y)
+
+
+def _inspect(x: Any, y: Any, xp: Any) -> tuple[Any, Any, Any]:
     floating = jnp.issubdtype(x.dtype, jnp.inexact)
-    return jnp.isfinite(x).all() if floating else jnp.array(True), y.min(), y.max()
+    return xp.isfinite(x).all() if floating else xp.array(True), y.min(), y.max()
+
+
+@jax.jit
+def _inspect_on_device(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _inspect(x, y, jnp)

@@ -221,8 +221,11 @@ def join_line(line: Mapping[str, Any], count: int, places: tuple[int, int]) -> d
     if not line:
         return {}
     order = np.argsort([*places, *_between(count, places)])
-    return jax.tree.map(lambda zero, one, rest: np.concatenate([zero[None], one[None], rest])[order],
-                        *line["ends"], line["between"])  # fmt: skip
+
+    def join(zero: np.ndarray, one: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        return np.concatenate([zero[None], one[None], rest])[order]
+
+    return jax.tree.map(join, *line["ends"], line["between"])
 
 
 def _between(count: int, places: tuple[int, int]) -> np.ndarray:

@@ -74,18 +74,17 @@ class Commutativity(Measure):
         charts=(
             Chart(
                 name="commutativity",
-                title="May weights and inputs of a layer be exchanged between the networks?",
-                caption="Normalised distances at each layer, with weights W and inputs H of the "
-                "networks a and b. Commutativity holds where the solid line is far below the other "
-                "two. The first layer sees the same input in both networks: its `Dist H` is 0.",
+                title="Exchanged products against own products, layer by layer",
+                caption="Commutativity holds where the solid line is far below the other two. "
+                "The first layer sees the same input in both networks: its `dist H` is 0.",
                 x="layer",
                 y={
-                    "dist_com": "Dist com: own against exchanged products W H",
-                    "dist_w": "Dist W: W_a against W_b",
-                    "dist_h": "Dist H: H_a against H_b",
+                    "dist_com": "dist com: exchanged against own",
+                    "dist_w": "dist W: the two weights",
+                    "dist_h": "dist H: the two inputs",
                 },
                 x_label="layer, input to output",
-                y_label="normalised distance",
+                y_label="dist",
                 log=True,
             ),
         ),
@@ -136,12 +135,13 @@ class Commutativity(Measure):
 
 
 def _pool(parts: Sequence[tuple[jax.Array, ...]], mask: jax.Array) -> Products:
-    """Returns pooled sums [sites] of (u, v) or (u, v, u - v), rows all, of every site."""
+    """Returns pooled sums [sites] of every site's rows (u, v) or (u, v, u - v)."""
     columns = list(zip(*parts, strict=True))
     groups = SiteGroups(columns[0])
-    stacked = zip(*map(groups.stack, columns), strict=True)
-    return pool(groups.join([sums(*uv, gap=gap[0] if gap else None)
-                             for *uv, gap in ((u, v, gap) for u, v, *gap in stacked)]), mask)  # fmt: skip
+    found = []
+    for u, v, *gap in zip(*map(groups.stack, columns), strict=True):
+        found.append(sums(u, v, gap=gap[0] if gap else None))
+    return pool(groups.join(found), mask[None])
 
 
 def _product(site: Site, run: Values) -> jax.Array:

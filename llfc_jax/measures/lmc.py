@@ -9,7 +9,7 @@ import numpy as np
 
 from llfc_jax.graph import Values
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.classification import loss_and_right
+from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
@@ -30,6 +30,8 @@ class LMCResult(Result):
         loss: mean cross-entropy [alphas].
         accuracy: share of samples classified rightly [alphas].
         error: 1 - accuracy [alphas].
+        above_chance: whether both ends do better than always naming the most frequent class; if
+            not, a low barrier means nothing [].
         samples: number of samples.
         renormalise: the kind of renormalisation.
     """
@@ -38,6 +40,7 @@ class LMCResult(Result):
     loss: Any = axes("alphas")
     accuracy: Any = axes("alphas")
     error: Any = axes("alphas")
+    above_chance: Any = axes()
     samples: int = setting()
     renormalise: str = setting("none")
 
@@ -141,14 +144,24 @@ class LMC(Measure):
         def at(alpha: jax.Array, values: Values) -> tuple[jax.Array, jax.Array]:
             return loss_and_right(values.output, batch.y, batch.mask)
 
-        return Reading(on_line=at)
+        classes = count_classes(batch.y, batch.mask, batch.a.output.shape[1])
+        return Reading(classes, on_line=at)
 
     def finish(self, totals: Totals) -> LMCResult:
         """Returns the curve."""
         loss, right = (total / totals.samples for total in totals.on_line)
-        return LMCResult(totals.alphas, loss, right, 1 - right, totals.samples, totals.renormalise)
+        ends = [float(right[totals.alphas.index(end)]) for end in (1.0, 0.0)]
+        return LMCResult(
+            alphas=totals.alphas,
+            loss=loss,
+            accuracy=right,
+            error=1 - right,
+            above_chance=np.asarray(better_than_chance(ends, totals.sums, totals.samples)),
+            samples=totals.samples,
+            renormalise=totals.renormalise,
+        )
 
-    def summary_metrics(self, result: LMCResult) -> dict[str, float]:
+    def summary_metrics(self, result: LMCResult) -> dict[str, float | bool]:
         """Returns the error of both ends, the barriers (`max`), and the error barrier at ½."""
         error = np.asarray(result.error)
         return {
@@ -156,6 +169,7 @@ class LMC(Measure):
             "error_b": float(error[result.alphas.index(0.0)]),
             "error_barrier": result.barriers("error")["max"],
             "midpoint_barrier": result.barriers("error")["midpoint"],
+            "above_chance": bool(result.above_chance),
             "loss_barrier": result.barriers("loss")["max"],
         }
 

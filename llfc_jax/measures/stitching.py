@@ -73,7 +73,7 @@ class Stitching(Measure):
 
     sites: str | tuple[str, ...] = CUTS
 
-    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    uses: ClassVar[frozenset[str]] = frozenset({"sites", "renormalise", "precision"})
     columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error stitched, worst"}
     section: ClassVar[Section] = Section(
         name="stitching",

@@ -142,7 +142,7 @@ class Theorem1(Measure):
 
         def squares(part: jax.Array, scale: jax.Array) -> jax.Array:
             scaled = part / scale[:, None, None]
-            return ((scaled * scaled).sum(-1) * batch.mask).sum(-1)
+            return ((scaled * scaled).sum(-1) * batch.mask[None]).sum(-1)
 
         def at(alpha: jax.Array, values: Values) -> Squares:
             found = []

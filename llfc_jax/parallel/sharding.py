@@ -138,6 +138,13 @@ def replicate_like(x: object, tree: PyTree) -> Any:
     return tree if mesh is None else put(tree, mesh, EVERYWHERE)
 
 
+def is_on_host(x: object) -> bool:
+    """Returns whether NumPy reads an array where it lies: it is NumPy's, or on one CPU device."""
+    if not isinstance(x, jax.Array):
+        return True
+    return len(x.devices()) == 1 and next(iter(x.devices())).platform == "cpu"
+
+
 def fetch(tree: PyTree) -> Any:
     """Whole arrays on this host, from the devices of every process if need be."""
 

@@ -63,7 +63,7 @@ class PairBatch:
     Attributes:
         graph: the network's trace at this batch's shape.
         modes: the variables of (a, b).
-        a: all values of the run of `a`, renormalised where that is asked for.
+        a: all values of the run of `a`, renormalised where the options say so.
         b: all values of the run of `b`.
         x: the inputs [n, ...].
         y: labels [n].

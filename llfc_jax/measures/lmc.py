@@ -1,13 +1,12 @@
 """Linear mode connectivity: loss and error along the straight line between two modes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Values
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
@@ -17,7 +16,7 @@ from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 ENDS_AND_MIDDLE = (0.0, 0.5, 1.0)
 
@@ -139,7 +138,7 @@ class LMC(Measure):
         },
     )
 
-    def read(self, batch: PairBatch, plan: Any) -> Reading:
+    def read(self, batch: PairBatch, plan: Hashable) -> Reading:
         """Returns summed loss and right predictions along the line."""
 
         def at(alpha: jax.Array, values: Values) -> tuple[jax.Array, jax.Array]:
@@ -176,15 +175,15 @@ class LMC(Measure):
 
 
 def lmc(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> LMCResult:
     """Measures linear mode connectivity in one pass over the data.
 

@@ -28,7 +28,7 @@ def measure(name: str) -> Callable[[M], M]:
     return register
 
 
-def build(name: str, /, **own_options: Any) -> Measure:
+def build(name: str, /, **own_options: object) -> Measure:
     """Returns a measure by name.
 
     Args:

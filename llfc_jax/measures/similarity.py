@@ -86,7 +86,7 @@ def sums(
     return Sums((u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1), (gap * gap).sum(-1), scale)
 
 
-def from_sums(of: Any, xp: Any = jnp) -> Rows:
+def from_sums(of: Sums | Products, xp: Any = jnp) -> Rows:
     """Returns distance, coefficient and relative distance from <u,u>, <v,v>, <u,v> and |u-v|²."""
     nan = xp.nan
     some_u, some_v = of.uu > 0, of.vv > 0

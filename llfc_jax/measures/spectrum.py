@@ -12,7 +12,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values
 from llfc_jax.graph.queries import linear_sites, operands, unit_axes
 from llfc_jax.measures.accumulate import Squares
@@ -25,7 +24,7 @@ from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 # Share of the largest second moment below which the others are single precision's rounding.
 ROUNDING = float(np.finfo(np.float32).eps)
@@ -298,15 +297,15 @@ def _as_matrix(graph: Graph, site: Site, weight: np.ndarray) -> np.ndarray:
 
 
 def spectrum(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> SpectrumResult:
     """Measures spectra and subspace angles of every linear layer, in one pass over the data.
 

@@ -31,7 +31,7 @@ from llfc_jax.graph.trace import (
     is_literal,
     subjaxprs,
 )
-from llfc_jax.types import Inputs, Variables
+from llfc_jax.types import Inputs, Model, Variables
 
 Visit = Callable[[Mapping[int, Any]], Mapping[int, Any]]
 KINDS = ("linear", "activation", "module", "relu")
@@ -300,11 +300,7 @@ def in_layout(graph: Graph, site: Site, product: jax.Array) -> Any:
     return product
 
 
-<<<<<<< HEAD
-def trace(network: Any, variables: Any, x: Any) -> Graph:
-=======
-def trace(apply: Apply, variables: Variables, x: Inputs) -> Graph:
->>>>>>> h-types2
+def trace(network: Model, variables: Model, x: Inputs) -> Graph:
     """Trace a network and name its sites.
 
     Args:

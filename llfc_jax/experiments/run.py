@@ -119,7 +119,7 @@ def train(
 
 
 def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
-    """Returns the network, after a check that it has the sites that the config asks for."""
+    """Returns the network, after a check that it has what the measures of the config read."""
     fields = {k: v for k, v in config.network.items() if k != "name"}
     module = networks.build(config.network["name"], dataset.classes, **fields)
     x = jax.ShapeDtypeStruct((2, *dataset.shape), "float32")
@@ -127,6 +127,8 @@ def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
     graph = trace(module.apply, variables, x)
     graph.select(config.eval.sites)
     check_renormalisation(graph, config.eval.renormalise)
+    for measure in config.settings.build_measures():
+        measure.plan(graph, config.eval)  # names what the network lacks for it
     return module
 
 

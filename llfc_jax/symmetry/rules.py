@@ -165,9 +165,9 @@ def pin_all(values: Iterable[Value | Axes], reason: str, *, given_up: bool = Fal
             pin(axis, reason, given_up=given_up)
 
 
-def fresh_pinned(shape: Sequence[int], reason: str) -> Axes:
+def fresh_pinned(shape: Sequence[int], reason: str, *, given_up: bool = False) -> Axes:
     """Returns the axes of a value that may not be permuted at all."""
-    return tuple(pinned(n, reason) for n in shape)
+    return tuple(pinned(n, reason, given_up=given_up) for n in shape)
 
 
 def meet(values: Sequence[Axes], why: str) -> Axes:
@@ -217,17 +217,23 @@ def without(axes: Axes, gone: Iterable[int], why: str) -> Axes:
     return tuple(kept)
 
 
-def mixed(axes: Axes, along: Iterable[int], sizes: Sequence[int], reason: str) -> Axes:
+def mixed(
+    axes: Axes, along: Iterable[int], sizes: Sequence[int], reason: str, *, given_up: bool = False
+) -> Axes:
     """Returns the axes with new, pinned ones where an equation mixes or reorders places."""
     along = list(along)
     kept = iter(without(axes, along, reason))
-    return tuple(pinned(sizes[i], reason) if i in along else next(kept) for i in range(len(axes)))
+    return tuple(
+        pinned(sizes[i], reason, given_up=given_up) if i in along else next(kept)
+        for i in range(len(axes))
+    )
 
 
 def unknown(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Pins everything: what is not understood is not guessed."""
-    pin_all(inputs, f"{call.why} has no rule", given_up=True)
-    return [Value(fresh_pinned(shape, call.why)) for shape in call.shapes]
+    reason = f"{call.why} has no rule"
+    pin_all(inputs, reason, given_up=True)
+    return [Value(fresh_pinned(shape, reason, given_up=True)) for shape in call.shapes]
 
 
 @rule(*ELEMENTWISE, stacked=True, numbered=True)
@@ -344,6 +350,8 @@ def _numbers(call: Call, inputs: list[Value], reader: Reader) -> tuple[Term | No
         return None, False
     if call.name == "lt" and inputs[1].number == 0 and plain and inputs[0].points is not None:
         return None, False  # no place is negative
+    if call.name in ("add", "sub") and inputs[1].number == 0 and plain:
+        return inputs[0].points, False  # as jax.numpy.eye numbers its diagonal
     if call.name in ("add", "max") and plain and len(held) == 1:
         if call.name == "add" and others == [find(terms[0]).size]:
             return terms[0], True

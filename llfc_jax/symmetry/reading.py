@@ -17,6 +17,7 @@ from llfc_jax.symmetry.rules import (
     Call,
     Value,
     fresh_pinned,
+    is_chosen,
     pin_all,
     settle,
     unknown,
@@ -121,9 +122,11 @@ class Reading:
         call = Call(eq.primitive.name, eq.params, shapes, scope)
         found = RULES.get(call.name, unknown)(call, _prepared(call, inputs), self)
         known, data = (all(v.known for v in inputs), any(v.data for v in inputs))
+        chosen = is_chosen(call, inputs)
         found = [
             dataclasses.replace(
                 value,
+                chosen=value.chosen or chosen,
                 axes=settle(value.axes, call.why),
                 distinct=value.distinct and _is_fine(aval),
                 data=data,

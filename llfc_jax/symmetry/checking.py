@@ -124,9 +124,7 @@ def _check(
     worst = 0.0
     for group in spec.groups:
         moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
-        now: list[AnyArray] = list(placed)
-        for i, leaf in moved.items():
-            now[i] = leaf
+        now = [moved[i] if i in moved else leaf for i, leaf in enumerate(placed)]  # noqa: SIM401
         changes = [_change(was, run(now, own)) for was, own in zip(before, inputs, strict=True)]
         change = max(changes, key=lambda c: (np.isnan(c), c))
         worst = max(worst, change)

@@ -24,7 +24,7 @@ MOST_STEPS = 128
 def _alike(left: Sequence[Value], right: Sequence[Value]) -> bool:
     return all(
         (p.number, p.distinct, p.nonzero) == (q.number, q.distinct, q.nonzero)
-        and p.data == q.data
+        and (p.data, p.chosen) == (q.data, q.chosen)
         and all(map(same, p.axes, q.axes))
         for p, q in zip(left, right, strict=True)
     )
@@ -48,6 +48,7 @@ def _tie(call: Call, left: Sequence[Value], right: Sequence[Value]) -> list[Valu
             distinct=p.distinct and q.distinct,
             nonzero=p.nonzero and q.nonzero,
             data=p.data or q.data,
+            chosen=p.chosen or q.chosen,
         )
         for p, q in pairs
     ]

@@ -84,10 +84,11 @@ def _of_input(value: Value, axes: Axes) -> Value:
 def _reverse(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps the other axes; pins the reversed ones."""
     (value,) = inputs
+    reason = f"{call.why} reverses an order"
     along = [i for i in call.params["dimensions"] if not is_wild(value.axes[i])]
     for i in along:
-        pin(value.axes[i], "reversed")
-    return [_of_input(value, mixed(value.axes, along, call.shapes[0], "reversed"))]
+        pin(value.axes[i], reason, given_up=True)
+    return [_of_input(value, mixed(value.axes, along, call.shapes[0], reason, given_up=True))]
 
 
 @rule("iota", numbered=True)

@@ -17,6 +17,7 @@ from llfc_jax.symmetry.rules import (
     Call,
     Value,
     fresh_pinned,
+    is_chosen,
     pin_all,
     settle,
     unknown,
@@ -121,9 +122,11 @@ class Reading:
         call = Call(eq.primitive.name, eq.params, shapes, scope)
         found = RULES.get(call.name, unknown)(call, _prepared(call, inputs), self)
         known, data = (all(v.known for v in inputs), any(v.data for v in inputs))
+        chosen = is_chosen(call, inputs)
         found = [
             dataclasses.replace(
                 value,
+                chosen=value.chosen or chosen,
                 axes=settle(value.axes, call.why),
                 distinct=value.distinct and _is_fine(aval),
                 data=data,
@@ -269,18 +272,33 @@ def _is_fine(aval: Any) -> bool:
 
 
 def constant(value: Any) -> Value:
-    """Returns a known array's value: only along an axis that it varies on do places count."""
+    """Returns a known array's value: only along an axis that it varies on do places count.
+
+    Those of an identity matrix may be permuted, in rows and columns alike.
+    """
     if jnp.issubdtype(getattr(value, "dtype", np.result_type(value)), jax.dtypes.extended):
         return Value(fresh_pinned(np.shape(value), "a random key"))
     array = np.asarray(value)
     if not array.ndim:
         number = array.item() if array.dtype.kind in "biuf" else None
         return Value((), nonzero=bool(array != 0), number=number, known=True)
+    if _has_plain_diagonal(array):
+        own = fresh(len(array))
+        return Value((own, own), known=True)
     axes = []
     for i, n in enumerate(array.shape):
         varies = array.size and n > 1 and bool((array != np.take(array, [0], i)).any())
         axes.append(pinned(n, "a constant") if varies else Wild(n))
     return Value(tuple(axes), nonzero=bool((array != 0).all()), known=True)
+
+
+def _has_plain_diagonal(array: np.ndarray) -> bool:
+    """Whether a matrix is a multiple of the identity plus a constant."""
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < 2:
+        return False
+    diagonal = np.eye(len(array), dtype=bool)
+    return bool((array[diagonal] == array[0, 0]).all() and (array[~diagonal] == array[0, 1]).all()
+                and array[0, 0] != array[0, 1])  # fmt: skip
 
 
 def stands_apart(axis: Term) -> bool:

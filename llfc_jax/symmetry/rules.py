@@ -9,6 +9,7 @@ that it touches, which is said in the notes.
 """
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -45,6 +46,8 @@ class Value:
             of numbers in float32 or wider, thought of as exact.
         nonzero: none of its numbers is zero by construction, as after a ReLU.
         data: it depends on the network's input.
+        chosen: its numbers are those of another value at some places, as those of a maximum: the
+            two may cancel.
         number: the number that it is, for a literal.
         known: it is made of constants alone.
     """
@@ -55,6 +58,7 @@ class Value:
     distinct: bool = False
     nonzero: bool = False
     data: bool = False
+    chosen: bool = False
     number: float | int | None = None
     known: bool = False
 
@@ -132,6 +136,27 @@ ELEMENTWISE = ANALYTIC | frozenset((
     "zeta", "le_to", "lt_to", "dce_sink",
 ))
 # fmt: on
+CHOOSING = frozenset(
+    (
+        "argmax",
+        "argmin",
+        "cumsum",
+        "cumprod",
+        "cummax",
+        "cummin",
+        "cumlogsumexp",
+        "gather",
+        "reduce_max",
+        "reduce_min",
+        "reduce_window_max",
+        "reduce_window_min",
+        "rev",
+        "sort",
+        "top_k",
+    )
+)
+SLICING = frozenset(("slice", "dynamic_slice", "split", "unstack"))
+PRODUCTS = frozenset(("dot_general", "conv_general_dilated"))
 SUMS = frozenset(("add", "add_any", "sub"))
 NEVER_ZERO = frozenset(("exp", "exp2", "logistic", "rsqrt", "cosh"))
 STEEP = 100.0  # scales beyond which the functions that follow may be constant up to rounding
@@ -165,9 +190,9 @@ def pin_all(values: Iterable[Value | Axes], reason: str, *, given_up: bool = Fal
             pin(axis, reason, given_up=given_up)
 
 
-def fresh_pinned(shape: Sequence[int], reason: str) -> Axes:
+def fresh_pinned(shape: Sequence[int], reason: str, *, given_up: bool = False) -> Axes:
     """Returns the axes of a value that may not be permuted at all."""
-    return tuple(pinned(n, reason) for n in shape)
+    return tuple(pinned(n, reason, given_up=given_up) for n in shape)
 
 
 def meet(values: Sequence[Axes], why: str) -> Axes:
@@ -217,17 +242,23 @@ def without(axes: Axes, gone: Iterable[int], why: str) -> Axes:
     return tuple(kept)
 
 
-def mixed(axes: Axes, along: Iterable[int], sizes: Sequence[int], reason: str) -> Axes:
+def mixed(
+    axes: Axes, along: Iterable[int], sizes: Sequence[int], reason: str, *, given_up: bool = False
+) -> Axes:
     """Returns the axes with new, pinned ones where an equation mixes or reorders places."""
     along = list(along)
     kept = iter(without(axes, along, reason))
-    return tuple(pinned(sizes[i], reason) if i in along else next(kept) for i in range(len(axes)))
+    return tuple(
+        pinned(sizes[i], reason, given_up=given_up) if i in along else next(kept)
+        for i in range(len(axes))
+    )
 
 
 def unknown(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Pins everything: what is not understood is not guessed."""
-    pin_all(inputs, f"{call.why} has no rule", given_up=True)
-    return [Value(fresh_pinned(shape, call.why)) for shape in call.shapes]
+    reason = f"{call.why} has no rule"
+    pin_all(inputs, reason, given_up=True)
+    return [Value(fresh_pinned(shape, reason, given_up=True)) for shape in call.shapes]
 
 
 @rule(*ELEMENTWISE, stacked=True, numbered=True)
@@ -252,6 +283,8 @@ def _distinct(call: Call, inputs: list[Value], axes: Axes) -> bool:
     """
     if call.name not in ANALYTIC or not any(value.distinct for value in inputs):
         return False
+    if _may_cancel([v for v in inputs if not _alike(v, axes)]):
+        return False
     if call.name in SUMS:
         return _shifted(inputs, axes, [v.distinct or _alike(v, axes) for v in inputs])
     return all(
@@ -275,6 +308,8 @@ def _nonzero(call: Call, inputs: list[Value], axes: Axes) -> bool:
     held = [value.nonzero for value in inputs]
     if call.name in NEVER_ZERO:
         return True
+    if call.name in SUMS and _may_cancel(inputs):
+        return False
     if call.name in SUMS and not all(value.known for value in inputs):
         return _shifted(inputs, axes, held)
     if call.name == "select_n":
@@ -290,6 +325,31 @@ def _nonzero(call: Call, inputs: list[Value], axes: Axes) -> bool:
 
 def _is_float(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.inexact) and jnp.dtype(dtype).itemsize >= 2
+
+
+def _may_cancel(inputs: Sequence[Value]) -> bool:
+    """Whether some of several values have numbers in common: h less its largest, say."""
+    held = [value for value in inputs if not value.known]
+    return any(
+        value.chosen and sum(other.data == value.data for other in held) > 1 for value in held
+    )
+
+
+def is_chosen(call: Call, inputs: Sequence[Value]) -> bool:
+    """Whether an equation's results have numbers of another value, at some places."""
+    if call.name in CHOOSING:
+        return True
+    if call.name in PRODUCTS:
+        return False
+    if call.name in SLICING or call.name == "reduce_sum":
+        before, after = inputs[0].axes, call.shapes[0]
+        sizes = [find(axis).size for axis in before]
+        if call.name == "reduce_sum":
+            return inputs[0].chosen or math.prod(sizes) == math.prod(after)
+        rank = len(after) == len(sizes)
+        if not rank or any(n == 1 < size for n, size in zip(after, sizes, strict=True)):
+            return True
+    return any(value.chosen for value in inputs)
 
 
 def _shifted(inputs: list[Value], axes: Axes, held: list[bool]) -> bool:
@@ -344,6 +404,8 @@ def _numbers(call: Call, inputs: list[Value], reader: Reader) -> tuple[Term | No
         return None, False
     if call.name == "lt" and inputs[1].number == 0 and plain and inputs[0].points is not None:
         return None, False  # no place is negative
+    if call.name in ("add", "sub") and inputs[1].number == 0 and plain:
+        return inputs[0].points, False  # as jax.numpy.eye numbers its diagonal
     if call.name in ("add", "max") and plain and len(held) == 1:
         if call.name == "add" and others == [find(terms[0]).size]:
             return terms[0], True

@@ -21,6 +21,13 @@ from llfc_jax.symmetry.checking import double_precision
 relu, sigmoid = jax.nn.relu, jax.nn.sigmoid
 Score = Callable[[Any, Any], Any]
 
+
+def pairs(h: Any, change: Any) -> Any:
+    """The second of each of five pairs after a change to the pairs, sorted."""
+    z = jnp.stack([h, jnp.sin(3 * h)], 2)
+    return jnp.sort(change(z), 2)[:, :, 1]
+
+
 # h [b, 5] holds mostly negative numbers, w: a second matrix "g", a scale "s", a scalar "t".
 TIED: dict[str, Score] = {
     "relu": lambda w, h: relu(h),
@@ -60,6 +67,9 @@ TIED: dict[str, Score] = {
     "relu by a convolution": lambda w, h: lax.conv_general_dilated(
         relu(h - 2)[:, None], w["g"][None], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
     )[:, 0],
+    "less the largest of pairs": lambda w, h: pairs(h, lambda z: z - z.max(2, keepdims=True)),
+    "over the largest of pairs": lambda w, h: pairs(h, lambda z: z / z.max(2, keepdims=True)),
+    "less the first of pairs": lambda w, h: pairs(h, lambda z: z - z[:, :, :1]),
     "straight through": lambda w, h: h + lax.stop_gradient(jnp.round(h) - h),
 }
 

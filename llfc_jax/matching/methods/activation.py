@@ -35,7 +35,7 @@ from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.blocks import blocks
 from llfc_jax.symmetry.derive import derive
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
+from llfc_jax.types import AnyArray, Apply, Batches, Model, ProgressFn, Variables
 
 Kind = Literal["uncentred", "centred", "pearson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -106,7 +106,7 @@ class Moments:
         return cross * np.outer(scale_a, scale_b)
 
 
-def _inverse_root(square: Any, count: np.floating[Any]) -> np.ndarray:
+def _inverse_root(square: AnyArray, count: np.floating[Any]) -> np.ndarray:
     """1 / the standard deviation; 0 of a unit that never changes: it correlates with nothing."""
     variance = np.asarray(square) / count
     return np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0)

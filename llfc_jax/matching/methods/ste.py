@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.graph.convolutions import adapted
@@ -170,7 +171,7 @@ def _learn(
     b: Variables,
     permutation: Index,
     theta: Leaves,
-    memory: Any,
+    memory: PyTree,
     x: jax.Array,
     y: jax.Array,
     rate: jax.Array,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import threadpoolctl
+from jaxtyping import Float, Int
 
 from llfc_jax.matching.assignment.family import composite, solve_family
 from llfc_jax.matching.placement import host_array
@@ -58,7 +59,7 @@ class Products:
         a, b = (np.ascontiguousarray(np.moveaxis(side, axis, -1)) for side in (a, b))
         return a, b, a.ndim - 1
 
-    def build(self, e: int, permutation: HostIndex) -> np.ndarray:
+    def build(self, e: int, permutation: HostIndex) -> Float[np.ndarray, "n n"]:
         """Returns an edge's scores, from nothing: [n, n]."""
         a, moved, axis = self._sides[e]
         for other, group in self._others(e):
@@ -66,7 +67,7 @@ class Products:
             moved = moved.take(index, axis=other)
         return _product(a, moved, axis)
 
-    def mix(self, e: int, mixture: HostIndex) -> np.ndarray:
+    def mix(self, e: int, mixture: HostIndex) -> Float[np.ndarray, "n n"]:
         """Returns an edge's scores with the other groups mixed by matrices: [n, n]."""
         a, moved, axis = self._sides[e]
         for other, group in self._others(e):
@@ -74,7 +75,13 @@ class Products:
             moved = np.moveaxis(mixed, 0, other)
         return _product(a, moved, axis)
 
-    def patch(self, e: int, now: np.ndarray, seen: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def patch(
+        self,
+        e: int,
+        now: Int[np.ndarray, " n"],
+        seen: Int[np.ndarray, " n"],
+        scores: Float[np.ndarray, "n n"],
+    ) -> Float[np.ndarray, "n n"]:
         """Returns an edge's scores after its one other group went from `seen` to `now`: [n, n]."""
         a, b, axis = self._sides[e]
         other, _ = self._others(e)[0]
@@ -116,7 +123,9 @@ def _contiguous(block: Block, array: Any) -> np.ndarray:
     return np.ascontiguousarray(block.extract(array))
 
 
-def _product(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+def _product(
+    a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."], axis: int
+) -> Float[np.ndarray, "n n"]:
     """Inner products over all axes but one, the last or the first of a matrix: [n, n]."""
     n = a.shape[axis]
     if axis == a.ndim - 1:

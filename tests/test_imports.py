@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "llfc_jax"
 FLOORS = (
     {"errors", "version"},
     {"types", "io", "fields"},
-    {"parallel", "pair", "progress"},
+    {"parallel", "pair", "progress", "frameworks"},
     {"graph", "report"},
-    {"results", "frameworks", "symmetry", "networks", "data", "convert"},
+    {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},
     {"experiments"},
     {"main", "__init__"},

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
 from llfc_jax.errors import GraphError, unknown
+from llfc_jax.frameworks import Network
 from llfc_jax.graph import queries
 from llfc_jax.graph.affine import affine
 from llfc_jax.graph.cache import trace_once
@@ -30,7 +31,7 @@ from llfc_jax.graph.trace import (
     is_literal,
     subjaxprs,
 )
-from llfc_jax.types import Inputs, Variables
+from llfc_jax.types import Inputs, Model, Variables
 
 Visit = Callable[[Mapping[int, Any]], Mapping[int, Any]]
 KINDS = ("linear", "activation", "module", "relu")
@@ -299,12 +300,13 @@ def in_layout(graph: Graph, site: Site, product: jax.Array) -> Any:
     return product
 
 
-def trace(apply: Apply, variables: Variables, x: Inputs) -> Graph:
+def trace(network: Model, variables: Model, x: Inputs) -> Graph:
     """Trace a network and name its sites.
 
     Args:
-        apply: `apply(variables, x) -> logits [n, classes]`, from any framework.
-        variables: any pytree of arrays (or of their shapes).
+        network: a module of any framework, or a function `apply(variables, x) -> logits
+            [n, classes]`.
+        variables: a mode of it, or any pytree of arrays (or of their shapes).
         x: one batch [n, ...], or its shape; only shapes are looked at.
 
     Returns:
@@ -321,7 +323,9 @@ def trace(apply: Apply, variables: Variables, x: Inputs) -> Graph:
         >>> [site.name for site in trace(apply, w, jnp.ones((5, 3))).sites]
         ['first', 'first.relu', 'second']
     """
-    return trace_once(_trace, lambda graph: graph.program, apply, variables, x)
+    view = Network.of(network)
+    variables = view.variables(variables)
+    return trace_once(_trace, lambda graph: graph.program, view.apply, variables, x)
 
 
 def _trace(apply: Apply, variables: Variables, x: Inputs) -> Graph:

@@ -9,13 +9,14 @@ import jax
 from llfc_jax import symmetry
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
+from llfc_jax.graph import trace
+from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
-_SAMPLES = 2  # of the first batch, on which a spec is derived and proved
 _PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, spec), latest last
 
 
@@ -50,19 +51,23 @@ def align(
 
     Raises:
         MatchingError: an unknown method or option, a wrong group in the spec, or see the method.
+        ModeError: the network uses integers, in which the modes differ.
+        DataError: there is no batch to derive the spec from, and none is given.
     """
     if isinstance(method, str):
         method = build_method(method, options)
     elif options:
         raise MatchingError("a method that is built already takes no further options")
+    if spec is not None and batches is None:
+        raise MatchingError("pass batches so that the spec can be proved, or call weight_matching")
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
     if spec is None:
-        spec = symmetry.permutation_spec(network.apply, a, _inputs(batches))
+        spec = symmetry.permutation_spec(network, a, _inputs(batches))
     problem = Problem(network, spec, a, b, () if batches is None else batches)
     problem.checked()
-    if batches is not None:
-        check_symmetry(problem)
+    check_used_leaves(trace(network.apply, a, _inputs(batches)), a, b)
+    check_symmetry(problem)
     return method(key, problem, progress)
 
 
@@ -80,7 +85,7 @@ def check_symmetry(problem: Problem) -> None:
 
 
 def _inputs(batches: Batches | None) -> Any:
-    """The first samples of the data."""
+    """The first batch."""
     for x, _ in batches or ():
-        return jax.tree.map(lambda leaf: leaf[:_SAMPLES], x)
+        return x
     raise DataError("there is no batch; matching by network needs data to derive its spec from")

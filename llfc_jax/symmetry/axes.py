@@ -215,8 +215,8 @@ def permute(
         return xp.concatenate(pieces, along)
     flat = flatten(axes)
     moved = xp.reshape(array, [factor.size for _, factor in flat])
-    for i, (_, factor) in enumerate(flat):
-        if isinstance(factor, Sum) and _reaches_out(factor, parents):
+    for i in range(len(flat)):
+        if _needs_parts(flat, i, parents):
             moved = _permute_parts(moved, flat, i, permutation, parents)
             return xp.reshape(moved, np.shape(array))
     above = pairs(flat, parents)
@@ -229,13 +229,24 @@ def permute(
     return xp.reshape(moved, np.shape(array))
 
 
-def _reaches_out(axis: Sum, parents: Mapping[str, str]) -> bool:
-    """Whether a part holds a nested group without its parent, which is then on another axis."""
-    for part in axis.parts:
-        held = {u.group for u in units(part)}
-        if any(parents.get(name, name) not in held for name in held):
-            return True
-    return False
+def _needs_parts(flat: Sequence[tuple[int, Axis]], i: int, parents: Mapping[str, str]) -> bool:
+    """Whether factor i is a sum that holds a group without its parent, or a parent without it."""
+    axis = flat[i][1]
+    if not isinstance(axis, Sum):
+        return False
+    beside = {parents.get(f.group) for _, f in flat if isinstance(f, Units)}
+    return _reaches_out(axis, parents) or any(u.group in beside for u in units(axis))
+
+
+def _reaches_out(axis: Axis, parents: Mapping[str, str]) -> bool:
+    """Whether a nested group's parent does not stand beside it as a factor of its own."""
+    if isinstance(axis, Sum):
+        return any(_reaches_out(part, parents) for part in axis.parts)
+    flat = factors(axis)
+    held = {factor.group for factor in flat if isinstance(factor, Units)}
+    return any(parents.get(name, name) not in held for name in held) or any(
+        _reaches_out(factor, parents) for factor in flat if isinstance(factor, Sum)
+    )
 
 
 def _permute_parts(

@@ -1,5 +1,6 @@
 """Proves a spec on numbers."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from llfc_jax.errors import MatchingError
+from llfc_jax.errors import LlfcError, MatchingError
+from llfc_jax.frameworks import Network
 from llfc_jax.graph.trace import subjaxprs
 from llfc_jax.symmetry.axes import Permutation, permute
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import AnyArray, Apply, Variables
 
-MOST_SAMPLES = 2
+FEW_SAMPLES, MOST_SAMPLES = 2, 64
+MOST_WORK = 2e9  # multiplications of the whole proof, beyond which fewer samples are taken
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
 _COARSE = 0.1  # for networks that compute in bfloat16 or less
 _SMALLEST = 1e-6  # outputs below it are taken for rounding
@@ -45,7 +48,7 @@ def derange(spec: PermutationSpec, name: str, rng: np.random.Generator) -> dict[
 
 def check(
     spec: PermutationSpec,
-    apply: Apply,
+    network: Any,
     variables: Variables,
     x: Any,
     *,
@@ -54,13 +57,15 @@ def check(
     """Proves a spec on numbers: moving the units of its groups leaves the outputs alone.
 
     One group after the other, every unit of it leaves its place while all else stays. Computed in
-    float64 where the network can; compiled once; deterministic.
+    float64 where the network can; compiled once; deterministic. Rare branches and ties show on
+    many samples only: where the network is small enough, up to 64 of the batch are used and as
+    many random ones of the same scale, else two.
 
     Args:
         spec: the spec to prove.
-        apply: the network.
+        network: a module of any framework, or a function apply(variables, x).
         variables: its variables; random ones prove more than trained or constant ones.
-        x: a batch; its first two samples are used.
+        x: a batch.
         tolerance: largest allowed change, as a share of the largest output; by default 1e-9 where
             the network computes in float64, 1e-3 in float32, 0.1 in less.
 
@@ -68,7 +73,8 @@ def check(
         The largest change seen, as a share of the largest output.
 
     Raises:
-        MatchingError: a permutation of a group changes the outputs by more than that.
+        MatchingError: a permutation of a group changes the outputs by more than that, or the
+            network does not run on the batch.
 
     Example:
         >>> import jax.numpy as jnp
@@ -80,35 +86,49 @@ def check(
         >>> check(permutation_spec(apply, w, x), apply, w, x)
         0.0
     """
-    x = jax.tree.map(lambda leaf: leaf[:MOST_SAMPLES], x)
+    view = Network.of(network)
+    variables = view.variables(variables)
+    spec.check_variables(variables)
     try:
         with double_precision():
             wide, x_wide = (jax.tree.map(_widen, tree) for tree in (variables, x))
-            return _check(spec, apply, wide, x_wide, tolerance)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, MatchingError):
-            raise
-        # Some networks do not trace in float64.
-        return _check(spec, apply, jax.tree.map(_as_numpy, variables), x, tolerance)
+            return _check(spec, view.apply, wide, x_wide, tolerance)
+    except MatchingError:
+        raise
+    except Exception:  # some networks do not trace in float64
+        pass
+    try:
+        return _check(spec, view.apply, jax.tree.map(_as_numpy, variables), _as_numpy(x), tolerance)
+    except LlfcError:
+        raise
+    except Exception as error:
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MatchingError(
+            f"the spec cannot be proved, as the network does not run on this batch: {words}"
+        ) from error
 
 
 def _check(
     spec: PermutationSpec, apply: Apply, variables: Variables, x: Any, tolerance: float | None
 ) -> float:
+    x = _samples(apply, variables, x, len(spec.groups))
     run, limit = _compiled(apply, variables, x)
     limit = limit if tolerance is None else tolerance
     rng = np.random.default_rng(0)
     leaves = jax.tree.leaves(variables)
     placed = [jax.device_put(leaf) for leaf in leaves]  # only what a group moves is sent again
-    before = run(placed)
-    largest = max(np.max(np.abs(before[np.isfinite(before)]), initial=0), _SMALLEST)
+    inputs = [x]
+    if len(x) > FEW_SAMPLES and jnp.issubdtype(x.dtype, jnp.floating):
+        inputs.append(np.asarray(rng.normal(size=x.shape) * np.sqrt(np.mean(x**2)), x.dtype))
+    before = [run(placed, own) for own in inputs]
     worst = 0.0
     for group in spec.groups:
         moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
-        after = run([moved[i] if i in moved else leaf for i, leaf in enumerate(placed)])
-        same = (before == after) | (np.isnan(before) & np.isnan(after))
-        with np.errstate(invalid="ignore"):
-            change = float(np.max(np.where(same, 0, np.abs(after - before)) / largest, initial=0))
+        now: list[AnyArray] = list(placed)
+        for i, leaf in moved.items():
+            now[i] = leaf
+        changes = [_change(was, run(now, own)) for was, own in zip(before, inputs, strict=True)]
+        change = max(changes, key=lambda c: (np.isnan(c), c))
         worst = max(worst, change)
         if not change <= limit:
             raise MatchingError(
@@ -117,6 +137,45 @@ def _check(
                 "(spec.explain() lists where it acts)"
             )
     return worst
+
+
+def _change(before: np.ndarray, after: np.ndarray) -> float:
+    """Returns the largest change of an output, as a share of the largest output."""
+    largest = max(np.max(np.abs(before[np.isfinite(before)]), initial=0), _SMALLEST)
+    same = (before == after) | (np.isnan(before) & np.isnan(after))
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.where(same, 0, np.abs(after - before)) / largest, initial=0))
+
+
+def _samples(apply: Apply, variables: Variables, x: Any, groups: int) -> Any:
+    """Returns as many samples of a batch as the proof can afford; all, if it takes no fewer."""
+    few = jax.tree.map(lambda leaf: leaf[:FEW_SAMPLES], x)
+    try:
+        jaxpr = jax.make_jaxpr(apply)(variables, few).jaxpr
+    except Exception:  # the batch size is fixed
+        return x
+    # In less than float64 rounding decides ties, the more often the more samples there are.
+    if any(jnp.finfo(dtype).bits < 64 for dtype in _floats(jaxpr)):
+        return few
+    most = MOST_WORK / (2 * max(1, groups) * max(1, _work(jaxpr) / FEW_SAMPLES))
+    rows = int(np.clip(most, FEW_SAMPLES, MOST_SAMPLES))
+    return jax.tree.map(lambda leaf: leaf[:rows], x)
+
+
+def _work(jaxpr: Any) -> float:
+    """About how many multiplications a jaxpr does."""
+    work = 0.0
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        size = sum(getattr(var.aval, "size", 1) for var in eqn.outvars)
+        if eqn.primitive.name == "dot_general":
+            left, ((along, _), _) = eqn.invars[0].aval, eqn.params["dimension_numbers"]
+            size *= math.prod(left.shape[i] for i in along)
+        elif eqn.primitive.name == "conv_general_dilated":
+            kernel, numbers = eqn.invars[1].aval, eqn.params["dimension_numbers"]
+            size *= kernel.size / max(1, kernel.shape[numbers.rhs_spec[0]])
+        inner = sum(map(_work, subjaxprs(eqn)))
+        work += size + inner * eqn.params.get("length", 1)
+    return work
 
 
 def _permuted(
@@ -130,15 +189,14 @@ def _permuted(
 
 def _compiled(
     apply: Apply, variables: Variables, x: Any
-) -> tuple[Callable[[Sequence[AnyArray]], np.ndarray], float]:
+) -> tuple[Callable[[Sequence[AnyArray], AnyArray], np.ndarray], float]:
     """The network at this batch, compiled quickly, and how exact its outputs are."""
     closed = jax.make_jaxpr(apply)(variables, x)
     flat = jax.jit(jaxpr_as_fun(closed)).lower(*jax.tree.leaves((variables, x)))
     compiled = flat.compile(compiler_options=_QUICK if jax.default_backend() == "cpu" else None)
-    inputs = jax.tree.leaves(x)
 
-    def run(leaves: Sequence[AnyArray]) -> np.ndarray:
-        (output,) = compiled(*leaves, *inputs)
+    def run(leaves: Sequence[AnyArray], x: AnyArray) -> np.ndarray:
+        (output,) = compiled(*leaves, x)
         wide = jnp.promote_types(output.dtype, np.float32)
         return np.asarray(output, wide).astype(np.float64)
 

@@ -23,7 +23,9 @@ MOST_STEPS = 128
 
 def _alike(left: Sequence[Value], right: Sequence[Value]) -> bool:
     return all(
-        p.number == q.number and all(map(same, p.axes, q.axes))
+        (p.number, p.distinct, p.nonzero) == (q.number, q.distinct, q.nonzero)
+        and p.data == q.data
+        and all(map(same, p.axes, q.axes))
         for p, q in zip(left, right, strict=True)
     )
 
@@ -33,13 +35,20 @@ def _plain(value: Value, reason: str) -> Value:
     if value.points is not None:
         pin(value.points, reason)
     axes = tuple(collapse_where(t, None, reason) for t in value.axes)
-    return Value(axes, distinct=value.distinct)
+    return dataclasses.replace(
+        value, axes=axes, points=None, wrapped=False, number=None, known=False
+    )
 
 
 def _tie(call: Call, left: Sequence[Value], right: Sequence[Value]) -> list[Value]:
     pairs = zip(left, right, strict=True)
     return [
-        Value(meet([p.axes, q.axes], call.why), distinct=p.distinct and q.distinct)
+        Value(
+            meet([p.axes, q.axes], call.why),
+            distinct=p.distinct and q.distinct,
+            nonzero=p.nonzero and q.nonzero,
+            data=p.data or q.data,
+        )
         for p, q in pairs
     ]
 
@@ -62,7 +71,7 @@ def _fixpoint(
 def _step(value: Value, i: int, why: str) -> Value:
     """What a step of a scan sees of a stacked value."""
     axes = layouts.keep_places(value.axes, 0, np.array([i]), why)
-    return Value(axes[1:], distinct=value.distinct)
+    return dataclasses.replace(value, axes=axes[1:])
 
 
 @rule("scan", stacked=True, numbered=True)
@@ -108,7 +117,9 @@ def _stacked(length: int, ys: list[list[Value]], call: Call) -> list[Value]:
     over = pinned(length, "steps of a scan")
     return [
         Value(
-            (over, *(each(over, column) for column in zip(*(y.axes for y in values), strict=True)))
+            (over, *(each(over, column) for column in zip(*(y.axes for y in values), strict=True))),
+            distinct=all(y.distinct for y in values),
+            nonzero=all(y.nonzero for y in values),
         )
         for values in zip(*ys, strict=True)
     ]

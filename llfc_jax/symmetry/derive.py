@@ -13,7 +13,7 @@ import dataclasses
 import math
 from typing import Any
 
-from llfc_jax.graph import Apply, Graph, trace
+from llfc_jax.graph import Graph, trace
 from llfc_jax.symmetry.axes import Axis, units
 from llfc_jax.symmetry.naming import Names
 from llfc_jax.symmetry.reading import Key, read
@@ -70,11 +70,12 @@ def _derived(graph: Graph, names: Names) -> Derived:
     return Derived(spec, values)
 
 
-def permutation_spec(apply: Apply, variables: Any, x: Any) -> PermutationSpec:
+def permutation_spec(network: Any, variables: Any, x: Any) -> PermutationSpec:
     """Derives which units of a network may be permuted, from its trace.
 
     Args:
-        apply: `apply(variables, x) -> logits`, the network in evaluation mode.
+        network: a module of any framework, or a function `apply(variables, x) -> logits`, the
+            network in evaluation mode.
         variables: its variables, or their shapes.
         x: a batch, or its shape; two samples are enough.
 
@@ -92,4 +93,4 @@ def permutation_spec(apply: Apply, variables: Any, x: Any) -> PermutationSpec:
         >>> permutation_spec(apply, w, jnp.ones((5, 3))).where("first")
         [('first', 1), ('second', 0)]
     """
-    return derive(trace(apply, variables, x)).spec
+    return derive(trace(network, variables, x)).spec

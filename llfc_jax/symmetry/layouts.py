@@ -41,6 +41,12 @@ def _moved(value: Value, axes: Axes) -> Value:
     return dataclasses.replace(value, axes=axes, number=None)
 
 
+def _together(values: list[Value], axes: Axes) -> Value:
+    """Values side by side: what is so of each number is so of each of them."""
+    distinct, nonzero = all(v.distinct for v in values), all(v.nonzero for v in values)
+    return Value(axes, distinct=distinct, nonzero=nonzero)
+
+
 @rule("transpose", stacked=True, numbered=True)
 def _transpose(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps all axes, in another order."""
@@ -72,7 +78,8 @@ def _broadcast(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
 def _tile(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps the axes as factors; the value is the same along the copies."""
     repeats = zip(inputs[0].axes, call.params["reps"], strict=True)
-    return [Value(tuple(product([Wild(n), axis]) for axis, n in repeats))]
+    axes = tuple(product([Wild(n), axis]) for axis, n in repeats)
+    return [Value(axes, distinct=inputs[0].distinct, nonzero=inputs[0].nonzero)]
 
 
 @rule("reshape", stacked=True, numbered=True)
@@ -98,8 +105,8 @@ def _concatenate(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
         return _stack(dataclasses.replace(call, params={"axis": along}), squeezed, reader)
     rest = meet([without(value.axes, [along], call.why) for value in inputs], call.why)
     joined = concatenated([value.axes[along] for value in inputs])
-    distinct = all(value.distinct for value in inputs)
-    return [Value((*rest[:along], joined, *rest[along:]), distinct=distinct)]
+    axes = (*rest[:along], joined, *rest[along:])
+    return [_together(inputs, axes)]
 
 
 @rule("stack", stacked=True)
@@ -112,8 +119,7 @@ def _stack(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     else:
         over = Pinned(n, "values side by side", apart=True)
         rest = [each(over, column) for column in zip(*settled, strict=True)]
-    distinct = all(value.distinct for value in inputs)
-    return [Value((*rest[:along], over, *rest[along:]), distinct=distinct)]
+    return [_together(inputs, (*rest[:along], over, *rest[along:]))]
 
 
 @rule("unstack", stacked=True)
@@ -294,7 +300,7 @@ def _gather(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
             reason = f"{call.why}: looked up by constant numbers; slices would leave more free"
             pin(operand.axes[i], reason if once else "looked up by index", given_up=once)
     pin(index.axes[-1], "looked up by index")
-    return [Value(tuple(result), operand.points, operand.wrapped)]
+    return [Value(tuple(result), operand.points, operand.wrapped, nonzero=operand.nonzero)]
 
 
 @rule("scatter", "scatter-add", "scatter_add", "scatter-mul", "scatter_mul", "scatter-min",

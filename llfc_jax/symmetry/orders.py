@@ -6,7 +6,7 @@ do, for as long as they are only compared to such numbers, looked up by, or carr
 
 from collections.abc import Sequence
 
-from llfc_jax.symmetry.rules import Call, Reader, Value, meet, mixed, rule, without
+from llfc_jax.symmetry.rules import Axes, Call, Reader, Value, meet, mixed, rule, without
 from llfc_jax.symmetry.terms import Pinned, Term, Wild, find, fresh, has_wild, is_wild, pin
 
 
@@ -15,14 +15,19 @@ def _argmax(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     """Keeps the other axes; its numbers name places of the reduced one."""
     (value,), (along,) = inputs, call.params["axes"]
     _no_numbers(call, inputs)
-    points = _named(value, along, f"{call.name} where numbers may be equal")
+    points = _named(value, along, call)
     return [Value(without(value.axes, [along], call.why), points)]
 
 
-def _named(value: Value, along: int, reason: str) -> Term:
+def _ties(call: Call) -> str:
+    return f"{call.why} breaks ties by place, and its numbers may be equal"
+
+
+def _named(value: Value, along: int, call: Call) -> Term:
     """An axis whose places numbers name; pinned where ties are broken by the order of places."""
+    reason = _ties(call)
     if not value.distinct:
-        pin(value.axes[along], reason)
+        pin(value.axes[along], reason, given_up=True)
     axis = value.axes[along]
     if not has_wild(axis):
         return axis
@@ -43,8 +48,8 @@ def _top_k(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     _no_numbers(call, inputs)
     along = call.params.get("axis", -1) % len(value.axes)
     ranked = mixed(value.axes, [along], call.shapes[0], "ranks of top_k")
-    points = _named(value, along, "top_k where numbers may be equal")
-    return [Value(ranked, distinct=value.distinct), Value(ranked, points)]
+    points = _named(value, along, call)
+    return [_of_input(value, ranked), Value(ranked, points)]
 
 
 @rule("sort", numbered=True)
@@ -54,12 +59,12 @@ def _sort(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     keys = call.params["num_keys"]
     axes = meet([value.axes for value in inputs], call.why)
     if len(inputs) > 1 and not all(value.distinct for value in inputs[:keys]):
-        pin(axes[along], "sorted where numbers may be equal")
+        pin(axes[along], _ties(call), given_up=True)
     _no_numbers(call, inputs[:keys])
     if is_wild(axes[along]) and len(inputs) == 1:
         return [Value(axes)]
     ranked = mixed(axes, [along], [find(t).size for t in axes], "ranks of sort")
-    return [Value(ranked, v.points, v.wrapped, v.distinct) for v in inputs]
+    return [Value(ranked, v.points, v.wrapped, v.distinct, v.nonzero) for v in inputs]
 
 
 @rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
@@ -68,7 +73,11 @@ def _cumulative(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     along, (axes,) = call.params["axis"], (value.axes for value in inputs)
     reason = f"{call.name} runs along it"
     pin(axes[along], reason)
-    return [Value(mixed(axes, [along], call.shapes[0], reason), distinct=inputs[0].distinct)]
+    return [_of_input(inputs[0], mixed(axes, [along], call.shapes[0], reason))]
+
+
+def _of_input(value: Value, axes: Axes) -> Value:
+    return Value(axes, distinct=value.distinct, nonzero=value.nonzero)
 
 
 @rule("rev")
@@ -78,7 +87,7 @@ def _reverse(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     along = [i for i in call.params["dimensions"] if not is_wild(value.axes[i])]
     for i in along:
         pin(value.axes[i], "reversed")
-    return [Value(mixed(value.axes, along, call.shapes[0], "reversed"), distinct=value.distinct)]
+    return [_of_input(value, mixed(value.axes, along, call.shapes[0], "reversed"))]
 
 
 @rule("iota", numbered=True)

@@ -120,8 +120,17 @@ class Reading:
         shapes = tuple(tuple(getattr(aval, "shape", ())) for aval in avals)
         call = Call(eq.primitive.name, eq.params, shapes, scope)
         found = RULES.get(call.name, unknown)(call, _prepared(call, inputs), self)
-        known = all(value.known for value in inputs)
-        found = [dataclasses.replace(v, axes=settle(v.axes, call.why), known=known) for v in found]
+        known, data = (all(v.known for v in inputs), any(v.data for v in inputs))
+        found = [
+            dataclasses.replace(
+                value,
+                axes=settle(value.axes, call.why),
+                distinct=value.distinct and _is_fine(aval),
+                data=data,
+                known=known,
+            )
+            for value, aval in zip(found, avals, strict=True)
+        ]
         for value, shape in zip(found, shapes, strict=True):
             assert tuple(find(t).size for t in value.axes) == shape, (call.why, value, shape)
             self.seen.append(value.axes)
@@ -141,14 +150,19 @@ class Reading:
             return each(outer[0], [axis(n, outer[1:]) for _ in range(outer[0].size)])
 
         axes = (over.get(i) or axis(n, list(over.values())) for i, n in enumerate(shape))
-        return Value(tuple(axes), distinct=True)
+        distinct = _is_fine(self.program.avals[number])
+        return Value(tuple(axes), distinct=distinct, nonzero=True)
 
     def run(self) -> None:
         """Reads all equations of the program."""
         program, values = self.program, self.values
         values |= {number: self.leaf(number) for number in program.leaves}
+        given = program.avals[program.input]
         values[program.input] = Value(
-            fresh_pinned(program.avals[program.input].shape, "the input"), distinct=True
+            fresh_pinned(given.shape, "the input"),
+            distinct=_is_fine(given),
+            nonzero=True,
+            data=True,
         )
         values |= {n: constant(value) for n, value in program.constants.items()}
         self.seen += [value.axes for value in values.values()]
@@ -248,18 +262,25 @@ def _prepared(call: Call, inputs: list[Value]) -> list[Value]:
     return prepared
 
 
+def _is_fine(aval: Any) -> bool:
+    """Whether numbers of this type are fine enough not to be equal by rounding."""
+    dtype = getattr(aval, "dtype", np.float32)
+    return jnp.issubdtype(dtype, jnp.inexact) and np.dtype(dtype).itemsize >= 4
+
+
 def constant(value: Any) -> Value:
     """Returns a known array's value: only along an axis that it varies on do places count."""
     if jnp.issubdtype(getattr(value, "dtype", np.result_type(value)), jax.dtypes.extended):
         return Value(fresh_pinned(np.shape(value), "a random key"))
     array = np.asarray(value)
     if not array.ndim:
-        return Value((), number=array.item() if array.dtype.kind in "biuf" else None, known=True)
+        number = array.item() if array.dtype.kind in "biuf" else None
+        return Value((), nonzero=bool(array != 0), number=number, known=True)
     axes = []
     for i, n in enumerate(array.shape):
         varies = array.size and n > 1 and bool((array != np.take(array, [0], i)).any())
         axes.append(pinned(n, "a constant") if varies else Wild(n))
-    return Value(tuple(axes), known=True)
+    return Value(tuple(axes), nonzero=bool((array != 0).all()), known=True)
 
 
 def stands_apart(axis: Term) -> bool:

@@ -13,11 +13,16 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+import jax.numpy as jnp
+
 from llfc_jax.symmetry.terms import (
     Term,
     Wild,
     factors,
     find,
+    has_wild,
+    is_fixed,
+    is_wild,
     overs,
     pin,
     pinned,
@@ -36,7 +41,10 @@ class Value:
         axes: a term for each axis.
         points: the axis whose places its numbers are, as those of `argmax` or `iota`.
         wrapped: `points` are counted from the axis' end.
-        distinct: no two of its numbers along an axis are equal by construction, as after a ReLU.
+        distinct: no two of its numbers along an axis are equal by construction, as after a ReLU;
+            of numbers in float32 or wider, thought of as exact.
+        nonzero: none of its numbers is zero by construction, as after a ReLU.
+        data: it depends on the network's input.
         number: the number that it is, for a literal.
         known: it is made of constants alone.
     """
@@ -45,6 +53,8 @@ class Value:
     points: Term | None = None
     wrapped: bool = False
     distinct: bool = False
+    nonzero: bool = False
+    data: bool = False
     number: float | int | None = None
     known: bool = False
 
@@ -106,21 +116,25 @@ NUMBERED: set[str] = set()  # primitives whose rules know of numbers that name p
 
 # fmt: off
 ANALYTIC = frozenset((
-    "abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt",
+    "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt",
     "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "erf", "erf_inv",
     "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic", "mul",
-    "name", "neg", "optimization_barrier", "pow", "reduce_precision", "rsqrt", "sin", "sinh",
+    "name", "neg", "optimization_barrier", "pow", "rsqrt", "sin", "sinh",
     "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "sharding_constraint", "pvary",
     "device_put", "real", "imag", "conj",
 ))
 ELEMENTWISE = ANALYTIC | frozenset((
-    "and", "bessel_i0e", "bessel_i1e", "ceil", "clamp", "clz", "complex", "eq", "eq_to", "floor",
-    "ge", "gt", "igamma", "igammac", "is_finite", "le", "lt", "max", "min", "ne", "nextafter",
-    "not", "or", "polygamma", "population_count", "regularized_incomplete_beta", "rem", "round",
+    "abs", "and", "bessel_i0e", "bessel_i1e", "ceil", "clamp", "clz", "complex", "eq", "eq_to",
+    "floor", "ge", "gt", "igamma", "igammac", "is_finite", "le", "lt", "max", "min", "ne",
+    "nextafter", "not", "or", "polygamma", "population_count", "reduce_precision",
+    "regularized_incomplete_beta", "rem", "round",
     "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "xor",
     "zeta", "le_to", "lt_to", "dce_sink",
 ))
 # fmt: on
+SUMS = frozenset(("add", "add_any", "sub"))
+NEVER_ZERO = frozenset(("exp", "exp2", "logistic", "rsqrt", "cosh"))
+STEEP = 100.0  # scales beyond which the functions that follow may be constant up to rounding
 _SEPARATE = ("optimization_barrier", "device_put")  # each output is its own input
 _FOLDED: dict[str, Callable[..., Any]] = {  # counters of loops
     "add": operator.add,
@@ -226,8 +240,89 @@ def _elementwise(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
         return [Value((), number=folded)] * len(call.shapes)
     axes = meet([value.axes for value in inputs], call.why)
     points, wrapped = _numbers(call, inputs, reader)
-    distinct = call.name in ANALYTIC and any(value.distinct for value in inputs)
-    return [Value(axes, points, wrapped, distinct)] * len(call.shapes)
+    distinct, nonzero = _distinct(call, inputs, axes), _nonzero(call, inputs, axes)
+    return [Value(axes, points, wrapped, distinct, nonzero)] * len(call.shapes)
+
+
+def _distinct(call: Call, inputs: list[Value], axes: Axes) -> bool:
+    """Whether no two numbers of an elementwise result are equal by construction.
+
+    Numbers that may be equal stay so when parameters are not added to them: a factor leaves zeros
+    zero, and what depends on the same data may cancel (a straight-through estimator).
+    """
+    if call.name not in ANALYTIC or not any(value.distinct for value in inputs):
+        return False
+    if call.name in SUMS:
+        return _shifted(inputs, axes, [v.distinct or _alike(v, axes) for v in inputs])
+    return all(
+        value.distinct or _is_plain_factor(value, axes, divides=call.name == "div" and i == 1)
+        for i, value in enumerate(inputs)
+    )
+
+
+def _is_plain_factor(value: Value, axes: Axes, *, divides: bool) -> bool:
+    """Whether numbers stay unequal when they are multiplied, divided or raised by a value."""
+    if value.number is not None:
+        size = abs(value.number)
+        return size >= 1 / STEEP if divides else 0 < size <= STEEP
+    if value.known:
+        return value.nonzero
+    return (value.nonzero or divides) and _alike(value, axes)
+
+
+def _nonzero(call: Call, inputs: list[Value], axes: Axes) -> bool:
+    """Whether no number of an elementwise result is zero by construction."""
+    held = [value.nonzero for value in inputs]
+    if call.name in NEVER_ZERO:
+        return True
+    if call.name in SUMS and not all(value.known for value in inputs):
+        return _shifted(inputs, axes, held)
+    if call.name == "select_n":
+        return all(held[1:])
+    if call.name == "div":
+        return held[0]
+    if all(value.known for value in inputs):
+        return call.name in ("mul", "neg", "sqrt", "square", "integer_pow", "copy") and all(held)
+    if call.name == "convert_element_type" and not _is_float(call.params["new_dtype"]):
+        return False
+    return (call.name in ANALYTIC or call.name == "abs") and all(held)
+
+
+def _is_float(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact) and jnp.dtype(dtype).itemsize >= 2
+
+
+def _shifted(inputs: list[Value], axes: Axes, held: list[bool]) -> bool:
+    """Whether a sum is so, given which operands are: all, or parameters along all free axes."""
+    if all(own or value.known for own, value in zip(held, inputs, strict=True)):
+        return any(held)
+    return any(
+        own and not value.data and not value.known and _varies(value, axes)
+        for own, value in zip(held, inputs, strict=True)
+    )
+
+
+def _alike(value: Value, axes: Axes) -> bool:
+    """Whether a value is the same along all axes of a result that may be permuted."""
+    return all(is_wild(t) or is_fixed(m) for t, m in zip(value.axes, axes, strict=False))
+
+
+def _varies(value: Value, axes: Axes) -> bool:
+    """Whether a value changes along all axes of a result that may be permuted."""
+    held = value.axes or tuple(Wild(find(t).size) for t in axes)
+    return all(not has_wild(t) or is_fixed(m) for t, m in zip(held, axes, strict=True))
+
+
+def _of_product(inputs: list[Value], kept: Sequence[Axes]) -> bool:
+    """Whether no two numbers of a sum of products are equal by construction.
+
+    Where all that it sums over is zero, it is zero along all its axes; and where an operand has
+    equal rows, the result has.
+    """
+    return all(
+        value.nonzero and (value.distinct or all(map(is_fixed, own)))
+        for value, own in zip(inputs, kept, strict=True)
+    )
 
 
 def _numbers(call: Call, inputs: list[Value], reader: Reader) -> tuple[Term | None, bool]:
@@ -285,10 +380,12 @@ def _dot(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     tied = [met[n] for n in range(len(batch[0]))]
     reader.contracted([met[n] for n in range(len(batch[0]), len(pairs))], tied)
     free = [t for k in (0, 1) for i, t in enumerate(sides[k]) if i not in number[k]]
+    rows = [[t for i, t in enumerate(sides[k]) if i not in contract[k]] for k in (0, 1)]
     for k, side in enumerate(sides):
-        gone = [t for i, t in enumerate(side) if i in contract[k]]
-        reader.lost([t for i, t in enumerate(side) if i not in contract[k]], gone)
-    return [Value((*tied, *free), distinct=True)]
+        reader.lost(rows[k], [t for i, t in enumerate(side) if i in contract[k]])
+    distinct = _of_product(inputs, [tuple(own) for own in rows])
+    nonzero = all(value.nonzero for value in inputs)
+    return [Value((*tied, *free), distinct=distinct, nonzero=nonzero)]
 
 
 def _paired(axes: Axes, contract: Sequence[int], batch: Sequence[int], why: str) -> Axes:
@@ -320,9 +417,11 @@ def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
     given, made = lhs[feature], rhs[out]
     reader.lost([lhs[sample]], [given])
     reader.lost([made], [rhs[in_]])
+    rest: Axes = ()
     if groups == 1:
         reader.contracted([unify(given, rhs[in_], call.why)], [])
     else:
+        rest = (given,)
         given_sizes, made_sizes = ((groups, find(t).size // groups) for t in (given, made))
         left = regroup([given], given_sizes, call.why)
         right = regroup([made], made_sizes, call.why)
@@ -332,7 +431,8 @@ def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
         made = product([tied, right[1]])
     result = list(fresh_pinned(call.shapes[0], reason))
     result[numbers.out_spec[0]], result[numbers.out_spec[1]] = lhs[sample], made
-    return [Value(tuple(result), distinct=True)]
+    distinct = _of_product(inputs, [(lhs[sample], *rest), (made,)])
+    return [Value(tuple(result), distinct=distinct, nonzero=all(v.nonzero for v in inputs))]
 
 
 @rule("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or",
@@ -342,7 +442,8 @@ def _reduce(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     (value,), gone = inputs, call.params["axes"]
     held = list(enumerate(value.axes))
     reader.lost([t for i, t in held if i not in gone], [t for i, t in held if i in gone])
-    return [Value(without(value.axes, call.params["axes"], call.why), distinct=value.distinct)]
+    axes = without(value.axes, gone, call.why)
+    return [Value(axes, distinct=value.distinct, nonzero=value.nonzero)]
 
 
 @rule("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window",
@@ -362,4 +463,9 @@ def _window(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     along = [i for i in range(rank) if moved[i]]
     for i in along:
         pin(met[i], "positions of a pooling")
-    return [Value(mixed(met, along, shape, "positions of a pooling"))] * len(call.shapes)
+    axes = mixed(met, along, shape, "positions of a pooling")
+    known = "sum" in call.name or "max" in call.name or "min" in call.name
+    distinct, nonzero = (
+        known and all(held) for held in zip(*((v.distinct, v.nonzero) for v in inputs), strict=True)
+    )
+    return [Value(axes, distinct=distinct, nonzero=nonzero)] * len(call.shapes)

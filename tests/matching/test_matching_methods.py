@@ -253,5 +253,7 @@ def test_without_data_nothing_is_matched_on_data(pair):
             align(method, KEY, run, a, b, [], spec=spec)
     with pytest.raises(DataError, match="no batch"):
         align("weight", KEY, run, a, b)
-    alone = align("weight", KEY, run, a, b, spec=spec)  # needs neither data nor a trace
-    assert equal(alone.permutation, weight_matching(KEY, spec, a, b).permutation)
+    with pytest.raises(MatchingError, match="pass batches so that the spec can be proved"):
+        align("weight", KEY, run, a, b, spec=spec)
+    proved = align("weight", KEY, run, a, b, data(), spec=spec)
+    assert equal(proved.permutation, weight_matching(KEY, spec, a, b).permutation)

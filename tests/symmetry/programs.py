@@ -29,6 +29,8 @@ from llfc_jax.symmetry.checking import derange, double_precision
 
 SIZES = (2, 3, 4, 6, 8)
 BATCH = 2
+MANY = 24  # samples on which programs that choose by order are run: ties show on some of them
+ORDERS = ("argmax", "argmin", "top_k", "sort")
 TOLERANCE = 1e-9
 
 
@@ -427,6 +429,42 @@ def experts(b: Builder, h: Any) -> Any:
 
 
 @layer
+def chosen_by_score(b: Builder, h: Any) -> Any:
+    """Units of the best scores: scores tie wherever a ReLU, a mask or a cast came before."""
+    n, e = h.shape[-1], b.pick(2, 3, 4)
+    z = h @ b.weight(n, e)
+    z = z + b.weight(e) if b.pick(0, 1) else z
+    z = b.pick(
+        jax.nn.relu, jnp.tanh, jnp.round, jnp.sign, jax.nn.leaky_relu, jax.nn.softmax, jnp.abs,
+        lambda z: z > 0, lambda z: z.astype(int), lambda z: z.astype(jnp.bfloat16),
+        lambda z: z.astype(jnp.float8_e4m3fn), lambda z: jnp.clip(z, -0.1, 0.1), lambda z: z,
+        lambda z: z - jnp.maximum(z, 0),
+    )(z).astype(h.dtype)  # fmt: skip
+    z = b.pick(
+        lambda z: z, lambda z: z * b.weight(e), lambda z: z / b.weight(e), lambda z: z * 3.0,
+        lambda z: z * jax.nn.sigmoid(h @ b.weight(n, e)), lambda z: z * (h @ b.weight(n, e)),
+        lambda z: z * (h @ b.weight(n, e) > 0), lambda z: z @ b.weight(e, e), lambda z: z + z**2,
+        lambda z: z + b.weight(e), lambda z: z + h @ b.weight(n, e), lambda z: z**3,
+        lambda z: z - z.mean(-1, keepdims=True), lambda z: z @ b.weight(e, e) + b.weight(e),
+        lambda z: z + lax.stop_gradient(jnp.round(z) - z), lambda z: jnp.where(z > 0, z, 0.5),
+    )(z)  # fmt: skip
+    codes = b.weight(e, n)
+    gate = b.pick(
+        lambda: jax.nn.one_hot(jnp.argmax(z, -1), e),
+        lambda: jax.nn.one_hot(jnp.argmin(z, -1), e),
+        lambda: jax.nn.one_hot(lax.top_k(z, 2)[1], e).sum(-2),
+        lambda: jax.nn.one_hot(jnp.argsort(z, -1)[..., -1], e),
+        lambda: jnp.sort(z, -1),
+    )()
+    return h + gate @ codes if b.pick(0, 1) else gate @ codes
+
+
+@layer
+def chosen_again(b: Builder, h: Any) -> Any:
+    return chosen_by_score(b, jax.nn.relu(h) if b.pick(0, 1) else h)
+
+
+@layer
 def looked_up(b: Builder, h: Any) -> Any:
     """An embedding, a gather along an axis, a scatter."""
     n = h.shape[-1]
@@ -525,11 +563,13 @@ def mixer(b: Builder, h: Any) -> Any:
     return h + jnp.einsum("bud,ut->btd", z, b.weight(z.shape[1], t))
 
 
-def build(seed: Any) -> tuple[Callable[[Any, Any], Any], list[tuple[int, ...]], tuple[int, ...]]:
+def build(
+    seed: Any, batch: int = BATCH
+) -> tuple[Callable[[Any, Any], Any], list[tuple[int, ...]], tuple[int, ...]]:
     """Returns a program, the shapes of its weights, and the shape of its input."""
     rng = np.random.default_rng(seed)
     chosen = [LAYERS[i] for i in rng.integers(0, len(LAYERS), rng.integers(2, 8))]
-    shape = (BATCH, 3) if rng.integers(3) == 0 else (BATCH, 4, 3)
+    shape = (batch, 3) if rng.integers(3) == 0 else (batch, 4, 3)
 
     def chain(b: Builder, x: Any) -> Any:
         h = jnp.tanh(x @ b.weight(x.shape[-1], b.size()))
@@ -578,11 +618,19 @@ def examine(seed: Any) -> Outcome:
     """Derive a program's spec and move every group."""
     apply, shapes, shape = build(seed)
     rng = np.random.default_rng(seed)
-    weights = [rng.normal(size=s) * (s[0] if s else 1) ** -0.5 + 0.1 for s in shapes]
+    shift = rng.choice([0.1, 0.1, -0.5])
+    weights = [rng.normal(size=s) * (s[0] if s else 1) ** -0.5 + shift for s in shapes]
     x = rng.normal(size=shape)
     jaxpr = jax.make_jaxpr(apply)(weights, x)
     spec = derive(Graph(flatten(apply, weights, x), (), {})).spec
     primitives = count(jaxpr, collections.Counter())
+    if any(name in primitives for name in ORDERS):
+        apply, _, shape = build(seed, MANY)
+        x = (
+            rng.normal(size=shape)
+            * np.repeat([1, 4], MANY // 2)[:, None, *[None] * (len(shape) - 2)]
+        )
+        jaxpr = jax.make_jaxpr(apply)(weights, x)
     outcome = Outcome([], len(spec.groups), len(spec.parents), primitives)
     changes = largest_changes(jaxpr, spec, weights, x, rng)
     outcome.skipped = changes is None

@@ -10,7 +10,7 @@ training. Nothing else changes, and on other devices nothing at all.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,9 +24,9 @@ CALLS = ("jit", "pjit", "closed_call", "core_call")
 
 
 def bind(primitive: core.Primitive, params: dict[str, Any], values: Sequence[Any]) -> Arrays:
-    """One primitive applied to values, as a tuple of its outputs."""
+    """Applies one primitive to values and returns a tuple of its outputs."""
     if _is_swapped(primitive, params, values):
-        return (_as_product(*values, **params),)
+        return (_as_product(params, *values),)
     params = primitive.get_bind_params(params)  # pyright: ignore[reportAssignmentType]
     # Before JAX 0.10 the call primitives also hand back functions to pass first.
     functions, params = params if isinstance(params, tuple) else ((), params)
@@ -99,7 +99,7 @@ def _is_swapped(primitive: core.Primitive, params: dict[str, Any], values: Seque
     return plain and fits and math.prod(taps) > math.prod(space) > 0
 
 
-def _as_product(x: jax.Array, kernel: jax.Array, **params: Any) -> jax.Array:
+def _as_product(params: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution as patches [n, positions..., taps and channels] times the kernel."""
     numbers, strides = params["dimension_numbers"], params["window_strides"]
     batch, channels, *space = numbers.lhs_spec

@@ -14,7 +14,7 @@ happens. The devices may belong to several processes (`hosts`).
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -148,7 +148,7 @@ def is_on_host(x: object) -> bool:
 def fetch(tree: PyTree) -> Any:
     """Whole arrays on this host, from the devices of every process if need be."""
 
-    def whole(x: Any) -> Any:
+    def whole(x: AnyArray) -> Any:
         if _spans(x) and not x.is_fully_replicated:
             return multihost_utils.process_allgather(x, tiled=True)
         return x
@@ -156,7 +156,7 @@ def fetch(tree: PyTree) -> Any:
     return jax.device_get(jax.tree.map(whole, tree))
 
 
-def _spans(x: object) -> bool:
+def _spans(x: object) -> TypeGuard[jax.Array]:
     """Whether an array lies on devices of several processes."""
     return isinstance(x, jax.Array) and not x.is_fully_addressable
 

@@ -94,7 +94,7 @@ def _check_leaves(name: str, p: ArrayLike, q: ArrayLike) -> None:
 
 
 def is_discrete(leaf: ArrayLike) -> bool:
-    """Whether a leaf is of integers or booleans; random keys are not."""
+    """Returns whether a leaf is of integers or booleans; random keys are not."""
     dtype = jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
@@ -124,7 +124,7 @@ def equal_leaves(p: ArrayLike, q: ArrayLike) -> bool:
 
 
 def _is_numeric(leaf: Any) -> TypeGuard[ArrayLike]:
-    """Whether a leaf is a number or an array of numbers (or of random keys)."""
+    """Returns whether a leaf is a number or an array of numbers (or of random keys)."""
     if not hasattr(leaf, "dtype"):
         return isinstance(leaf, (bool, int, float, complex))
     return getattr(leaf.dtype, "kind", None) not in ("O", "S", "U")

@@ -71,7 +71,7 @@ def _replay(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> li
 
 
 def _swapped(jaxpr: core.Jaxpr) -> Iterator[bool]:
-    """For each convolution, whether it is one to be written as a product."""
+    """Returns for each convolution, whether it is one to be written as a product."""
     for eqn in jaxpr.eqns:
         yield _is_swapped(eqn.primitive, eqn.params, [a.aval for a in eqn.invars])
         if (inner := _body(eqn)) is not None:
@@ -79,7 +79,7 @@ def _swapped(jaxpr: core.Jaxpr) -> Iterator[bool]:
 
 
 def _body(eqn: core.JaxprEqn) -> Any | None:
-    """The closed jaxpr of a plain call."""
+    """Returns the closed jaxpr of a plain call."""
     if eqn.primitive.name not in CALLS:
         return None
     return eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
@@ -100,7 +100,7 @@ def _is_swapped(primitive: core.Primitive, params: dict[str, Any], values: Seque
 
 
 def _as_product(params: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution as patches [n, positions..., taps and channels] times the kernel."""
+    """Returns the convolution as patches [n, positions..., taps and channels] times the kernel."""
     numbers, strides = params["dimension_numbers"], params["window_strides"]
     batch, channels, *space = numbers.lhs_spec
     x = jnp.transpose(x, (batch, *space, channels))

@@ -60,7 +60,7 @@ class Equation:
         return self.primitive.name
 
     def bind(self, *values: ArrayLike) -> tuple[Any, ...]:
-        """Evaluate this one equation on other values of the same shapes, as a tuple of outputs."""
+        """Evaluates this one equation on other values of the same shapes, as a tuple of outputs."""
         return convolutions.bind(self.primitive, self.params, values)
 
 
@@ -88,12 +88,12 @@ class Program:
 
 
 def is_literal(atom: object) -> TypeGuard[core.Literal]:
-    """Whether an equation's input is a literal rather than the number of a value."""
+    """Returns whether an equation's input is a literal rather than the number of a value."""
     return isinstance(atom, core.Literal)
 
 
 def body(equation: "Equation | core.JaxprEqn") -> Jaxpr | None:
-    """The jaxpr that a call equation runs, or None where it is no call."""
+    """Returns the jaxpr that a call equation runs, or None where it is no call."""
     if equation.primitive.name in CALLS + CUSTOM:
         for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
             if name in equation.params:
@@ -102,7 +102,7 @@ def body(equation: "Equation | core.JaxprEqn") -> Jaxpr | None:
 
 
 def subjaxprs(equation: "Equation | core.JaxprEqn") -> Iterator[Any]:
-    """Every jaxpr among an equation's parameters, whatever the primitive."""
+    """Returns every jaxpr among an equation's parameters, whatever the primitive."""
     for value in equation.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(item, "eqns") or hasattr(item, "jaxpr"):
@@ -110,7 +110,7 @@ def subjaxprs(equation: "Equation | core.JaxprEqn") -> Iterator[Any]:
 
 
 def count_linear(jaxpr: Jaxpr) -> int:
-    """Number of matrix products and convolutions in a jaxpr, nested ones included."""
+    """Returns number of matrix products and convolutions in a jaxpr, nested ones included."""
     return sum(
         (e.primitive.name in LINEAR) + sum(map(count_linear, subjaxprs(e)))
         for e in getattr(jaxpr, "jaxpr", jaxpr).eqns
@@ -167,7 +167,7 @@ class _Flattener:
 
 
 def leaf_paths(variables: Variables) -> tuple[str, ...]:
-    """Path of every leaf, parts joined by "/", in tree order."""
+    """Returns path of every leaf, parts joined by "/", in tree order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
 
@@ -196,7 +196,7 @@ def _abstract_leaf(path: jax.tree_util.KeyPath, leaf: Any) -> jax.ShapeDtypeStru
 
 
 def flatten(apply: Apply, variables: Variables, x: Inputs) -> Program:
-    """Trace `apply(variables, x)` for the shapes of its arguments and inline its calls.
+    """Traces `apply(variables, x)` for the shapes of its arguments and inlines its calls.
 
     Raises:
         GraphError: `x` is no array of samples, `apply` fails on it, or returns no single array.

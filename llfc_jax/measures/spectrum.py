@@ -160,7 +160,7 @@ class Spectrum(Measure):
     )
 
     def __post_init__(self) -> None:
-        """Check the fields."""
+        """Checks the fields."""
         super().__post_init__()
         for name in ("top", "ranks"):
             if getattr(self, name) < 1:

@@ -28,7 +28,7 @@ class Archive:
 
 
 def collect(folder: Path, wanted: Sequence[Archive], into: Path) -> None:
-    """Bring verified archives together under their official names.
+    """Brings verified archives together under their official names.
 
     Args:
         folder: where the user has them.

@@ -85,7 +85,7 @@ def _repaired(
     found: Int[np.ndarray, " n"],
     prices: Float[np.ndarray, " n"],
 ) -> Float[np.ndarray, " n"]:
-    """Raise each price to what some row would still pay rather than keep its own column."""
+    """Raises each price to what some row would still pay rather than keep its own column."""
     rows = np.arange(len(scores))
     better = scores - scores[rows, found][:, None]
     for _ in range(_REPAIRS):

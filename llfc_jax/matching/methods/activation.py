@@ -242,7 +242,7 @@ def _accumulate(
     x: jax.Array,
     sums: list[Moments] | None,
 ) -> list[Moments]:
-    """The moments of a batch, merged into those before it."""
+    """Returns the moments of a batch, merged into those before it."""
     with jax.default_matmul_precision("highest"):
         graph = trace(apply, a, x)
         of_a, of_b = graph.evaluate(a, x), graph.evaluate(b, x)

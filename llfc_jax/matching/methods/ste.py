@@ -110,7 +110,7 @@ class StraightThroughMatching:
         return Match(best, lowest, jnp.asarray(history), steps, "ste")
 
     def _nearest(self, key: jax.Array, problem: Problem, theta: Leaves, start: Starts) -> Index:
-        """The permutation of B nearest to θ, by weight matching from `start`."""
+        """Returns the permutation of B nearest to θ, by weight matching from `start`."""
         leaves, structure = jax.tree.flatten(problem.a)
         near = jax.tree.unflatten(structure, [theta.get(i, p) for i, p in enumerate(leaves)])
         method = WeightMatching(start, max_sweeps=self.max_sweeps, solver=self.solver)
@@ -176,7 +176,7 @@ def _learn(
     y: jax.Array,
     rate: jax.Array,
 ) -> tuple[Leaves, Any]:
-    """One step of Adam: θ and Adam's memory after it."""
+    """Takes one step of Adam: θ and Adam's memory after it."""
 
     def loss(theta: Leaves) -> jax.Array:
         moved, structure = jax.tree.flatten(spec.apply(permutation, b))
@@ -210,7 +210,7 @@ def _total_loss(
 
 
 def _mean_loss(apply: Apply, problem: Problem, permutation: Permutation) -> float:
-    """The mean loss at the midpoint over all data."""
+    """Returns the mean loss at the midpoint over all data."""
     totals, samples = [], 0
     for x, y in problem.batches:
         totals.append(_total_loss(apply, problem.spec, problem.a, problem.b, permutation, x, y))

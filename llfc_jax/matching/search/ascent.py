@@ -93,7 +93,7 @@ def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, number: int) -> Any:
-    """A random start, the same for both drivers."""
+    """Returns a random start, the same for both drivers."""
     return spec.random(jax.random.fold_in(key, options.max_sweeps + number))
 
 
@@ -220,7 +220,7 @@ def _compiled_starts(
     options: AscentOptions,
     given: list[dict[str, jax.Array]],
 ) -> list[tuple[dict[str, jax.Array], jax.Array]]:
-    """The starts, and which families are left to solve at each."""
+    """Returns the starts, and which families are left to solve at each."""
     left, plan, begun = iter(given), products.plan, []
     every = jnp.ones(len(plan.families), bool)
     for name in options.starts:

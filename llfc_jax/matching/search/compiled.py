@@ -107,7 +107,7 @@ class Products:
 
 
 def _product(a: Float[Array, "..."], b: Float[Array, "..."], axis: int) -> Float[Array, "n n"]:
-    """Inner products over all axes but one: [n, n]."""
+    """Returns inner products over all axes but one: [n, n]."""
     summed = [i for i in range(a.ndim) if i != axis]
     return jax.lax.dot_general(a, b, ((summed, summed), ((), ())))
 
@@ -243,7 +243,7 @@ def _turn(
     due: jax.Array,
     state: State,
 ) -> State:
-    """A visit to a family if it is due."""
+    """Visits a family if it is due."""
     plan, families = products.plan, state.families
 
     def go(carry: tuple[_Family, jax.Array]) -> tuple[_Family, jax.Array]:
@@ -303,7 +303,7 @@ def _refresh(
 
 
 def _when(condition: jax.Array, change: Callable[[T], T], carry: T) -> T:
-    """`change(carry)` where the condition holds, else `carry`.
+    """Returns `change(carry)` where the condition holds, else `carry`.
 
     A loop of at most one turn, because XLA updates a loop's carry in place but copies whatever
     passes through a conditional.

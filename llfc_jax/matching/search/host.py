@@ -126,7 +126,7 @@ def _contiguous(block: Block, array: Any) -> np.ndarray:
 def _product(
     a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."], axis: int
 ) -> Float[np.ndarray, "n n"]:
-    """Inner products over all axes but one, the last or the first of a matrix: [n, n]."""
+    """Returns inner products over all axes but one, the last or the first of a matrix: [n, n]."""
     n = a.shape[axis]
     if axis == a.ndim - 1:
         return a.reshape(-1, n).T @ b.reshape(-1, n)
@@ -247,7 +247,7 @@ def _refresh(products: Products, e: int, family: _Family, permutation: HostIndex
 
 
 def _indices(plan: Plan, e: int, permutation: HostIndex) -> list[np.ndarray]:
-    """The indices of the other groups on which an edge depends."""
+    """Returns the indices of the other groups on which an edge depends."""
     return [composite(plan.spec, permutation, group) for _, group in plan.edges[e].others]
 
 
@@ -264,5 +264,5 @@ def one_thread(plan: Plan) -> contextlib.AbstractContextManager[Any]:
 
 @functools.cache
 def _thread_pools() -> threadpoolctl.ThreadpoolController:
-    """The libraries of this process that have threads; finding them takes milliseconds."""
+    """Returns the libraries of this process that have threads; finding them takes milliseconds."""
     return threadpoolctl.ThreadpoolController()

@@ -33,7 +33,7 @@ def visit_order(key: jax.Array, sweep: int, families: int) -> Int[np.ndarray, " 
 
 
 def _threefry_words(key: jax.Array) -> np.ndarray | None:
-    """The two words of a key of JAX's default generator; None for a key of any other."""
+    """Returns the two words of a key of JAX's default generator; None for a key of any other."""
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(key)) != "threefry2x32":
             return None

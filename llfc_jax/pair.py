@@ -100,7 +100,7 @@ def is_discrete(leaf: ArrayLike) -> bool:
 
 
 def _library(leaf: object) -> Any:
-    """NumPy for what lies on a CPU: it looks at arrays where they are and compiles nothing."""
+    """Returns NumPy for what lies on a CPU, where it compiles and copies nothing, else JAX."""
     here = not isinstance(leaf, jax.Array) or (
         leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
     )

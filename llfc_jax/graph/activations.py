@@ -108,7 +108,7 @@ class Pointwise:
         return outside or number == self.program.output
 
     def cone(self, start: int, end: int) -> tuple[int, ...]:
-        """Indices of the equations from one value to another, those of constants included."""
+        """Returns the indices of the equations between two values, with those of constants."""
         found, queue = set[int](), [end]
         while queue:
             number = queue.pop()
@@ -204,7 +204,7 @@ def _is_activation(
 
 
 def _along(points: Pointwise, root: int, value: int) -> Iterator[Activation]:
-    """Returns the activations on the way from a root to a value that is a function of it."""
+    """Yields the activations on the way from a root to a value that is a function of it."""
     chain = points.narrows(root, value, points.cone(root, value))[-LONGEST:]
     yield from _split(points, chain)
 

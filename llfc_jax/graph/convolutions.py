@@ -35,8 +35,9 @@ def bind(primitive: core.Primitive, params: dict[str, Any], values: Sequence[Any
 
 
 def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with such convolutions as products; it may be differentiated and batched.
+    """Returns the function with such convolutions as products.
 
+    It may be differentiated and batched.
     Those inside of `scan`, `cond`, `remat` and functions with a derivative rule of their own stay
     as they are. Where there is none to write otherwise, the function itself is called.
 
@@ -71,7 +72,7 @@ def _replay(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> li
 
 
 def _swapped(jaxpr: core.Jaxpr) -> Iterator[bool]:
-    """Returns for each convolution, whether it is one to be written as a product."""
+    """Yields, for each convolution, whether it is to be written as a product."""
     for eqn in jaxpr.eqns:
         yield _is_swapped(eqn.primitive, eqn.params, [a.aval for a in eqn.invars])
         if (inner := _body(eqn)) is not None:

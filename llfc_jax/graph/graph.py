@@ -284,7 +284,7 @@ def features(values: Values, site: Site) -> jax.Array:
 
 
 def in_layout(graph: Graph, site: Site, product: jax.Array) -> Any:
-    """What a linear site's equation gives, in the layout of the site's value, without the bias.
+    """Returns a linear site's product, in the layout of the site's value, without the bias.
 
     Between the two may stand a transpose or a reshape: those that `vmap` leaves, for example.
     """

@@ -121,7 +121,7 @@ def find_normalisers(program: Program) -> tuple[Normaliser, ...]:
 
 
 def _roots(numbers: _Numbers) -> Iterator[tuple[int, int]]:
-    """Returns (index, leaf) of each root of a leaf, plus a number, that is no function of x."""
+    """Yields (index, leaf) of each root of a leaf, plus a number, that is no function of x."""
     program = numbers.program
     for i, eq in enumerate(program.equations):
         if eq.name not in ROOTS or is_literal(eq.inputs[0]):

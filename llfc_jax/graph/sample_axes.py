@@ -186,7 +186,7 @@ def _through_product(
     places: list[int | None],
     shapes: list[tuple[int, ...]],
 ) -> int | None:
-    """The samples' axis of a matrix product: batch axes, then free ones of left and right."""
+    """Returns the samples' axis of a product: batch axes, then free ones of left and right."""
     contract, batch = dimensions
     found: set[int | None] = set()
     for side, at in enumerate(places):

@@ -61,7 +61,7 @@ class Site:
 
 
 def linear_inputs(eq: Equation, found: Origins) -> tuple[int, int] | None:
-    """(feature, weight) inputs of a product of a feature with parameters; None for all else."""
+    """Returns the (feature, weight) inputs of a product with parameters; None for all else."""
     if eq.name not in LINEAR or any(map(is_literal, eq.inputs)):
         return None
     of_data = [a in found.data for a in eq.inputs]
@@ -80,7 +80,7 @@ def _module_path(path: str) -> str:
 
 
 def _layer_names(paths: tuple[str, ...], weights: Iterable[int]) -> dict[int, str]:
-    """A name per weight leaf: its module, or its whole path where a module holds several."""
+    """Returns a name per weight leaf: its module, or its path where a module holds several."""
     collections = {p.split("/")[0] for p in paths}
     strip = COLLECTION in collections and all("/" in p for p in paths)
     plain = {i: _module_path(paths[i].split("/", 1)[1] if strip else paths[i]) for i in weights}
@@ -174,7 +174,7 @@ def _weight_leaf(program: Program, found: Origins, equation: int, weight: int) -
 
 
 def _with_bias(program: Program, found: Origins, users: dict[int, list[int]], value: int) -> int:
-    """The value after the bias, where nothing but the adding of one follows; else the same."""
+    """Returns the value after the bias where nothing but adding one follows, else the same."""
     at = value
     while len(users[at]) == 1:
         eq = program.equations[users[at][0]]
@@ -192,7 +192,7 @@ def _with_bias(program: Program, found: Origins, users: dict[int, list[int]], va
 def _module_outputs(
     program: Program, found: Origins, users: dict[int, list[int]]
 ) -> Iterable[tuple[str, int, int]]:
-    """Returns (module path, value, equation) of the last value that each module hands out."""
+    """Yields (module path, value, equation) of the last value that each module hands out."""
     known = {""}
     for path in program.paths:
         parts = _module_path(path).split("/")

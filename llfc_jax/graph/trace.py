@@ -102,7 +102,7 @@ def body(equation: "Equation | core.JaxprEqn") -> Jaxpr | None:
 
 
 def subjaxprs(equation: "Equation | core.JaxprEqn") -> Iterator[Any]:
-    """Returns every jaxpr among an equation's parameters, whatever the primitive."""
+    """Yields every jaxpr among an equation's parameters, whatever the primitive."""
     for value in equation.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(item, "eqns") or hasattr(item, "jaxpr"):
@@ -118,7 +118,7 @@ def count_linear(jaxpr: Jaxpr) -> int:
 
 
 def strip_transforms(scope: str) -> str:
-    """A name stack without the transformations around its parts: `vmap(Net)/a` is `Net/a`."""
+    """Returns a name stack without the transformations in it: `vmap(Net)/a` is `Net/a`."""
     parts = (part.rsplit("(", 1)[-1].rstrip(")") for part in scope.split("/"))
     return "/".join(part for part in parts if part)
 
@@ -142,7 +142,7 @@ class _Flattener:
         return number
 
     def inline(self, jaxpr: Jaxpr, inputs: Sequence[Atom], scope: str) -> list[Any]:
-        """Append a jaxpr's equations; `inputs` and the returned outputs are numbers or literals."""
+        """Appends a jaxpr's equations; `inputs` and what it returns are numbers or literals."""
         consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
         env = dict(zip(jaxpr.invars, inputs, strict=True))
         env |= {v: self.constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}

@@ -140,7 +140,7 @@ def _measure(
 
 
 def _moments(value: jax.Array, mask: jax.Array, sample_axis: int | None, at: Place) -> Moments:
-    """Count, mean and squared deviations of each unit, over samples and positions."""
+    """Returns the moments of each unit, over samples and positions."""
     assert sample_axis is not None
     value = wide(value)
     along = [1] * value.ndim

@@ -89,7 +89,7 @@ def has_convolution(apply: Callable[[Any, Any], Any], variables: Variables, x: I
 
 
 def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
-    """Returns every equation of a jaxpr, those of nested calls and loops included."""
+    """Yields every equation of a jaxpr, those of nested calls and loops included."""
     for eqn in jaxpr.eqns:
         yield eqn
         for value in jax.tree.leaves(

@@ -54,7 +54,7 @@ def is_primary() -> bool:
 
 
 def maximum(value: int) -> int:
-    """The largest of the values that the processes call this with; all wait for each other."""
+    """Returns the largest of the values that the processes pass; all wait for each other."""
     if not several():
         return value
     return int(np.max(multihost_utils.process_allgather(np.int32(value))))

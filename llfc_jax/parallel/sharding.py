@@ -96,7 +96,7 @@ def put(tree: PyTree, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
 
 
 def constrain(tree: PyTree, mesh: Mesh | None, spec: P) -> Any:
-    """The same arrays, laid out by `spec`; for use under `jit`, and within `shard_map_replicas`."""
+    """Returns the arrays laid out by `spec`, under `jit` and within `shard_map_replicas`."""
     if mesh is None or (spec and size(mesh, spec) == 1):
         return tree
     within = jax.sharding.get_abstract_mesh()

@@ -204,7 +204,7 @@ def _bid(scores: Float[Array, "n n"], state: tuple[jax.Array, ...]) -> tuple[jax
 def _auction(
     epsilon: float, warm: bool, scores: Float[Array, "n n"], prices: Float[Array, " n"]
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """Jacobi auction with epsilon scaling (Bertsekas 1988), on one matrix.
+    """Solves one matrix by a Jacobi auction with epsilon scaling (Bertsekas 1988).
 
     Rows bid for columns at prices; a phase ends when every row holds a column, and then no row
     can gain more than its epsilon by changing, so that the sum is within `n * epsilon` of the

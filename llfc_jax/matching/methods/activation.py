@@ -107,7 +107,7 @@ class Moments:
 
 
 def _inverse_root(square: AnyArray, count: np.floating[Any]) -> np.ndarray:
-    """1 / the standard deviation; 0 of a unit that never changes: it correlates with nothing."""
+    """Returns 1 / the standard deviation; 0 for a constant unit, which correlates with nothing."""
     variance = np.asarray(square) / count
     return np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0)
 
@@ -283,7 +283,7 @@ def _total(
     scores: Scores,
     alone: bool,
 ) -> np.ndarray:
-    """A group's scores over all its readings; groups it meets there are held as they are."""
+    """Returns a group's scores over all its readings; groups it meets there are held fixed."""
     n = units_in_all(spec, name)
     total = np.zeros((n, n), np.float32)
     for groups, matrix in scores:

@@ -83,7 +83,7 @@ def ascend_best(
 
 
 def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The starts with "auto" replaced by what measured best (`benchmarks/matching_study.py`).
+    """Returns the starts, "auto" replaced by what was best in `benchmarks/matching_study.py`.
 
     On small networks the relaxed start ends higher and at lower barriers, and takes little time;
     on large ones the anchored start ends highest, at a fraction of the time.
@@ -98,7 +98,7 @@ def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, numbe
 
 
 def _dtype(leaves: list[Any]) -> Any:
-    """Float32, or wider if a leaf is."""
+    """Returns float32, or a wider type if a leaf has one."""
     return functools.reduce(jnp.promote_types, {dtype_of(leaf) for leaf in leaves}, jnp.float32)
 
 
@@ -139,7 +139,7 @@ def _on_host(
 def _host_starts(
     key: jax.Array, products: host.Products, options: AscentOptions, given: list[dict[str, Any]]
 ) -> Any:
-    """The starts one after the other (None: the identity), and edges that are known there."""
+    """Yields the starts (None: the identity), and the edges that are known there."""
     left = iter(given)
     for name in options.starts:
         if name == "given":

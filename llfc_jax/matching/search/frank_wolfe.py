@@ -157,7 +157,7 @@ def _move(
     before: jax.Array,
     corner: Index,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The mixture moved towards a permutation as far as lowers the objective, and its value."""
+    """Returns the mixture moved towards a permutation as far as helps, and its objective."""
     target = as_mixture(spec, corner)
 
     def moved(length: jax.Array) -> dict[str, jax.Array]:

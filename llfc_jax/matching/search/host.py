@@ -52,7 +52,7 @@ class Products:
             self.constant[edge.group] += _product(a_side, b_side, axis)
 
     def _lay(self, block: int, axis: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """A block of both modes with the edge's axis where `_product` wants it, and its number."""
+        """Returns a block of both modes, laid out for `_product`, and the edge's axis in it."""
         a, b = self._a[block], self._b[block]
         if axis == a.ndim - 1 or (a.ndim == 3 and a.shape[0] == 1):
             return a, b, axis

@@ -138,7 +138,7 @@ def _value(products: Products, slopes: list[Any], mixture: Arrays) -> Any:
 def _nearest(
     products: Products, scores: Arrays, prices: dict[int, Any], solver: Solver
 ) -> tuple[Arrays, dict[int, Any]]:
-    """The permutation with the largest scores, of every family, and prices for the next call."""
+    """Returns the permutation with the largest scores, and prices for the next call."""
     plan = products.plan
     permutation: Arrays = {}
     after = {}

@@ -122,7 +122,7 @@ def _is_transformed(network: object) -> TypeGuard[Transformed]:
 
 
 def _evaluation(call: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments that switch a network to evaluation, of those that it takes."""
+    """Returns the arguments that switch a network to evaluation, of those that it takes."""
     names = inspect.signature(call).parameters
     return {name: value for name, value in EVALUATION.items() if name in names}
 
@@ -139,7 +139,7 @@ class LinenApply:
     call: Call
 
     def __call__(self, variables: Variables, x: Inputs) -> Any:
-        """Run the module."""
+        """Runs the module."""
         return self.module.apply(variables, x, **dict(self.call))
 
 
@@ -164,7 +164,7 @@ class NnxApply:
     call: Call = ()
 
     def __call__(self, state: Variables, x: Inputs) -> Any:
-        """Run the module."""
+        """Runs the module."""
         from flax import nnx
 
         return nnx.merge(self.graphdef, state, self.rest)(x, **dict(self.call))
@@ -177,7 +177,7 @@ def _of_nnx(model: "nnx.Module", call: dict[str, Any]) -> Network:
 
 
 def _split_nnx(model: "nnx.Module") -> Any:
-    """(definition, arrays, random state) of a module in evaluation."""
+    """Returns (definition, arrays, random state) of a module in evaluation."""
     from flax import nnx
 
     model = nnx.clone(model)
@@ -196,7 +196,7 @@ def _nnx_variables(mode: "nnx.Module | nnx.State | tuple[nnx.State, ...]") -> Va
 
 
 def _nnx_model(model: "nnx.Module", state: Variables) -> Any:
-    """The module as it was given, with other arrays."""
+    """Returns the module as it was given, with other arrays."""
     from flax import nnx
 
     training, _, others = nnx.split(model, nnx.Not(nnx.RngState), ...)
@@ -211,7 +211,7 @@ class EquinoxApply:
     call: Call = ()
 
     def __call__(self, arrays: Variables, x: Inputs) -> Any:
-        """Run the module on each sample."""
+        """Runs the module on each sample."""
         if isinstance(arrays, tuple):  # (model, state)
             return jax.vmap(functools.partial(self._run_with_state, *arrays))(x)
         return jax.vmap(functools.partial(self._run, arrays))(x)
@@ -231,7 +231,7 @@ class EquinoxApply:
         return structure, tuple(leaves), self.call
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other runs the same network."""
+        """Returns whether the other runs the same network."""
         if not isinstance(other, EquinoxApply):
             return NotImplemented
         return self is other or (hash(self) == hash(other) and self._key() == other._key())
@@ -273,7 +273,7 @@ def _equinox_variables(mode: "eqx.Module | tuple[eqx.Module, eqx.nn.State]") -> 
 
 
 def _equinox_model(static: "eqx.Module", arrays: Variables) -> Any:
-    """The module, or (module, state), as in training."""
+    """Returns the module, or (module, state), as in training."""
     import equinox as eqx
 
     model, *state = arrays if isinstance(arrays, tuple) else (arrays,)
@@ -291,7 +291,7 @@ class TransformedApply:
     call: Call = ()
 
     def __call__(self, variables: Variables, x: Inputs) -> Any:
-        """Run the network; without random numbers, which evaluation does not need."""
+        """Runs the network; without random numbers, which evaluation does not need."""
         rng = (None,) if self.rng else ()
         if not self.state:
             return self.apply(variables, *rng, x, **dict(self.call))

@@ -175,7 +175,7 @@ def _config_name() -> str:
 
 
 def _run(config: "Config", record: "Record | None", console: Console) -> None:
-    """Runs a checked config, and compare the results with a record's if one is given."""
+    """Runs a checked config, and compares the results with a record's if one is given."""
     from llfc_jax.io import to_json
     from llfc_jax.parallel import multihost
     from llfc_jax.progress import Reporter
@@ -200,7 +200,7 @@ def _run(config: "Config", record: "Record | None", console: Console) -> None:
 def _run_sweep(
     config: "Config", workdir: Path, reporter: "Reporter", out: Console
 ) -> dict[str, Any]:
-    """Runs a sweep, print its means, and return them."""
+    """Runs a sweep, prints its means, and returns them."""
     from llfc_jax.experiments import sweep
     from llfc_jax.report import table
 
@@ -223,7 +223,7 @@ def _run_sweep(
 def _run_experiment(
     config: "Config", workdir: Path, reporter: "Reporter", out: Console
 ) -> dict[str, Any]:
-    """Runs one experiment, print its summary and verdicts, and return them."""
+    """Runs one experiment, prints its summary and verdicts, and returns them."""
     from llfc_jax.experiments import run
     from llfc_jax.experiments.workdir import claim
     from llfc_jax.report import table
@@ -238,7 +238,7 @@ def _run_experiment(
 
 
 def _compare_with_record(record: "Record", workdir: Path) -> None:
-    """Says whether a rerun gave the record's numbers; exit with status 1 if not."""
+    """Says whether a rerun gave the record's numbers; exits with status 1 if not."""
     differ = record.differences(workdir)
     changes = "; ".join(record.changes()) or "the same versions and device"
     where = record.file.parent
@@ -287,7 +287,7 @@ def _is_single_process() -> bool:
 
 
 def _stop(line: str, code: int) -> NoReturn:
-    """Prints one line and exit; of several processes, without waiting for the others."""
+    """Prints one line and exits; of several processes, without waiting for the others."""
     print(" ".join(line.split()), file=sys.stderr)
     if not _is_single_process():
         from llfc_jax.parallel import multihost

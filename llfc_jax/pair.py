@@ -94,13 +94,13 @@ def _check_leaves(name: str, p: ArrayLike, q: ArrayLike) -> None:
 
 
 def is_discrete(leaf: ArrayLike) -> bool:
-    """Whether a leaf is of integers or booleans; random keys are not."""
+    """Returns whether a leaf is of integers or booleans; random keys are not."""
     dtype = jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def _library(leaf: object) -> Any:
-    """NumPy for what lies on a CPU: it looks at arrays where they are and compiles nothing."""
+    """Returns NumPy for what lies on a CPU, where it compiles and copies nothing, else JAX."""
     here = not isinstance(leaf, jax.Array) or (
         leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
     )
@@ -124,7 +124,7 @@ def equal_leaves(p: ArrayLike, q: ArrayLike) -> bool:
 
 
 def _is_numeric(leaf: Any) -> TypeGuard[ArrayLike]:
-    """Whether a leaf is a number or an array of numbers (or of random keys)."""
+    """Returns whether a leaf is a number or an array of numbers (or of random keys)."""
     if not hasattr(leaf, "dtype"):
         return isinstance(leaf, (bool, int, float, complex))
     return getattr(leaf.dtype, "kind", None) not in ("O", "S", "U")

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from llfc_jax import fields
-from llfc_jax.data.inputs import as_splits, hash_arrays
+from llfc_jax.data.inputs import Data, as_splits, hash_arrays
 from llfc_jax.errors import ConfigError, LlfcError, unknown
 from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
 from llfc_jax.experiments.provenance import provenance
@@ -31,9 +31,9 @@ def study(
     network: Model,
     a: Model,
     b: Model,
-    data: Any,
+    data: Data,
     *,
-    train: Any = None,
+    train: Data | None = None,
     measures: str | Sequence[str] = EVERY_MEASURE,
     align: str | Sequence[str] = (UNALIGNED,),
     match: Mapping[str, Mapping[str, Any]] | None = None,

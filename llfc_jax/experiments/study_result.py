@@ -100,7 +100,7 @@ class Study:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def __add__(self, other: "Study") -> "Study":
-        """Both as one, for shared tables and figures; title and lead are the first's.
+        """Returns both as one, for shared tables and figures; title and lead are the first's.
 
         Their pairs need different names.
         """

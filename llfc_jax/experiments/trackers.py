@@ -80,7 +80,7 @@ _PACKAGES: dict[str, str] = {}
 
 
 def tracker(name: str, package: str) -> Callable[[Tracker], Tracker]:
-    """Decorator that lists a tracker under a name.
+    """Returns a decorator that lists a tracker under a name.
 
     Args:
         name: in `config.trackers`.

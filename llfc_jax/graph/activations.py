@@ -90,7 +90,7 @@ class Pointwise:
                 self.root[number], self.numbers[number] = number, POINTS
 
     def evaluate(self, eq: Equation, numbers: Mapping[int, np.ndarray]) -> np.ndarray | None:
-        """Evaluate an equation on numbers; None where it is not elementwise or holds others."""
+        """Evaluates an equation on numbers; None where it is not elementwise or holds others."""
         return apply_pointwise(eq, [self._read(a, numbers) for a in eq.inputs])
 
     def _read(self, atom: Atom, numbers: Mapping[int, np.ndarray]) -> np.ndarray | None:
@@ -99,7 +99,7 @@ class Pointwise:
         return self.constants.get(atom, numbers.get(atom) if atom in self.data else None)
 
     def leaves_chain(self, number: int) -> bool:
-        """Whether a value is used by other than elementwise functions of its root."""
+        """Returns whether a value is used by other than elementwise functions of its root."""
         outside = any(
             self.root.get(out) != self.root[number]
             for i in self.users[number]
@@ -108,7 +108,7 @@ class Pointwise:
         return outside or number == self.program.output
 
     def cone(self, start: int, end: int) -> tuple[int, ...]:
-        """Indices of the equations from one value to another, those of constants included."""
+        """Returns the indices of the equations between two values, with those of constants."""
         found, queue = set[int](), [end]
         while queue:
             number = queue.pop()
@@ -120,7 +120,7 @@ class Pointwise:
         return tuple(sorted(found))
 
     def narrows(self, start: int, end: int, body: tuple[int, ...]) -> list[int]:
-        """The values between two through which all of the second passes, both included."""
+        """Returns the values between two through which all of the second passes, both included."""
         inside = {start, *(n for i in body for n in self.program.equations[i].outputs)} & self.data
         within = set(body)
         last = {n: max(within.intersection(self.users[n]), default=-1) for n in inside}
@@ -135,7 +135,7 @@ class Pointwise:
         return chain
 
     def between(self, start: int, body: tuple[int, ...]) -> dict[int, np.ndarray]:
-        """What the values of a body are as functions of its first one, at `POINTS`."""
+        """Returns what the values of a body are as functions of its first one, at `POINTS`."""
         numbers = {start: POINTS}
         for i in body:
             eq = self.program.equations[i]
@@ -151,7 +151,7 @@ def find_activations(
     above: Mapping[int, int],
     weights: Mapping[int, int],
 ) -> tuple[Activation, ...]:
-    """Find the activation functions of a network, in the order in which they are computed.
+    """Finds the activation functions of a network, in the order in which they are computed.
 
     Args:
         program: the flat trace.
@@ -204,13 +204,13 @@ def _is_activation(
 
 
 def _along(points: Pointwise, root: int, value: int) -> Iterator[Activation]:
-    """The activations on the way from a root to a value that is a function of it."""
+    """Yields the activations on the way from a root to a value that is a function of it."""
     chain = points.narrows(root, value, points.cone(root, value))[-LONGEST:]
     yield from _split(points, chain)
 
 
 def _split(points: Pointwise, chain: list[int]) -> Iterator[Activation]:
-    """Name a chain of values as one activation, or as several one after the other."""
+    """Names a chain of values as one activation, or as several one after the other."""
     spans = _Spans(points, chain)
     last = len(chain) - 1
     if last < 1 or spans.affine(0, last):
@@ -238,7 +238,7 @@ def _split(points: Pointwise, chain: list[int]) -> Iterator[Activation]:
 
 
 def _tighten(spans: "_Spans", i: int, j: int) -> tuple[int, int]:
-    """The shortest part of a span that has the same name."""
+    """Returns the shortest part of a span that has the same name."""
     name, last = spans.name(i, j), j
     inner = [(p, q) for p in range(i, last) for q in range(p + 1, last + 1)]
     return min((s for s in inner if spans.name(*s) == name), key=lambda s: s[1] - s[0])

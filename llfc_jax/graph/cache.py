@@ -73,7 +73,7 @@ def _settings() -> tuple[Any, ...]:
 
 
 def _holds_tracers(program: Program) -> bool:
-    """Whether a trace holds values of a function that is being traced itself."""
+    """Returns whether a trace holds values of a function that is being traced itself."""
     if any(isinstance(value, Tracer) for value in program.constants.values()):
         return True
     return any(map(_inner_tracers, program.equations))

@@ -10,7 +10,7 @@ training. Nothing else changes, and on other devices nothing at all.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,9 +24,9 @@ CALLS = ("jit", "pjit", "closed_call", "core_call")
 
 
 def bind(primitive: core.Primitive, params: dict[str, Any], values: Sequence[Any]) -> Arrays:
-    """One primitive applied to values, as a tuple of its outputs."""
+    """Applies one primitive to values and returns a tuple of its outputs."""
     if _is_swapped(primitive, params, values):
-        return (_as_product(*values, **params),)
+        return (_as_product(params, *values),)
     params = primitive.get_bind_params(params)  # pyright: ignore[reportAssignmentType]
     # Before JAX 0.10 the call primitives also hand back functions to pass first.
     functions, params = params if isinstance(params, tuple) else ((), params)
@@ -35,8 +35,9 @@ def bind(primitive: core.Primitive, params: dict[str, Any], values: Sequence[Any
 
 
 def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with such convolutions as products; it may be differentiated and batched.
+    """Returns the function with such convolutions as products.
 
+    It may be differentiated and batched.
     Those inside of `scan`, `cond`, `remat` and functions with a derivative rule of their own stay
     as they are. Where there is none to write otherwise, the function itself is called.
 
@@ -71,7 +72,7 @@ def _replay(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> li
 
 
 def _swapped(jaxpr: core.Jaxpr) -> Iterator[bool]:
-    """For each convolution, whether it is one to be written as a product."""
+    """Yields, for each convolution, whether it is to be written as a product."""
     for eqn in jaxpr.eqns:
         yield _is_swapped(eqn.primitive, eqn.params, [a.aval for a in eqn.invars])
         if (inner := _body(eqn)) is not None:
@@ -79,7 +80,7 @@ def _swapped(jaxpr: core.Jaxpr) -> Iterator[bool]:
 
 
 def _body(eqn: core.JaxprEqn) -> Any | None:
-    """The closed jaxpr of a plain call."""
+    """Returns the closed jaxpr of a plain call."""
     if eqn.primitive.name not in CALLS:
         return None
     return eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
@@ -99,8 +100,8 @@ def _is_swapped(primitive: core.Primitive, params: dict[str, Any], values: Seque
     return plain and fits and math.prod(taps) > math.prod(space) > 0
 
 
-def _as_product(x: jax.Array, kernel: jax.Array, **params: Any) -> jax.Array:
-    """The convolution as patches [n, positions..., taps and channels] times the kernel."""
+def _as_product(params: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the convolution as patches [n, positions..., taps and channels] times the kernel."""
     numbers, strides = params["dimension_numbers"], params["window_strides"]
     batch, channels, *space = numbers.lhs_spec
     x = jnp.transpose(x, (batch, *space, channels))

@@ -100,7 +100,7 @@ class Graph:
         )
 
     def activate(self, site: Site, *z: ArrayLike) -> jax.Array:
-        """Evaluate an activation site's function on other pre-activations, in their own type.
+        """Evaluates an activation site's function on other pre-activations, in their own type.
 
         Args:
             site: an activation site of this graph.
@@ -128,7 +128,7 @@ class Graph:
         return find_normalisers(self.program)
 
     def __getitem__(self, name: str) -> Site:
-        """The site of this name.
+        """Returns the site of this name.
 
         Raises:
             GraphError: there is none; the line names the nearest.
@@ -164,7 +164,7 @@ class Graph:
     def evaluate(
         self, variables: Variables, x: Inputs, visit: Mapping[int, Visit] | None = None
     ) -> "Values":
-        """Run the network, keeping every value: pure, so it may stand in jit, vmap and grad.
+        """Runs the network, keeping every value: pure, so it may stand in jit, vmap and grad.
 
         Args:
             variables: tree of the traced structure and shapes.
@@ -201,7 +201,7 @@ class Graph:
         return Values(self, values)
 
     def explain(self) -> str:
-        """The sites as lines of text, and what could not be looked into."""
+        """Returns the sites as lines of text, and what could not be looked into."""
         width = max((len(s.name) for s in self.sites), default=0)
         lines = [f"{s.name:<{width}}  {s.function or s.kind:<6}  {s.shape}" for s in self.sites]
         lines += [f"kept whole, no sites inside: {name}" for name in self.opaque]
@@ -226,7 +226,7 @@ class Values:
     all: Mapping[int, Any]
 
     def __getitem__(self, name: str) -> Any:
-        """The value at a site."""
+        """Returns the value at a site."""
         return self.all[self.graph[name].value]
 
     @property
@@ -235,7 +235,7 @@ class Values:
         return self.all[self.graph.program.output]
 
     def replace(self, written: Mapping[str, Any]) -> "Values":
-        """The run with other values at these sites.
+        """Returns the run with other values at these sites.
 
         Only what depends on them is evaluated again; all else is taken from this run.
 
@@ -261,7 +261,7 @@ class Values:
 
 
 def rows(graph: Graph, number: int, value: jax.Array) -> jax.Array:
-    """A value as one row per sample: [n, d], the samples' own axes flattened.
+    """Returns a value as one row per sample: [n, d], the samples' own axes flattened.
 
     Args:
         graph: the traced network.
@@ -279,12 +279,12 @@ def rows(graph: Graph, number: int, value: jax.Array) -> jax.Array:
 
 
 def features(values: Values, site: Site) -> jax.Array:
-    """What is read at a site, a row per sample: [n, d]."""
+    """Returns what is read at a site, a row per sample: [n, d]."""
     return rows(values.graph, site.value, values.all[site.value])
 
 
 def in_layout(graph: Graph, site: Site, product: jax.Array) -> Any:
-    """What a linear site's equation gives, in the layout of the site's value, without the bias.
+    """Returns a linear site's product, in the layout of the site's value, without the bias.
 
     Between the two may stand a transpose or a reshape: those that `vmap` leaves, for example.
     """
@@ -301,7 +301,7 @@ def in_layout(graph: Graph, site: Site, product: jax.Array) -> Any:
 
 
 def trace(network: Model, variables: Model, x: Inputs) -> Graph:
-    """Trace a network and name its sites.
+    """Traces a network and names its sites.
 
     Args:
         network: a module of any framework, or a function `apply(variables, x) -> logits

@@ -77,7 +77,7 @@ def name_function(values: np.ndarray, eps: float) -> str | None:
 
 
 def is_affine(values: np.ndarray) -> bool:
-    """Whether values at `POINTS` lie on a straight line."""
+    """Returns whether values at `POINTS` lie on a straight line."""
     values = np.asarray(values, float)
     if not np.isfinite(values).all():
         return False

@@ -52,7 +52,7 @@ def find_maxouts(
 def _compares_units(
     program: Program, eq: Equation, value: int, units: Mapping[int, frozenset[int]]
 ) -> bool:
-    """Whether a maximum is over some of a layer's units, with several left."""
+    """Returns whether a maximum is over some of a layer's units, with several left."""
     left = units[value].difference(eq.params["axes"])
     sizes = [program.avals[value].shape[axis] for axis in left]
     return units[value].issuperset(eq.params["axes"]) and math.prod(sizes) > 1
@@ -61,7 +61,7 @@ def _compares_units(
 def _follow(
     program: Program, eq: Equation, held: list[int], units: Mapping[int, frozenset[int]]
 ) -> frozenset[int] | None:
-    """The axes that are made of a layer's units, behind an equation that moves or adds."""
+    """Returns the axes that are made of a layer's units, behind an equation that moves or adds."""
     before, axes = program.avals[held[0]].shape, units[held[0]]
     after = program.avals[eq.outputs[0]].shape
     if eq.name in AFFINE:
@@ -88,7 +88,7 @@ def _follow(
 def _through_reshape(
     before: tuple[int, ...], after: tuple[int, ...], axes: Collection[int]
 ) -> frozenset[int] | None:
-    """The axes of units after a reshape that merges or splits none together with others."""
+    """Returns the axes of units after a reshape that merges or splits none together with others."""
     if 0 in before:
         return None
     found = {j for j, n in enumerate(after) if n == 1}

@@ -70,7 +70,7 @@ class _Numbers:
         self.constants = {n: uniform(value) for n, value in program.constants.items()}
 
     def evaluate(self, number: int, known: dict[int, Any]) -> Any:
-        """Evaluate one value; `known` holds those that are given, and keeps what is computed."""
+        """Evaluates one value; `known` holds those that are given, and keeps what is computed."""
         if number not in known:
             known[number] = self._evaluate(number, known)
         return known[number]
@@ -95,7 +95,7 @@ class _Numbers:
 
 
 def find_normalisers(program: Program) -> tuple[Normaliser, ...]:
-    """Find where a network normalises by running statistics, in the order of its equations."""
+    """Finds where a network normalises by running statistics, in the order of its equations."""
     numbers = _Numbers(program)
     roots = dict(_roots(numbers))
     found: list[Normaliser] = []
@@ -121,7 +121,7 @@ def find_normalisers(program: Program) -> tuple[Normaliser, ...]:
 
 
 def _roots(numbers: _Numbers) -> Iterator[tuple[int, int]]:
-    """(index, leaf) of each root of a leaf, plus a number, that is no function of x."""
+    """Yields (index, leaf) of each root of a leaf, plus a number, that is no function of x."""
     program = numbers.program
     for i, eq in enumerate(program.equations):
         if eq.name not in ROOTS or is_literal(eq.inputs[0]):
@@ -146,7 +146,7 @@ def _is_half(eq: Equation) -> bool:
 def _recognise(
     numbers: _Numbers, factor: int, held: int, var: int, roots: Mapping[int, int]
 ) -> Normaliser | None:
-    """The normaliser around a factor that a variance enters."""
+    """Returns the normaliser around a factor that a variance enters."""
     program = numbers.program
     paths = dict(zip(program.leaves, program.paths, strict=True))
     under = tuple(program.equations[i].inputs[0] for i, leaf in roots.items() if leaf == var)
@@ -186,7 +186,7 @@ def _step_on(numbers: _Numbers, number: int) -> int | None:
 
 
 def _carried(numbers: _Numbers, eq: Equation) -> int | None:
-    """The one input that depends on x, where it has the shape of the output."""
+    """Returns the one input that depends on x, where it has the shape of the output."""
     held = [a for a in eq.inputs if not is_literal(a) and a in numbers.origins.data]
     avals = numbers.program.avals
     alike = len(held) == 1 and avals[held[0]].shape == avals[eq.outputs[0]].shape
@@ -196,7 +196,7 @@ def _carried(numbers: _Numbers, eq: Equation) -> int | None:
 def _mean(
     numbers: _Numbers, value: int, end: int, variances: tuple[int, ...], var: int
 ) -> int | None:
-    """The leaf that enters as -k A at two variances; None where there is none."""
+    """Returns the leaf that enters as -k A at two variances; None where there is none."""
     program = numbers.program
     under = {number: numbers.evaluate(number, {}) for number in variances}
     scaled = [{number: v * f for number, v in under.items()} for f in (1, 4)]
@@ -219,7 +219,7 @@ def _mean(
 
 
 def _leaves_between(numbers: _Numbers, value: int, end: int) -> list[int]:
-    """The leaves that enter between two values."""
+    """Returns the leaves that enter between two values."""
     program = numbers.program
     found: set[int] = set()
     for i in _between(program, value, end):
@@ -230,7 +230,7 @@ def _leaves_between(numbers: _Numbers, value: int, end: int) -> list[int]:
 
 
 def _between(program: Program, value: int, end: int) -> tuple[int, ...]:
-    """Indices of the equations of a chain from one value to another."""
+    """Returns indices of the equations of a chain from one value to another."""
     found, reached = [], {value}
     for i, eq in enumerate(program.equations):
         if end in reached:
@@ -247,7 +247,7 @@ def _between(program: Program, value: int, end: int) -> tuple[int, ...]:
 
 
 def _axes(numbers: _Numbers, factor: int, held: int) -> tuple[int, ...]:
-    """The axes of a factor's data along which the factor may vary."""
+    """Returns the axes of a factor's data along which the factor may vary."""
     program = numbers.program
     eq = program.equations[factor]
     other = next(a for a in eq.inputs if not is_literal(a) and a != held)
@@ -255,7 +255,7 @@ def _axes(numbers: _Numbers, factor: int, held: int) -> tuple[int, ...]:
 
 
 def _varying(numbers: _Numbers, number: int) -> set[int]:
-    """The axes of a value made of leaves along which its entries may differ."""
+    """Returns the axes of a value made of leaves along which its entries may differ."""
     program = numbers.program
     shape = program.avals[number].shape
     eq = program.equations[numbers.maker[number]] if number in numbers.maker else None
@@ -271,7 +271,7 @@ def _varying(numbers: _Numbers, number: int) -> set[int]:
 
 
 def normalises_samples(program: Program) -> bool:
-    """Whether a network normalises each sample by its own statistics, as LayerNorm does."""
+    """Returns whether a network normalises each sample by its own statistics, as LayerNorm does."""
     data = origins(program).data
     made_of = statistics(program, data)
     return any(

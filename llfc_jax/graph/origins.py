@@ -19,7 +19,7 @@ class Origins:
 
 
 def origins(program: Program) -> Origins:
-    """Follow `x` and every leaf through the equations."""
+    """Follows `x` and every leaf through the equations."""
     data = {program.input}
     leaves = {number: frozenset({i}) for i, number in enumerate(program.leaves)}
     for eq in program.equations:

@@ -79,7 +79,7 @@ RULES: dict[str, Callable[[Sequence[Numbers], dict[str, Any]], Numbers]] = {
 def apply_pointwise(
     eq: Equation | core.JaxprEqn, inputs: Sequence[Numbers | None]
 ) -> Numbers | None:
-    """Evaluate an elementwise equation on numbers; None where it is not elementwise.
+    """Evaluates an elementwise equation on numbers; None where it is not elementwise.
 
     Args:
         eq: an equation of a program or of a jaxpr.
@@ -150,7 +150,7 @@ def widen(value: ArrayLike) -> jax.Array:
 
 
 def bind_wide(eq: Equation | core.JaxprEqn, values: Sequence[Any]) -> Any:
-    """Evaluate an elementwise equation on arrays of a wider type than it was traced with."""
+    """Evaluates an elementwise equation on arrays of a wider type than it was traced with."""
     jaxpr = body(eq)
     if jaxpr is not None:
         consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)

@@ -22,7 +22,7 @@ from llfc_jax.types import Inputs, Variables
 def find_sample_axes(
     program: Program, apply: Apply, variables: Variables, x: Inputs
 ) -> dict[int, int | None]:
-    """The axis of each value that grows with the batch; None where there is none.
+    """Returns the axis of each value that grows with the batch; None where there is none.
 
     Where it also holds something else of each sample (tokens, say), a sample's entries must stand
     together; else there is no axis along which the samples stand. A network that is tied to one
@@ -66,10 +66,10 @@ def _sample_axes(program: Program, other: Program | None) -> dict[int, int | Non
 
 
 def _in_order(program: Program, axes: Mapping[int, int | None], eq: Equation, number: int) -> bool:
-    """Whether the entries of one sample stand together along an output's sample axis."""
+    """Returns whether the entries of one sample stand together along an output's sample axis."""
 
     def extent(value: int) -> tuple[int, int]:
-        """Size of the axes before the samples' own, and of that one."""
+        """Returns size of the axes before the samples' own, and of that one."""
         shape, axis = program.avals[value].shape, axes[value]
         return math.prod(shape[:axis]), shape[axis]  # pyright: ignore[reportArgumentType]
 
@@ -97,7 +97,7 @@ WINDOWS = ("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduc
 
 
 def _follow(program: Program) -> dict[int, int | None] | None:
-    """The samples' axis of every value; None where an equation is not known."""
+    """Returns the samples' axis of every value; None where an equation is not known."""
     n = program.avals[program.input].shape[0]
     if n < 2:  # an axis of one sample looks like any axis of size 1
         return None
@@ -122,7 +122,7 @@ def _follow(program: Program) -> dict[int, int | None] | None:
 
 
 def _through(program: Program, eq: Equation, axes: Mapping[int, int | None]) -> int | None:
-    """The samples' axis behind an equation.
+    """Returns the samples' axis behind an equation.
 
     Raises:
         _UnknownError: it is of another kind than those known here.
@@ -174,7 +174,7 @@ def _unknown() -> None:
 
 
 def _is_pointwise(eq: Equation | core.JaxprEqn) -> bool:
-    """Whether an equation computes every entry from those at the same place."""
+    """Returns whether an equation computes every entry from those at the same place."""
     jaxpr = body(eq)
     if jaxpr is None:
         return eq.primitive.name in RULES
@@ -186,7 +186,7 @@ def _through_product(
     places: list[int | None],
     shapes: list[tuple[int, ...]],
 ) -> int | None:
-    """The samples' axis of a matrix product: batch axes, then free ones of left and right."""
+    """Returns the samples' axis of a product: batch axes, then free ones of left and right."""
     contract, batch = dimensions
     found: set[int | None] = set()
     for side, at in enumerate(places):
@@ -208,7 +208,7 @@ def _through_product(
 def _through_reshape(
     before: tuple[int, ...], after: tuple[int, ...], at: int, n: int
 ) -> int | None:
-    """The axis that begins where the samples' axis began, and holds whole samples."""
+    """Returns the axis that begins where the samples' axis began, and holds whole samples."""
     start = math.prod(before[:at])
     fits = [i for i, size in enumerate(after)
             if math.prod(after[:i]) == start and size % n == 0 and size > 0]  # fmt: skip

@@ -61,7 +61,7 @@ class Site:
 
 
 def linear_inputs(eq: Equation, found: Origins) -> tuple[int, int] | None:
-    """(feature, weight) inputs of a product of a feature with parameters; None for all else."""
+    """Returns the (feature, weight) inputs of a product with parameters; None for all else."""
     if eq.name not in LINEAR or any(map(is_literal, eq.inputs)):
         return None
     of_data = [a in found.data for a in eq.inputs]
@@ -72,7 +72,7 @@ def linear_inputs(eq: Equation, found: Origins) -> tuple[int, int] | None:
 
 
 def _module_path(path: str) -> str:
-    """The module part of a leaf's path: without its collection and the wrapping of NNX."""
+    """Returns the module part of a leaf's path: without its collection and the wrapping of NNX."""
     parts = path.split("/")
     if parts[-1] in ("value", "raw_value"):
         parts = parts[:-1]
@@ -80,7 +80,7 @@ def _module_path(path: str) -> str:
 
 
 def _layer_names(paths: tuple[str, ...], weights: Iterable[int]) -> dict[int, str]:
-    """A name per weight leaf: its module, or its whole path where a module holds several."""
+    """Returns a name per weight leaf: its module, or its path where a module holds several."""
     collections = {p.split("/")[0] for p in paths}
     strip = COLLECTION in collections and all("/" in p for p in paths)
     plain = {i: _module_path(paths[i].split("/", 1)[1] if strip else paths[i]) for i in weights}
@@ -92,7 +92,7 @@ def _layer_names(paths: tuple[str, ...], weights: Iterable[int]) -> dict[int, st
 
 
 def layer_paths(program: Program, sites: Iterable[Site]) -> dict[str, tuple[str, ...]]:
-    """The leaves of each layer, by its name: a norm's go with the layer used before it.
+    """Returns the leaves of each layer, by its name: a norm's go with the layer used before it.
 
     Every leaf that the network uses belongs to exactly one layer; those used before any layer
     (an embedding, say) are a layer called `input`.
@@ -117,7 +117,7 @@ def layer_paths(program: Program, sites: Iterable[Site]) -> dict[str, tuple[str,
 
 
 def find_sites(program: Program, sample_axes: dict[int, int | None]) -> tuple[Site, ...]:
-    """Name the sites of a program, in the order in which they are computed."""
+    """Names the sites of a program, in the order in which they are computed."""
     found = origins(program)
     users: dict[int, list[int]] = defaultdict(list)
     for i, eq in enumerate(program.equations):
@@ -168,13 +168,13 @@ def _only_leaf(found: Origins, value: int) -> bool:
 
 
 def _weight_leaf(program: Program, found: Origins, equation: int, weight: int) -> int:
-    """The leaf that names a layer: the largest of those that its weight is made of."""
+    """Returns the leaf that names a layer: the largest of those that its weight is made of."""
     leaves = found.leaves[program.equations[equation].inputs[weight]]
     return max(leaves, key=lambda i: (np.prod(program.avals[program.leaves[i]].shape), -i))
 
 
 def _with_bias(program: Program, found: Origins, users: dict[int, list[int]], value: int) -> int:
-    """The value after the bias, where nothing but the adding of one follows; else the same."""
+    """Returns the value after the bias where nothing but adding one follows, else the same."""
     at = value
     while len(users[at]) == 1:
         eq = program.equations[users[at][0]]
@@ -192,7 +192,7 @@ def _with_bias(program: Program, found: Origins, users: dict[int, list[int]], va
 def _module_outputs(
     program: Program, found: Origins, users: dict[int, list[int]]
 ) -> Iterable[tuple[str, int, int]]:
-    """(module path, value, equation) of the last value that each module hands out."""
+    """Yields (module path, value, equation) of the last value that each module hands out."""
     known = {""}
     for path in program.paths:
         parts = _module_path(path).split("/")
@@ -219,7 +219,7 @@ def _module_outputs(
 
 
 def _unique(sites: list[Site]) -> tuple[Site, ...]:
-    """Number the sites that share a name: the second call of a layer is `name#2`."""
+    """Numbers the sites that share a name: the second call of a layer is `name#2`."""
     seen: Counter[str] = Counter()
     named = []
     for site in sites:

@@ -23,7 +23,7 @@ def statistics(program: Program, data: frozenset[int]) -> frozenset[int]:
 
 
 def clamps_variance(program: Program, users: Mapping[int, Sequence[int]], value: int) -> bool:
-    """Whether a `max(v, 0)` only keeps a norm's variance from rounding below zero."""
+    """Returns whether a `max(v, 0)` only keeps a norm's variance from rounding below zero."""
     while len(users[value]) == 1:
         eq = program.equations[users[value][0]]
         if eq.name in ("sqrt", "rsqrt", "pow"):
@@ -42,7 +42,7 @@ def is_normalising(
     above: Mapping[int, int],
     exponential: bool,
 ) -> bool:
-    """Whether a function's value is summed over axes, and the sum then meets what went in.
+    """Returns whether a function's value is summed over axes, and the sum then meets what went in.
 
     So a norm uses a square, and softmax an exponential.
 

@@ -60,7 +60,7 @@ class Equation:
         return self.primitive.name
 
     def bind(self, *values: ArrayLike) -> tuple[Any, ...]:
-        """Evaluate this one equation on other values of the same shapes, as a tuple of outputs."""
+        """Evaluates this one equation on other values of the same shapes, as a tuple of outputs."""
         return convolutions.bind(self.primitive, self.params, values)
 
 
@@ -88,12 +88,12 @@ class Program:
 
 
 def is_literal(atom: object) -> TypeGuard[core.Literal]:
-    """Whether an equation's input is a literal rather than the number of a value."""
+    """Returns whether an equation's input is a literal rather than the number of a value."""
     return isinstance(atom, core.Literal)
 
 
 def body(equation: "Equation | core.JaxprEqn") -> Jaxpr | None:
-    """The jaxpr that a call equation runs, or None where it is no call."""
+    """Returns the jaxpr that a call equation runs, or None where it is no call."""
     if equation.primitive.name in CALLS + CUSTOM:
         for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
             if name in equation.params:
@@ -102,7 +102,7 @@ def body(equation: "Equation | core.JaxprEqn") -> Jaxpr | None:
 
 
 def subjaxprs(equation: "Equation | core.JaxprEqn") -> Iterator[Any]:
-    """Every jaxpr among an equation's parameters, whatever the primitive."""
+    """Yields every jaxpr among an equation's parameters, whatever the primitive."""
     for value in equation.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(item, "eqns") or hasattr(item, "jaxpr"):
@@ -110,7 +110,7 @@ def subjaxprs(equation: "Equation | core.JaxprEqn") -> Iterator[Any]:
 
 
 def count_linear(jaxpr: Jaxpr) -> int:
-    """Number of matrix products and convolutions in a jaxpr, nested ones included."""
+    """Returns number of matrix products and convolutions in a jaxpr, nested ones included."""
     return sum(
         (e.primitive.name in LINEAR) + sum(map(count_linear, subjaxprs(e)))
         for e in getattr(jaxpr, "jaxpr", jaxpr).eqns
@@ -118,7 +118,7 @@ def count_linear(jaxpr: Jaxpr) -> int:
 
 
 def strip_transforms(scope: str) -> str:
-    """A name stack without the transformations around its parts: `vmap(Net)/a` is `Net/a`."""
+    """Returns a name stack without the transformations in it: `vmap(Net)/a` is `Net/a`."""
     parts = (part.rsplit("(", 1)[-1].rstrip(")") for part in scope.split("/"))
     return "/".join(part for part in parts if part)
 
@@ -142,7 +142,7 @@ class _Flattener:
         return number
 
     def inline(self, jaxpr: Jaxpr, inputs: Sequence[Atom], scope: str) -> list[Any]:
-        """Append a jaxpr's equations; `inputs` and the returned outputs are numbers or literals."""
+        """Appends a jaxpr's equations; `inputs` and what it returns are numbers or literals."""
         consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
         env = dict(zip(jaxpr.invars, inputs, strict=True))
         env |= {v: self.constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
@@ -167,7 +167,7 @@ class _Flattener:
 
 
 def leaf_paths(variables: Variables) -> tuple[str, ...]:
-    """Path of every leaf, parts joined by "/", in tree order."""
+    """Returns path of every leaf, parts joined by "/", in tree order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
 
@@ -196,7 +196,7 @@ def _abstract_leaf(path: jax.tree_util.KeyPath, leaf: Any) -> jax.ShapeDtypeStru
 
 
 def flatten(apply: Apply, variables: Variables, x: Inputs) -> Program:
-    """Trace `apply(variables, x)` for the shapes of its arguments and inline its calls.
+    """Traces `apply(variables, x)` for the shapes of its arguments and inlines its calls.
 
     Raises:
         GraphError: `x` is no array of samples, `apply` fails on it, or returns no single array.

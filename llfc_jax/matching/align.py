@@ -85,7 +85,7 @@ def check_symmetry(problem: Problem) -> None:
 
 
 def _inputs(batches: Batches | None) -> Any:
-    """The first batch."""
+    """Returns the first batch."""
     for x, _ in batches or ():
         return x
     raise DataError("there is no batch; matching by network needs data to derive its spec from")

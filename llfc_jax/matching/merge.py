@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.methods.weight import DEFAULT_START, WeightMatching
+from llfc_jax.matching.methods.weight import DEFAULT_START, Starts, WeightMatching
 from llfc_jax.matching.problem import Problem, cast, check_modes, widen
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.axes import Index, Permutation
@@ -71,7 +70,7 @@ def merge(
         check_modes(spec, modes[0], mode)
     wide = [widen(mode) for mode in modes]
 
-    def place(key: jax.Array, number: int, target: Variables, start: Any) -> Index:
+    def place(key: jax.Array, number: int, target: Variables, start: Starts) -> Index:
         key = jax.random.fold_in(key, number)
         method = WeightMatching(start, solver=solver)
         return method.ascend(key, Problem(None, spec, target, wide[number])).permutation

@@ -10,17 +10,18 @@ them.
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from llfc_jax.errors import DataError
 from llfc_jax.measures.classification import check_labels
 from llfc_jax.parallel import sharding
-from llfc_jax.types import Batches, ProgressFn
+from llfc_jax.types import AnyArray, Batches, ProgressFn
 
 # Batches in flight before their statistics are fetched: the device never waits for the host.
 AHEAD = 2
@@ -105,7 +106,7 @@ class Squares:
         return self.sums * np.square(np.asarray(self.scale, np.float64))
 
 
-def moments(values: jax.Array, mask: jax.Array) -> Moments:
+def moments(values: Float[Array, "*batch n"], mask: Float[Array, "*#batch n"]) -> Moments:
     """Returns moments over the last axis; a NaN, or a sample whose mask is 0, does not count."""
     counts = (mask > 0) & jnp.isfinite(values)
     n = counts.sum(-1)
@@ -115,7 +116,9 @@ def moments(values: jax.Array, mask: jax.Array) -> Moments:
     return Moments(n, mean, squares)
 
 
-def moments_of_each(quantities: Sequence[jax.Array], mask: jax.Array) -> tuple[Moments, ...]:
+def moments_of_each(
+    quantities: Sequence[Float[Array, "*batch n"]], mask: Float[Array, "*#batch n"]
+) -> tuple[Moments, ...]:
     """Returns the moments of several quantities of one shape; see `moments`.
 
     They are taken of all at once, which is less to compile.
@@ -128,7 +131,7 @@ def _mergeable(node: object) -> bool:
     return isinstance(node, (Moments, Products, Squares))
 
 
-def _merge(one: Any, other: Any) -> Any:
+def _merge(one: PyTree, other: PyTree) -> Any:
     return one.merge(other) if _mergeable(one) else one + other
 
 
@@ -136,7 +139,9 @@ def _to_host(tree: PyTree) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
-def pad_batches(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+def pad_batches(
+    batches: Batches,
+) -> Iterator[tuple[Shaped[Array, "n ..."], Int[Array, " n"], Float[Array, " n"]]]:
     """Yields (x, y, mask) of every batch, all of the first one's size (on a mesh, of its multiple).
 
     Raises:
@@ -215,7 +220,7 @@ class _Merger:
 
 
 def accumulate(
-    kernel: Callable[[jax.Array, jax.Array, jax.Array], Any],
+    kernel: Callable[[Shaped[Array, "n ..."], Int[Array, " n"], Float[Array, " n"]], Any],
     batches: Batches,
     progress: ProgressFn | None = None,
     words: str = "measuring",
@@ -251,7 +256,7 @@ def accumulate(
     )
 
 
-def inspect_batch(x: jax.Array, y: jax.Array) -> tuple[Any, Any, Any]:
+def inspect_batch(x: Shaped[Array, "n ..."], y: Int[Array, " n"]) -> tuple[Any, Any, Any]:
     """Returns whether x is finite, and the smallest and the largest label.
 
     Where the data lie on the host it is done there, with nothing to compile for each new shape.
@@ -261,7 +266,7 @@ def inspect_batch(x: jax.Array, y: jax.Array) -> tuple[Any, Any, Any]:
     return _inspect_on_device(x, y)
 
 
-def _inspect(x: Any, y: Any, xp: Any) -> tuple[Any, Any, Any]:
+def _inspect(x: AnyArray, y: AnyArray, xp: ModuleType) -> tuple[Any, Any, Any]:
     floating = jnp.issubdtype(x.dtype, jnp.inexact)
     return xp.isfinite(x).all() if floating else xp.array(True), y.min(), y.max()
 

@@ -21,7 +21,7 @@ from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide
 from llfc_jax.pair import interpolate
 from llfc_jax.parallel import loops
-from llfc_jax.types import Apply, Variables
+from llfc_jax.types import AnyArray, Apply, Inputs, Variables
 
 
 class TracedNetwork:
@@ -34,7 +34,7 @@ class TracedNetwork:
         graph: its trace.
     """
 
-    def __init__(self, apply: Apply, variables: Variables, x: Any) -> None:
+    def __init__(self, apply: Apply, variables: Variables, x: Inputs) -> None:
         self.apply = apply
         self.graph = trace(apply, variables, x)
         leaves, structure = jax.tree.flatten((abstract(variables), abstract(x)))
@@ -130,7 +130,7 @@ class Points:
     alphas: Any
     corrections: renorm.Correction
 
-    def __getitem__(self, place: Any) -> "Points":
+    def __getitem__(self, place: int | list[int] | AnyArray) -> "Points":
         """Returns the points at these places."""
         return jax.tree.map(lambda leaf: leaf[place], self)
 

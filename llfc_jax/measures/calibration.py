@@ -91,7 +91,7 @@ def _as_correction(done: dict[str, Affine]) -> Correction:
 
 
 def _reset(held: Held, own: Moments) -> Affine:
-    """What makes y = A v + B the normalised v of these statistics, on y."""
+    """Returns what makes y = A v + B the normalised v of these statistics, on y."""
     held = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), held)
     variance = own.squares / own.count + held.epsilon
     scale = np.sqrt(held.variance / np.where(variance > 0, variance, held.variance))
@@ -100,7 +100,7 @@ def _reset(held: Held, own: Moments) -> Affine:
 
 
 def _repair(grid: np.ndarray, own: Moments, raw: Moments) -> Affine:
-    """What brings a unit to the mean and the deviation between the ends."""
+    """Returns what brings a unit to the mean and the deviation between the ends."""
 
     def between(ends: np.ndarray) -> np.ndarray:
         low, high = np.searchsorted(grid, [0.0, 1.0])
@@ -140,7 +140,7 @@ def _measure(
 
 
 def _moments(value: jax.Array, mask: jax.Array, sample_axis: int | None, at: Place) -> Moments:
-    """Count, mean and squared deviations of each unit, over samples and positions."""
+    """Returns the moments of each unit, over samples and positions."""
     assert sample_axis is not None
     value = wide(value)
     along = [1] * value.ndim
@@ -163,7 +163,7 @@ def _read(
     x: jax.Array,
     zero: Scalar,
 ) -> dict[str, Held]:
-    """What the normalisers of every point hold, stacked along α."""
+    """Returns what the normalisers of every point hold, stacked along α."""
     graph = trace(apply, modes[0], x)
     return map_over(
         lambda alpha: read_normalisers(graph, interpolate(*modes, alpha), jnp.asarray(zero)),

@@ -142,7 +142,7 @@ class Layerwise(Measure):
     )
 
     def __post_init__(self) -> None:
-        """Check the fields, and make the groups hashable."""
+        """Checks the fields and makes the groups hashable."""
         if isinstance(self.groups, Mapping):
             groups = tuple((name, tuple(paths)) for name, paths in self.groups.items())
             object.__setattr__(self, "groups", groups)

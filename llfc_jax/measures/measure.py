@@ -75,7 +75,7 @@ class Measure(abc.ABC):
     refuses: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
-        """Check and normalise the type of every field."""
+        """Checks and normalises the type of every field."""
         for name, hint in fields.hints(type(self)).items():
             value = fields.convert(getattr(self, name), hint, f"{self.name}: {name}")
             object.__setattr__(self, name, value)

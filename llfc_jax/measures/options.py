@@ -51,7 +51,7 @@ class EvalOptions:
     measure_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check and normalise every field."""
+        """Checks and normalises every field."""
         sites = (self.sites,) if isinstance(self.sites, str) else self.sites
         object.__setattr__(self, "sites", sites)
         for what, name, known in (

@@ -91,7 +91,7 @@ def find_places(graph: Graph, kind: str) -> tuple[Place, ...]:
 def evaluate(
     graph: Graph, variables: Variables, x: Inputs, correction: Correction = NOTHING
 ) -> Values:
-    """Run a network with a correction applied."""
+    """Runs a network with a correction applied."""
     if not correction.scale:
         return graph.evaluate(variables, x)
     places = {p.name: p for kind in ("reset", "repair") for p in find_places(graph, kind)}
@@ -114,7 +114,7 @@ def rescale(place: Place, scale: jax.Array, shift: jax.Array) -> Visit:
 
 
 def check(graph: Graph, kind: str) -> None:
-    """See that a kind of renormalisation fits the network.
+    """Checks that a kind of renormalisation fits the network.
 
     Raises:
         ModeError: an unknown kind; a reset without running statistics; REPAIR with them.

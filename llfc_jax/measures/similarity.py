@@ -12,11 +12,13 @@ features from 1e-20 to 1e20 neither overflow nor vanish.
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from llfc_jax.measures.accumulate import Products
 from llfc_jax.measures.precision import wide
@@ -47,11 +49,11 @@ class Sums(NamedTuple):
         scale: what the rows were divided by [n].
     """
 
-    uu: jax.Array
-    vv: jax.Array
-    uv: jax.Array
-    dd: jax.Array
-    scale: jax.Array
+    uu: Float[Array, "*batch n"]
+    vv: Float[Array, "*batch n"]
+    uv: Float[Array, "*batch n"]
+    dd: Float[Array, "*batch n"]
+    scale: Float[Array, "*batch n"]
 
 
 def stack(parts: Sequence[Any]) -> Any:
@@ -59,7 +61,7 @@ def stack(parts: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
 
-def scale_of(*parts: jax.Array) -> jax.Array:
+def scale_of(*parts: Float[Array, "*batch n d"]) -> Float[Array, "*batch n"]:
     """Returns the power of two nearest to the largest entry of each row; 1 for zeros: [..., n]."""
     largest = jnp.stack([jnp.abs(wide(part)).max(-1) for part in parts]).max(0)
     power = jax.lax.reduce_precision(largest, int(jnp.finfo(largest.dtype).nexp), 0)
@@ -67,7 +69,10 @@ def scale_of(*parts: jax.Array) -> jax.Array:
 
 
 def sums(
-    u: jax.Array, v: jax.Array, scale: jax.Array | None = None, gap: jax.Array | None = None
+    u: Float[Array, "*batch n d"],
+    v: Float[Array, "*batch n d"],
+    scale: Float[Array, "*batch n"] | None = None,
+    gap: Float[Array, "*batch n d"] | None = None,
 ) -> Sums:
     """Returns the squares that every comparison of row i of u with row i of v is made of.
 
@@ -86,7 +91,7 @@ def sums(
     return Sums((u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1), (gap * gap).sum(-1), scale)
 
 
-def from_sums(of: Sums | Products, xp: Any = jnp) -> Rows:
+def from_sums(of: Sums | Products, xp: ModuleType = jnp) -> Rows:
     """Returns distance, coefficient and relative distance from <u,u>, <v,v>, <u,v> and |u-v|²."""
     nan = xp.nan
     some_u, some_v = of.uu > 0, of.vv > 0
@@ -102,7 +107,7 @@ def from_sums(of: Sums | Products, xp: Any = jnp) -> Rows:
     )
 
 
-def compare(u: jax.Array, v: jax.Array) -> Rows:
+def compare(u: Float[Array, "n d"], v: Float[Array, "n d"]) -> Rows:
     """Compares row i of u with row i of v.
 
     Args:
@@ -117,12 +122,12 @@ def compare(u: jax.Array, v: jax.Array) -> Rows:
     return from_sums(sums(u, v))
 
 
-def absolute(distance: jax.Array) -> jax.Array:
+def absolute(distance: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns 1 - |cos| from 1 - cos: the authors' form, anti-parallel features score 0."""
     return jnp.minimum(distance, 2 - distance)
 
 
-def pool(of: Sums, mask: jax.Array) -> Products:
+def pool(of: Sums, mask: Float[Array, "*#batch n"]) -> Products:
     """Adds the squares up over the last axis: one long vector of the rows whose mask is 1."""
     scale = jnp.where(mask > 0, of.scale, 0)
     largest = scale.max(-1, keepdims=True)

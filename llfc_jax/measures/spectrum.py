@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from threadpoolctl import threadpool_limits
 
 from llfc_jax.errors import ConfigError
@@ -30,7 +30,9 @@ from llfc_jax.types import Batches, Model, ProgressFn
 ROUNDING = float(np.finfo(np.float32).eps)
 
 # Left vectors (columns), singular values, right vectors (columns).
-Decomposition = tuple[np.ndarray, np.ndarray, np.ndarray]
+Decomposition = tuple[
+    Float[np.ndarray, "left k"], Float[np.ndarray, " k"], Float[np.ndarray, "right k"]
+]
 
 
 @result
@@ -158,7 +160,7 @@ class Spectrum(Measure):
     )
 
     def __post_init__(self) -> None:
-        """Check the fields."""
+        """Checks the fields."""
         super().__post_init__()
         for name in ("top", "ranks"):
             if getattr(self, name) < 1:
@@ -219,7 +221,7 @@ class Spectrum(Measure):
         return {"angle": float(np.nanmedian(angles)) if np.isfinite(angles).any() else np.nan}
 
 
-def effective_rank(singular_values: np.ndarray) -> float:
+def effective_rank(singular_values: Float[np.ndarray, " k"]) -> float:
     """Returns exp of the entropy of the singular values as shares of their sum: at least 1."""
     total = singular_values.sum()
     if not total > 0:
@@ -229,7 +231,8 @@ def effective_rank(singular_values: np.ndarray) -> float:
 
 
 def _map_pairs(
-    decompose: Callable[[np.ndarray], Decomposition], pairs: Sequence[Sequence[np.ndarray]]
+    decompose: Callable[[Float[np.ndarray, "m n"]], Decomposition],
+    pairs: Sequence[Sequence[Float[np.ndarray, "m n"]]],
 ) -> list[list[Decomposition]]:
     """Returns the decompositions of both ends' matrices, of all layers.
 
@@ -241,13 +244,13 @@ def _map_pairs(
     return [[p, q] for p, q in zip(found[::2], found[1::2], strict=True)]
 
 
-def _decompose(matrix: np.ndarray) -> Decomposition:
+def _decompose(matrix: Float[np.ndarray, "m n"]) -> Decomposition:
     """Returns left vectors, singular values, right vectors (as columns)."""
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     return u, s, vt.T
 
 
-def _from_moments(moments: np.ndarray) -> Decomposition:
+def _from_moments(moments: Float[np.ndarray, "units units"]) -> Decomposition:
     """Returns left vectors and singular values of H from H Hᵀ; there are no right ones."""
     if not np.isfinite(moments).all():  # the features overflowed
         return moments[:, :0], np.zeros(0), moments[:, :0]
@@ -257,7 +260,9 @@ def _from_moments(moments: np.ndarray) -> Decomposition:
     return vectors[:, held], np.sqrt(values[held]), vectors[:, :0]
 
 
-def _angles(p: np.ndarray, q: np.ndarray, top: int) -> np.ndarray:
+def _angles(
+    p: Float[np.ndarray, "d k"], q: Float[np.ndarray, "d m"], top: int
+) -> Float[np.ndarray, " angles"]:
     k = min(top, p.shape[1], q.shape[1])
     if not k:  # features that vanish span nothing
         return np.zeros(0)
@@ -266,14 +271,18 @@ def _angles(p: np.ndarray, q: np.ndarray, top: int) -> np.ndarray:
     return np.degrees(subspace_angles(p[:, :k], q[:, :k]))
 
 
-def _pad(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
+def _pad(
+    rows: Sequence[Float[np.ndarray, " k"]], length: int
+) -> Float[np.ndarray, "rows {length}"]:
     out = np.full((len(rows), length), np.nan)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row[:length]
     return out
 
 
-def _unit_rows(graph: Graph, site: Site, values: Values, mask: jax.Array) -> jax.Array:
+def _unit_rows(
+    graph: Graph, site: Site, values: Values, mask: Float[Array, " n"]
+) -> Float[Array, "units positions"]:
     """Returns pre-activations without bias, [units, samples * positions], padding zeroed."""
     product, units = unit_axes(graph, site)
     value = wide(values.all[product])
@@ -283,7 +292,9 @@ def _unit_rows(graph: Graph, site: Site, values: Values, mask: jax.Array) -> jax
     return value.reshape(int(np.prod(value.shape[: len(units)])), -1)
 
 
-def _as_matrix(graph: Graph, site: Site, weight: np.ndarray) -> np.ndarray:
+def _as_matrix(
+    graph: Graph, site: Site, weight: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "outputs inputs"]:
     """Returns a weight as [units out, units in]."""
     eq, _, _ = operands(graph, site)
     if eq.name == "conv_general_dilated":

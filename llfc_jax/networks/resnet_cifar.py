@@ -32,7 +32,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[n, h, w, c] to [n, h / stride, w / stride, channels]."""
+        """Maps [n, h, w, c] to [n, h / stride, w / stride, channels]."""
 
         def normalise(x: jax.Array, name: str) -> jax.Array:
             return norm(self.norm, train, self.dtype, name)(x)

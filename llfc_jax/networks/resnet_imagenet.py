@@ -34,7 +34,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[n, h, w, c] to [n, h / stride, w / stride, channels (x 4)]."""
+        """Maps [n, h, w, c] to [n, h / stride, w / stride, channels (x 4)]."""
         c, s = self.channels, self.stride
         outputs = 4 * c if self.bottleneck else c
         plain = [(c, 3, s), (c, 3, 1)]

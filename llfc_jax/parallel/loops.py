@@ -62,7 +62,7 @@ def choose_loops(
     backend: str | None = None,
     data: int = 1,
 ) -> LoopPlan:
-    """Choose the loops for a network on a backend; `dataclasses.replace` changes one.
+    """Chooses the loops for a network on a backend; `dataclasses.replace` changes one.
 
     Args:
         apply: `apply(variables, x)`; only traced, never run.
@@ -80,7 +80,7 @@ def choose_loops(
 
 
 def has_convolution(apply: Callable[[Any, Any], Any], variables: Variables, x: Inputs) -> bool:
-    """Whether a convolution stands anywhere in the trace of `apply(variables, x)`."""
+    """Returns whether a convolution stands anywhere in the trace of `apply(variables, x)`."""
     # Only the shapes count; a fresh function keeps JAX from caching the trace by identity.
     trace = jax.make_jaxpr(lambda v, x: apply(v, x))(
         *jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (variables, x))
@@ -89,7 +89,7 @@ def has_convolution(apply: Callable[[Any, Any], Any], variables: Variables, x: I
 
 
 def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
-    """Every equation of a jaxpr, those of nested calls and loops included."""
+    """Yields every equation of a jaxpr, those of nested calls and loops included."""
     for eqn in jaxpr.eqns:
         yield eqn
         for value in jax.tree.leaves(
@@ -102,7 +102,7 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
 
 
 def map_over(fn: Callable[[Any], Tree], xs: PyTree, how: AlphaLoop | Literal["loop"]) -> Tree:
-    """Map `fn` over the leading axis of every leaf of `xs` and stack the results.
+    """Maps `fn` over the leading axis of every leaf of `xs` and stacks the results.
 
     Args:
         fn: takes one entry of `xs`, returns a pytree of arrays.

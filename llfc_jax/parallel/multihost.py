@@ -21,7 +21,7 @@ from llfc_jax.errors import ConfigError, HostsError
 def join(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Become one of the processes of a job; before any device is used.
+    """Becomes one of the processes of a job; before any device is used.
 
     What is None, JAX finds out by itself on SLURM, Open MPI, Kubernetes, Cloud TPU and the like.
 
@@ -44,35 +44,35 @@ def join(
 
 
 def several() -> bool:
-    """Whether this is one of several processes."""
+    """Returns whether this is one of several processes."""
     return jax.process_count() > 1
 
 
 def is_primary() -> bool:
-    """Whether this process writes what the job finds; one alone does."""
+    """Returns whether this process writes what the job finds; one alone does."""
     return jax.process_index() == 0
 
 
 def maximum(value: int) -> int:
-    """The largest of the values that the processes call this with; all wait for each other."""
+    """Returns the largest of the values that the processes pass; all wait for each other."""
     if not several():
         return value
     return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
 def barrier() -> None:
-    """Wait until every process of the job has come here."""
+    """Waits until every process of the job has come here."""
     maximum(0)
 
 
 def broadcast(question: Callable[[], bool]) -> bool:
-    """The leading process's answer; the others wait for it and do not look themselves."""
+    """Returns the leading process's answer; the others wait for it and do not look themselves."""
     return bool(maximum(int(is_primary() and question())))
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Tell in one line that another process is gone.
+    """Says in one line that another process is gone.
 
     Raises:
         HostsError: in place of what the runtime says when a peer does not answer.
@@ -89,7 +89,7 @@ def watched() -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once; JAX's own way out would wait for processes that are gone."""
+    """Ends this process at once; JAX's own way out would wait for processes that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -14,7 +14,7 @@ happens. The devices may belong to several processes (`hosts`).
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ EVERYWHERE = P()  # data set, modes, statistics
 
 
 def make(replica: int = 0, data: int = 1) -> Mesh | None:
-    """The mesh of the devices that there are; None for a single device.
+    """Returns the mesh of the devices that there are; None for a single device.
 
     Args:
         replica: devices along `replica`; 0 takes what `data` leaves.
@@ -71,7 +71,7 @@ def size(mesh: Mesh | None, spec: P) -> int:
 
 
 def put(tree: PyTree, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
-    """Arrays from the host, or from wherever they lie, laid out by `spec`.
+    """Returns arrays from the host, or from wherever they lie, laid out by `spec`.
 
     Over several processes each has to hold the same values.
 
@@ -96,7 +96,7 @@ def put(tree: PyTree, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
 
 
 def constrain(tree: PyTree, mesh: Mesh | None, spec: P) -> Any:
-    """The same arrays, laid out by `spec`; for use under `jit`, and within `shard_map_replicas`."""
+    """Returns the arrays laid out by `spec`, under `jit` and within `shard_map_replicas`."""
     if mesh is None or (spec and size(mesh, spec) == 1):
         return tree
     within = jax.sharding.get_abstract_mesh()
@@ -107,7 +107,7 @@ def constrain(tree: PyTree, mesh: Mesh | None, spec: P) -> Any:
 def shard_map_replicas(
     function: Callable[[Any, Any], Any], mesh: Mesh | None
 ) -> Callable[[Any, Any], Any]:
-    """`function(shared, own)`, run at every place along `replica` on its part of `own`.
+    """Returns `function(shared, own)`, run at every place along `replica` on its part of `own`.
 
     Networks that train side by side need nothing of each other. XLA does not see that by itself:
     batched over their weights, a convolution is one grouped convolution, whose gradient it would
@@ -125,7 +125,7 @@ def shard_map_replicas(
 
 
 def of(x: object) -> Mesh | None:
-    """The mesh that an array lies on; None for one device or the host."""
+    """Returns the mesh that an array lies on; None for one device or the host."""
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
         return sharding.mesh if isinstance(sharding.mesh, Mesh) else None
@@ -133,7 +133,7 @@ def of(x: object) -> Mesh | None:
 
 
 def replicate_like(x: object, tree: PyTree) -> Any:
-    """A tree as it is, or, if x lies on a mesh, with a copy on each of its devices."""
+    """Returns a tree as it is, or, if x lies on a mesh, with a copy on each of its devices."""
     mesh = of(x)
     return tree if mesh is None else put(tree, mesh, EVERYWHERE)
 
@@ -146,9 +146,9 @@ def is_on_host(x: object) -> bool:
 
 
 def fetch(tree: PyTree) -> Any:
-    """Whole arrays on this host, from the devices of every process if need be."""
+    """Returns whole arrays on this host, from the devices of every process if need be."""
 
-    def whole(x: Any) -> Any:
+    def whole(x: AnyArray) -> Any:
         if _spans(x) and not x.is_fully_replicated:
             return multihost_utils.process_allgather(x, tiled=True)
         return x
@@ -156,13 +156,13 @@ def fetch(tree: PyTree) -> Any:
     return jax.device_get(jax.tree.map(whole, tree))
 
 
-def _spans(x: object) -> bool:
-    """Whether an array lies on devices of several processes."""
+def _spans(x: object) -> TypeGuard[jax.Array]:
+    """Returns whether an array lies on devices of several processes."""
     return isinstance(x, jax.Array) and not x.is_fully_addressable
 
 
 def on_one_device(batches: Batches) -> Any:
-    """Batches of which every device has a copy, as those of this process's first device.
+    """Returns batches of which every device has a copy, as those of this process's first device.
 
     That is for what runs on one device. Others are left as they are.
     """

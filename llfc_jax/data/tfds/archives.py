@@ -28,7 +28,7 @@ class Archive:
 
 
 def collect(folder: Path, wanted: Sequence[Archive], into: Path) -> None:
-    """Bring verified archives together under their official names.
+    """Brings verified archives together under their official names.
 
     Args:
         folder: where the user has them.
@@ -63,7 +63,7 @@ def collect(folder: Path, wanted: Sequence[Archive], into: Path) -> None:
 
 
 def restore(path: Path, archive: Archive) -> bytes | None:
-    """The official bytes of a gzip file whose header lost name and time; None if it is not that."""
+    """Returns the official bytes of a gzip file whose header lost name and time, or None."""
     name = archive.name.removesuffix(".gz").encode() + b"\0"
     if path.stat().st_size != archive.size - len(name):
         return None

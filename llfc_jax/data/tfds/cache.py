@@ -47,7 +47,7 @@ def cached(
 
 
 def find(folder: Path, key: str, shape: tuple[int, ...]) -> Chunk | None:
-    """What `cached` wrote, or None if it is not there whole."""
+    """Returns what `cached` wrote, or None if it is not there whole."""
     try:
         images, labels = (np.load(path, mmap_mode="r") for path in _paths(folder, key))
     except (OSError, ValueError, EOFError):
@@ -64,7 +64,7 @@ def _paths(folder: Path, key: str) -> tuple[Path, Path]:
 def _write(
     folder: Path, key: str, shape: tuple[int, ...], decode: Callable[[], Iterable[Chunk]]
 ) -> None:
-    """Stream the chunks to disk, so that memory need not hold them."""
+    """Streams the chunks to disk, so that memory need not hold them."""
     folder.mkdir(parents=True, exist_ok=True)
     images, labels = _paths(folder, key)
     with _aside(folder) as aside:

@@ -209,7 +209,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0, or 2 after one line on stderr."""
+    """Runs the command; returns its exit status: 0, or 2 after one line on stderr."""
     parser = _Parser(
         prog="llfc_jax.data.tfds.prepare", description="Prepare a set of TensorFlow Datasets, once."
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from llfc_jax.matching.assignment import host
 from llfc_jax.matching.assignment.solvers import Solver, assign, assign_warm
@@ -108,7 +109,7 @@ def solve_family(
 def assign_family(
     spec: PermutationSpec,
     family: tuple[str, tuple[str, ...]],
-    scores: Mapping[str, np.ndarray],
+    scores: Mapping[str, Float[np.ndarray, "n n"]],
     solver: Solver = "auto",
 ) -> dict[str, np.ndarray]:
     """Returns `solve_family` of scores in NumPy, by any solver and without prices."""

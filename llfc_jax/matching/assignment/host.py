@@ -8,6 +8,7 @@ little since. What SciPy then solves has the same answer, several times sooner.
 """
 
 import numpy as np
+from jaxtyping import Float, Int
 
 LARGE = 192
 """Rows from which prices pay; below, SciPy alone is faster (`benchmarks/assignment.py`)."""
@@ -20,7 +21,7 @@ _STEP = 0.05  # its epsilon, as a share of the standard deviation of the scores
 _REPAIRS = 2  # sweeps over all rows that bring the prices near those of the found assignment
 
 
-def solve(scores: np.ndarray) -> np.ndarray:
+def solve(scores: Float[np.ndarray, "*batch n n"]) -> Int[np.ndarray, "*batch n"]:
     """Returns the best permutation of scores [..., n, n]: int32 [..., n].
 
     A matrix that is not finite yields the identity.
@@ -31,7 +32,9 @@ def solve(scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def solve_warm(scores: np.ndarray, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def solve_warm(
+    scores: Float[np.ndarray, "*batch n n"], prices: Float[np.ndarray, "*batch n"]
+) -> tuple[Int[np.ndarray, "*batch n"], Float[np.ndarray, "*batch n"]]:
     """Returns the permutation, and the prices for the next call on scores like these.
 
     Args:
@@ -47,8 +50,8 @@ def solve_warm(scores: np.ndarray, prices: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _solve_one(
-    scores: np.ndarray, prices: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+    scores: Float[np.ndarray, "n n"], prices: Float[np.ndarray, " n"] | None
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"] | None]:
     """Returns (permutation, new prices or None), of one matrix; `prices` None: none are wanted."""
     largest = max(abs(scores.max()), abs(scores.min())) if scores.size else 0.0
     if not np.isfinite(largest):
@@ -62,21 +65,27 @@ def _solve_one(
     return found, None if prices is None else _repaired(scores, found, known)
 
 
-def _assign(matrix: np.ndarray, maximize: bool = False) -> np.ndarray:
+def _assign(matrix: Float[np.ndarray, "n n"], maximize: bool = False) -> Int[np.ndarray, " n"]:
     from scipy.optimize import linear_sum_assignment  # a third of a second, paid on first use
 
     return linear_sum_assignment(matrix, maximize)[1]
 
 
-def _priced(scores: np.ndarray, prices: np.ndarray) -> np.ndarray:
+def _priced(
+    scores: Float[np.ndarray, "n n"], prices: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "n n"]:
     # In float64: whatever the prices, the scores' own differences are kept to the last bit.
     cost = prices.astype(np.float64) - scores
     cost -= cost.min(1, keepdims=True)
     return _assign(cost)
 
 
-def _repaired(scores: np.ndarray, found: np.ndarray, prices: np.ndarray) -> np.ndarray:
-    """Raise each price to what some row would still pay rather than keep its own column."""
+def _repaired(
+    scores: Float[np.ndarray, "n n"],
+    found: Int[np.ndarray, " n"],
+    prices: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """Raises each price to what some row would still pay rather than keep its own column."""
     rows = np.arange(len(scores))
     better = scores - scores[rows, found][:, None]
     for _ in range(_REPAIRS):
@@ -84,7 +93,7 @@ def _repaired(scores: np.ndarray, found: np.ndarray, prices: np.ndarray) -> np.n
     return prices - prices.min() + 1  # never all zero: that says "nothing is known"
 
 
-def _auction(scores: np.ndarray) -> np.ndarray:
+def _auction(scores: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
     """Prices after some rounds of bidding; rows that still hold nothing then are SciPy's."""
     n = len(scores)
     prices = np.zeros(n, scores.dtype)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Real
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment import host
@@ -32,7 +32,9 @@ EPSILON = 1e-6
 _SCALING = 5.0  # epsilon shrinks by this factor from one phase of the auction to the next
 
 
-def assign(scores: jax.Array, solver: Solver = "auto", *, epsilon: float = EPSILON) -> jax.Array:
+def assign(
+    scores: Float[Array, "*batch n n"], solver: Solver = "auto", *, epsilon: float = EPSILON
+) -> Int[Array, "*batch n"]:
     """Returns the permutation that maximises `sum_i scores[..., i, permutation[..., i]]`.
 
     Args:
@@ -55,8 +57,12 @@ def assign(scores: jax.Array, solver: Solver = "auto", *, epsilon: float = EPSIL
 
 
 def assign_warm(
-    scores: jax.Array, prices: jax.Array, solver: Solver = "auto", *, epsilon: float = EPSILON
-) -> tuple[jax.Array, jax.Array]:
+    scores: Float[Array, "*batch n n"],
+    prices: Float[Array, "*batch n"],
+    solver: Solver = "auto",
+    *,
+    epsilon: float = EPSILON,
+) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"]]:
     """Returns what `assign` does, for scores that differ little from others solved before.
 
     The prices of the columns at the end of one call let the next one start near its end; they
@@ -88,7 +94,7 @@ def choose(n: int, backend: str | None = None) -> Solver:
     return "scipy"
 
 
-def _checked(scores: jax.Array) -> jax.Array:
+def _checked(scores: Real[Array, "*batch n n"]) -> Float[Array, "*batch n n"]:
     scores = jnp.asarray(scores)
     if scores.ndim < 2 or scores.shape[-1] != scores.shape[-2]:
         raise MatchingError(
@@ -118,9 +124,13 @@ def _named(solver: str, n: int) -> str:
 
 
 def _solve(
-    scores: jax.Array, prices: jax.Array, name: str, epsilon: float, warm: bool
-) -> tuple[jax.Array, jax.Array]:
-    """(scores [..., n, n], prices [..., n]) -> (permutation, prices)."""
+    scores: Float[Array, "*batch n n"],
+    prices: Float[Array, "*batch n"],
+    name: str,
+    epsilon: float,
+    warm: bool,
+) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"]]:
+    """Returns the permutation and the prices at the solver's end."""
     if name != "scipy":
         return _compiled(name, epsilon, warm, scores, prices)
     if on_host((scores, prices)):
@@ -141,14 +151,20 @@ def _scipy(warm: bool, scores: AnyArray, prices: AnyArray) -> tuple[np.ndarray, 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
-    name: str, epsilon: float, warm: bool, scores: jax.Array, prices: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    name: str,
+    epsilon: float,
+    warm: bool,
+    scores: Float[Array, "*batch n n"],
+    prices: Float[Array, "*batch n"],
+) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"]]:
     solve = _hungarian if name == "hungarian" else functools.partial(_auction, epsilon, warm)
     return jnp.vectorize(solve, signature="(n,n),(n)->(n),(n)")(scores, prices)
 
 
-def _hungarian(scores: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Optax returns pairs (i, j) sorted by j, so j alone would be the identity."""
+def _hungarian(
+    scores: Float[Array, "n n"], prices: Float[Array, " n"]
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Returns optax's answer; its pairs (i, j) are sorted by j, so j alone is the identity."""
     import optax  # takes as long to import as all of matching, and only this needs it
 
     scores = _finite_or_identity(scores)
@@ -156,7 +172,7 @@ def _hungarian(scores: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Arr
     return jnp.zeros(len(scores), jnp.int32).at[rows].set(columns.astype(jnp.int32)), prices
 
 
-def _finite_or_identity(scores: jax.Array) -> jax.Array:
+def _finite_or_identity(scores: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return jnp.where(jnp.isfinite(scores).all(), scores, jnp.eye(len(scores), dtype=scores.dtype))
 
 
@@ -186,9 +202,9 @@ def _bid(scores: Float[Array, "n n"], state: tuple[jax.Array, ...]) -> tuple[jax
 
 
 def _auction(
-    epsilon: float, warm: bool, scores: jax.Array, prices: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Jacobi auction with epsilon scaling (Bertsekas 1988), on one matrix.
+    epsilon: float, warm: bool, scores: Float[Array, "n n"], prices: Float[Array, " n"]
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Solves one matrix by a Jacobi auction with epsilon scaling (Bertsekas 1988).
 
     Rows bid for columns at prices; a phase ends when every row holds a column, and then no row
     can gain more than its epsilon by changing, so that the sum is within `n * epsilon` of the

@@ -35,7 +35,7 @@ from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.blocks import blocks
 from llfc_jax.symmetry.derive import derive
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
+from llfc_jax.types import AnyArray, Apply, Batches, Model, ProgressFn, Variables
 
 Kind = Literal["uncentred", "centred", "pearson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -106,8 +106,8 @@ class Moments:
         return cross * np.outer(scale_a, scale_b)
 
 
-def _inverse_root(square: Any, count: np.floating[Any]) -> np.ndarray:
-    """1 / the standard deviation; 0 of a unit that never changes: it correlates with nothing."""
+def _inverse_root(square: AnyArray, count: np.floating[Any]) -> np.ndarray:
+    """Returns 1 / the standard deviation; 0 for a constant unit, which correlates with nothing."""
     variance = np.asarray(square) / count
     return np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0)
 
@@ -242,7 +242,7 @@ def _accumulate(
     x: jax.Array,
     sums: list[Moments] | None,
 ) -> list[Moments]:
-    """The moments of a batch, merged into those before it."""
+    """Returns the moments of a batch, merged into those before it."""
     with jax.default_matmul_precision("highest"):
         graph = trace(apply, a, x)
         of_a, of_b = graph.evaluate(a, x), graph.evaluate(b, x)
@@ -283,7 +283,7 @@ def _total(
     scores: Scores,
     alone: bool,
 ) -> np.ndarray:
-    """A group's scores over all its readings; groups it meets there are held as they are."""
+    """Returns a group's scores over all its readings; groups it meets there are held fixed."""
     n = units_in_all(spec, name)
     total = np.zeros((n, n), np.float32)
     for groups, matrix in scores:

@@ -113,7 +113,7 @@ class Commutativity:
 
 @functools.lru_cache(maxsize=16)
 def _program(objective: Commutativity) -> Program:
-    """The trace behind an objective.
+    """Returns the trace behind an objective.
 
     Raises:
         MatchingError: the spec is not that of the trace.

@@ -61,7 +61,7 @@ class Deviation:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _target(apply: Apply, a: Variables, b: Variables, x: jax.Array) -> jax.Array:
-    """Log p, of the mean of both ends' logits."""
+    """Returns log p, of the mean of both ends' logits."""
     with jax.default_matmul_precision("highest"):
         run = adapted(apply)
         mean = (run(a, x).astype(jnp.float32) + run(b, x).astype(jnp.float32)) / 2

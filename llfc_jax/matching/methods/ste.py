@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.graph.convolutions import adapted
@@ -109,7 +110,7 @@ class StraightThroughMatching:
         return Match(best, lowest, jnp.asarray(history), steps, "ste")
 
     def _nearest(self, key: jax.Array, problem: Problem, theta: Leaves, start: Starts) -> Index:
-        """The permutation of B nearest to θ, by weight matching from `start`."""
+        """Returns the permutation of B nearest to θ, by weight matching from `start`."""
         leaves, structure = jax.tree.flatten(problem.a)
         near = jax.tree.unflatten(structure, [theta.get(i, p) for i, p in enumerate(leaves)])
         method = WeightMatching(start, max_sweeps=self.max_sweeps, solver=self.solver)
@@ -170,12 +171,12 @@ def _learn(
     b: Variables,
     permutation: Index,
     theta: Leaves,
-    memory: Any,
+    memory: PyTree,
     x: jax.Array,
     y: jax.Array,
     rate: jax.Array,
 ) -> tuple[Leaves, Any]:
-    """One step of Adam: θ and Adam's memory after it."""
+    """Takes one step of Adam: θ and Adam's memory after it."""
 
     def loss(theta: Leaves) -> jax.Array:
         moved, structure = jax.tree.flatten(spec.apply(permutation, b))
@@ -209,7 +210,7 @@ def _total_loss(
 
 
 def _mean_loss(apply: Apply, problem: Problem, permutation: Permutation) -> float:
-    """The mean loss at the midpoint over all data."""
+    """Returns the mean loss at the midpoint over all data."""
     totals, samples = [], 0
     for x, y in problem.batches:
         totals.append(_total_loss(apply, problem.spec, problem.a, problem.b, permutation, x, y))

@@ -83,7 +83,7 @@ def ascend_best(
 
 
 def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The starts with "auto" replaced by what measured best (`benchmarks/matching_study.py`).
+    """Returns the starts, "auto" replaced by what was best in `benchmarks/matching_study.py`.
 
     On small networks the relaxed start ends higher and at lower barriers, and takes little time;
     on large ones the anchored start ends highest, at a fraction of the time.
@@ -93,12 +93,12 @@ def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, number: int) -> Any:
-    """A random start, the same for both drivers."""
+    """Returns a random start, the same for both drivers."""
     return spec.random(jax.random.fold_in(key, options.max_sweeps + number))
 
 
 def _dtype(leaves: list[Any]) -> Any:
-    """Float32, or wider if a leaf is."""
+    """Returns float32, or a wider type if a leaf has one."""
     return functools.reduce(jnp.promote_types, {dtype_of(leaf) for leaf in leaves}, jnp.float32)
 
 
@@ -139,7 +139,7 @@ def _on_host(
 def _host_starts(
     key: jax.Array, products: host.Products, options: AscentOptions, given: list[dict[str, Any]]
 ) -> Any:
-    """The starts one after the other (None: the identity), and edges that are known there."""
+    """Yields the starts (None: the identity), and the edges that are known there."""
     left = iter(given)
     for name in options.starts:
         if name == "given":
@@ -220,7 +220,7 @@ def _compiled_starts(
     options: AscentOptions,
     given: list[dict[str, jax.Array]],
 ) -> list[tuple[dict[str, jax.Array], jax.Array]]:
-    """The starts, and which families are left to solve at each."""
+    """Returns the starts, and which families are left to solve at each."""
     left, plan, begun = iter(given), products.plan, []
     every = jnp.ones(len(plan.families), bool)
     for name in options.starts:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from llfc_jax.matching.assignment.family import composite, solve_family
 from llfc_jax.matching.assignment.solvers import Solver
@@ -40,7 +41,7 @@ class Products:
             own = self._a[edge.block], self._b[edge.block]
             self.constant[edge.group] += _product(*own, 1)
 
-    def build(self, e: int, permutation: Index) -> jax.Array:
+    def build(self, e: int, permutation: Index) -> Float[Array, "n n"]:
         """Returns an edge's scores, from nothing: [n, n]."""
         edge = self.plan.edges[e]
         moved = self._b[edge.block]
@@ -49,7 +50,7 @@ class Products:
             moved = jnp.take(moved, index, axis=axis, mode="clip")
         return _product(self._a[edge.block], moved, edge.axis)
 
-    def mix(self, e: int, mixture: Index) -> jax.Array:
+    def mix(self, e: int, mixture: Index) -> Float[Array, "n n"]:
         """Returns an edge's scores with the other groups mixed by matrices: [n, n]."""
         edge = self.plan.edges[e]
         moved = self._b[edge.block]
@@ -58,7 +59,13 @@ class Products:
             moved = jnp.moveaxis(mixed, 0, axis)
         return _product(self._a[edge.block], moved, edge.axis)
 
-    def patch(self, e: int, now: jax.Array, seen: jax.Array, scores: jax.Array) -> jax.Array:
+    def patch(
+        self,
+        e: int,
+        now: Int[Array, " n"],
+        seen: Int[Array, " n"],
+        scores: Float[Array, "n n"],
+    ) -> Float[Array, "n n"]:
         """Returns an edge's scores after its one other group went from `seen` to `now`: [n, n]."""
         edge = self.plan.edges[e]
         a, b, axis = self._a[edge.block], self._b[edge.block], edge.others[0][0]
@@ -99,8 +106,8 @@ class Products:
         return jax.lax.while_loop(running, step, state)
 
 
-def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
-    """Inner products over all axes but one: [n, n]."""
+def _product(a: Float[Array, "..."], b: Float[Array, "..."], axis: int) -> Float[Array, "n n"]:
+    """Returns inner products over all axes but one: [n, n]."""
     summed = [i for i in range(a.ndim) if i != axis]
     return jax.lax.dot_general(a, b, ((summed, summed), ((), ())))
 
@@ -118,9 +125,9 @@ class State(NamedTuple):
     """Carry of the loop."""
 
     families: list[_Family]
-    dirty: jax.Array  # [families]: scores have changed since the last assignment
+    dirty: Bool[Array, " families"]  # scores have changed since the last assignment
     gained: jax.Array  # sum of all gains
-    history: jax.Array  # [sweeps]: `gained` after each
+    history: Float[Array, " sweeps"]  # `gained` after each
     step: jax.Array  # visits looked at, solved or skipped
     sequence: jax.Array  # families in the order of this sweep
 
@@ -142,7 +149,7 @@ def ascend(
     key: jax.Array,
     products: Products,
     start: Index,
-    dirty: jax.Array,
+    dirty: Bool[Array, " families"],
     tolerance: jax.Array,
     max_sweeps: int,
     order: tuple[int, ...] | None,
@@ -199,7 +206,11 @@ def _step(
 
 
 def _begin(
-    products: Products, start: Index, dirty: jax.Array, sweeps: int, sequence: jax.Array
+    products: Products,
+    start: Index,
+    dirty: Bool[Array, " families"],
+    sweeps: int,
+    sequence: Int[Array, " visits"],
 ) -> State:
     """Returns the state before the first visit."""
     return State(
@@ -232,7 +243,7 @@ def _turn(
     due: jax.Array,
     state: State,
 ) -> State:
-    """A visit to a family if it is due."""
+    """Visits a family if it is due."""
     plan, families = products.plan, state.families
 
     def go(carry: tuple[_Family, jax.Array]) -> tuple[_Family, jax.Array]:
@@ -275,7 +286,7 @@ def _visit(
 def _refresh(
     products: Products,
     e: int,
-    scores: jax.Array,
+    scores: Float[Array, "n n"],
     seen: tuple[jax.Array, ...],
     permutation: Index,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -292,7 +303,7 @@ def _refresh(
 
 
 def _when(condition: jax.Array, change: Callable[[T], T], carry: T) -> T:
-    """`change(carry)` where the condition holds, else `carry`.
+    """Returns `change(carry)` where the condition holds, else `carry`.
 
     A loop of at most one turn, because XLA updates a loop's carry in place but copies whatever
     passes through a conditional.

@@ -102,7 +102,7 @@ class FrankWolfe:
     def _settle(
         self, values: PyTree, mixture: Mixture, penalty: float, steps: int
     ) -> tuple[Mixture, float]:
-        """Steps until none lowers the penalised objective; its value there."""
+        """Takes steps until none lowers the penalised objective; its value there."""
         value = np.inf
         for _ in range(steps):
             before, slope = _slope(self.objective, values, mixture, penalty)
@@ -116,7 +116,7 @@ class FrankWolfe:
         return mixture, value
 
     def _nearest(self, mixture: Mixture) -> Index:
-        """The permutation with the largest inner product with a mixture."""
+        """Returns the permutation with the largest inner product with a mixture."""
         host = {name: np.asarray(matrix) for name, matrix in mixture.items()}
         found: dict[str, np.ndarray] = {}
         for family in families(self.spec):
@@ -143,7 +143,7 @@ def _at_permutation(
 def _slope(
     objective: Objective, values: PyTree, mixture: Mixture, penalty: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The penalised objective at a mixture, and its gradient."""
+    """Returns the penalised objective at a mixture, and its gradient."""
     return jax.value_and_grad(_penalised, 2)(objective, values, dict(mixture), penalty)
 
 
@@ -157,7 +157,7 @@ def _move(
     before: jax.Array,
     corner: Index,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The mixture moved towards a permutation as far as lowers the objective, and its value."""
+    """Returns the mixture moved towards a permutation as far as helps, and its objective."""
     target = as_mixture(spec, corner)
 
     def moved(length: jax.Array) -> dict[str, jax.Array]:
@@ -172,7 +172,7 @@ def _move(
 
 @jax.jit
 def _slack(mixture: Mixture) -> jax.Array:
-    """How far a mixture is from a permutation: zero there, below the number of groups."""
+    """Returns how far a mixture is from a permutation: zero there, below the number of groups."""
     return jnp.asarray(sum(1 - jnp.sum(m * m) / len(m) for m in mixture.values()))
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import threadpoolctl
+from jaxtyping import Float, Int
 
 from llfc_jax.matching.assignment.family import composite, solve_family
 from llfc_jax.matching.placement import host_array
@@ -51,14 +52,14 @@ class Products:
             self.constant[edge.group] += _product(a_side, b_side, axis)
 
     def _lay(self, block: int, axis: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """A block of both modes with the edge's axis where `_product` wants it, and its number."""
+        """Returns a block of both modes, laid out for `_product`, and the edge's axis in it."""
         a, b = self._a[block], self._b[block]
         if axis == a.ndim - 1 or (a.ndim == 3 and a.shape[0] == 1):
             return a, b, axis
         a, b = (np.ascontiguousarray(np.moveaxis(side, axis, -1)) for side in (a, b))
         return a, b, a.ndim - 1
 
-    def build(self, e: int, permutation: HostIndex) -> np.ndarray:
+    def build(self, e: int, permutation: HostIndex) -> Float[np.ndarray, "n n"]:
         """Returns an edge's scores, from nothing: [n, n]."""
         a, moved, axis = self._sides[e]
         for other, group in self._others(e):
@@ -66,7 +67,7 @@ class Products:
             moved = moved.take(index, axis=other)
         return _product(a, moved, axis)
 
-    def mix(self, e: int, mixture: HostIndex) -> np.ndarray:
+    def mix(self, e: int, mixture: HostIndex) -> Float[np.ndarray, "n n"]:
         """Returns an edge's scores with the other groups mixed by matrices: [n, n]."""
         a, moved, axis = self._sides[e]
         for other, group in self._others(e):
@@ -74,7 +75,13 @@ class Products:
             moved = np.moveaxis(mixed, 0, other)
         return _product(a, moved, axis)
 
-    def patch(self, e: int, now: np.ndarray, seen: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def patch(
+        self,
+        e: int,
+        now: Int[np.ndarray, " n"],
+        seen: Int[np.ndarray, " n"],
+        scores: Float[np.ndarray, "n n"],
+    ) -> Float[np.ndarray, "n n"]:
         """Returns an edge's scores after its one other group went from `seen` to `now`: [n, n]."""
         a, b, axis = self._sides[e]
         other, _ = self._others(e)[0]
@@ -116,8 +123,10 @@ def _contiguous(block: Block, array: Any) -> np.ndarray:
     return np.ascontiguousarray(block.extract(array))
 
 
-def _product(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-    """Inner products over all axes but one, the last or the first of a matrix: [n, n]."""
+def _product(
+    a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."], axis: int
+) -> Float[np.ndarray, "n n"]:
+    """Returns inner products over all axes but one, the last or the first of a matrix: [n, n]."""
     n = a.shape[axis]
     if axis == a.ndim - 1:
         return a.reshape(-1, n).T @ b.reshape(-1, n)
@@ -238,7 +247,7 @@ def _refresh(products: Products, e: int, family: _Family, permutation: HostIndex
 
 
 def _indices(plan: Plan, e: int, permutation: HostIndex) -> list[np.ndarray]:
-    """The indices of the other groups on which an edge depends."""
+    """Returns the indices of the other groups on which an edge depends."""
     return [composite(plan.spec, permutation, group) for _, group in plan.edges[e].others]
 
 
@@ -255,5 +264,5 @@ def one_thread(plan: Plan) -> contextlib.AbstractContextManager[Any]:
 
 @functools.cache
 def _thread_pools() -> threadpoolctl.ThreadpoolController:
-    """The libraries of this process that have threads; finding them takes milliseconds."""
+    """Returns the libraries of this process that have threads; finding them takes milliseconds."""
     return threadpoolctl.ThreadpoolController()

@@ -57,7 +57,7 @@ def mix(
 def _mix(
     array: jax.Array, flat: Factors, mixture: Mixture, parents: Mapping[str, str]
 ) -> jax.Array:
-    """The same for an array that has an axis for each factor."""
+    """Returns the same for an array that has an axis for each factor."""
     for i, (axis, factor) in enumerate(flat):
         if isinstance(factor, Sum):
             for p, part in enumerate(factor.parts):
@@ -82,7 +82,7 @@ def _mix(
 def _apply(
     array: jax.Array, matrices: list[jax.Array], parent: int, children: list[int]
 ) -> jax.Array:
-    """One matrix on an axis, or one for each nested group on its axis and its parent's."""
+    """Returns one matrix on an axis, or one for each nested group on its axis and its parent's."""
     held, new = "abcdefghijklmnopqrstuvwxyz"[: array.ndim], list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     p, q = held[parent], new.pop()
     result, words, factors = held.replace(p, q), [], []

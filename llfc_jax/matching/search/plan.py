@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from llfc_jax.matching.assignment.family import families, units_in_all
 from llfc_jax.symmetry.blocks import Block, blocks
@@ -71,7 +72,7 @@ class Plan(NamedTuple):
     constant: tuple[Edge, ...]
     edges: tuple[Edge, ...]
     edges_of: tuple[tuple[int, ...], ...]
-    neighbours: np.ndarray
+    neighbours: Bool[np.ndarray, "families families"]
 
     def members(self, family: int) -> tuple[str, ...]:
         """Returns the groups of a family."""
@@ -121,7 +122,7 @@ def make_plan(spec: PermutationSpec, leaves: frozenset[str]) -> Plan:
     )  # fmt: skip
 
 
-def unsettled(plan: Plan, known: Collection[int]) -> np.ndarray:
+def unsettled(plan: Plan, known: Collection[int]) -> Bool[np.ndarray, " families"]:
     """Returns the families left to solve after the anchored start: those with edges not known."""
     left = np.zeros(len(plan.families), bool)
     for e, edge in enumerate(plan.edges):

@@ -1,6 +1,6 @@
 """What both drivers of the ascent share: the form of their products, and what a move gains."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -10,6 +10,7 @@ from llfc_jax.matching.assignment.family import assigned_value, composite, take_
 from llfc_jax.matching.search.plan import Plan
 
 A = TypeVar("A", np.ndarray, jax.Array)
+T = TypeVar("T")
 
 
 class Products(Protocol):
@@ -27,15 +28,15 @@ class Products(Protocol):
     dtype: Any
     constant: dict[str, Any]
 
-    def build(self, e: int, permutation: Any) -> Any:
+    def build(self, e: int, permutation: dict[str, Any]) -> Any:
         """Returns an edge's scores, from nothing: [n, n]."""
         ...
 
-    def mix(self, e: int, mixture: Any) -> Any:
+    def mix(self, e: int, mixture: dict[str, Any]) -> Any:
         """Returns an edge's scores with the other groups mixed by matrices: [n, n]."""
         ...
 
-    def while_loop(self, running: Any, step: Any, state: Any) -> Any:
+    def while_loop(self, running: Callable[[T], Any], step: Callable[[T], T], state: T) -> T:
         """Returns the state after the last step."""
         ...
 
@@ -58,7 +59,7 @@ def move_gain(
 
 
 def correction(
-    products: Products, e: int, scores: A, old: Mapping[str, A], new: Mapping[str, A]
+    products: Products, e: int, scores: A, old: Mapping[str, A], new: dict[str, A]
 ) -> A | float:
     """Returns what `move_gain` overlooked on a weight from a family to itself.
 

@@ -77,7 +77,7 @@ def relaxed(products: Products, solver: Solver = "auto", steps: int = STEPS) -> 
 
 
 def _step(products: Products, solver: Solver, state: _State) -> _State:
-    """One step of Frank-Wolfe.
+    """Takes one step of Frank-Wolfe.
 
     Along the step the objective is a polynomial: of degree two for networks whose blocks join two
     groups. The cubic with its values and slopes at both ends is then exact, and costs nothing.
@@ -108,7 +108,7 @@ def _step(products: Products, solver: Solver, state: _State) -> _State:
 
 
 def _hermite(t: Scalar, start: Scalar, rise: Scalar, end: Scalar, fall: Scalar) -> Any:
-    """The cubic on [0, 1] with these values and slopes at its ends."""
+    """Returns the cubic on [0, 1] with these values and slopes at its ends."""
     turned = 1 - t
     return (
         (1 + 2 * t) * turned**2 * start
@@ -119,7 +119,7 @@ def _hermite(t: Scalar, start: Scalar, rise: Scalar, end: Scalar, fall: Scalar) 
 
 
 def _slope(products: Products, slopes: list[Any]) -> Arrays:
-    """The objective's gradient for each group, from its edges."""
+    """Returns the objective's gradient for each group, from its edges."""
     total = dict(products.constant)
     for edge, slope in zip(products.plan.edges, slopes, strict=True):
         total[edge.group] = total[edge.group] + slope
@@ -127,7 +127,7 @@ def _slope(products: Products, slopes: list[Any]) -> Arrays:
 
 
 def _value(products: Products, slopes: list[Any], mixture: Arrays) -> Any:
-    """The objective at a mixture: each block is counted by all of its edges alike."""
+    """Returns the objective at a mixture: each block is counted by all of its edges alike."""
     plan = products.plan
     value = sum(((products.constant[name] * m).sum() for name, m in mixture.items()), 0.0)
     for edge, slope in zip(plan.edges, slopes, strict=True):
@@ -138,7 +138,7 @@ def _value(products: Products, slopes: list[Any], mixture: Arrays) -> Any:
 def _nearest(
     products: Products, scores: Arrays, prices: dict[int, Any], solver: Solver
 ) -> tuple[Arrays, dict[int, Any]]:
-    """The permutation with the largest scores, of every family, and prices for the next call."""
+    """Returns the permutation with the largest scores, and prices for the next call."""
     plan = products.plan
     permutation: Arrays = {}
     after = {}

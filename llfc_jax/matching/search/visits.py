@@ -11,12 +11,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
-def visit_order(key: jax.Array, sweep: int, families: int) -> np.ndarray:
+def visit_order(key: jax.Array, sweep: int, families: int) -> Int[np.ndarray, " families"]:
     """Returns `jax.random.permutation(jax.random.fold_in(key, sweep), families)`: [families]."""
     words = _threefry_words(key)
     if words is None:
@@ -32,7 +33,7 @@ def visit_order(key: jax.Array, sweep: int, families: int) -> np.ndarray:
 
 
 def _threefry_words(key: jax.Array) -> np.ndarray | None:
-    """The two words of a key of JAX's default generator; None for a key of any other."""
+    """Returns the two words of a key of JAX's default generator; None for a key of any other."""
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(key)) != "threefry2x32":
             return None

@@ -52,7 +52,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, archive: tfds.core.Path, part: str
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(file name, example) of every image of a part, `train` or `val`.
+        """Yields (file name, example) of every image of a part, `train` or `val`.
 
         Members of other names are not looked at; nothing is written.
         """
@@ -66,12 +66,12 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 
 
 def _synsets(members: zipfile.ZipFile) -> list[str]:
-    """The classes, in alphabetical order."""
+    """Returns the classes, in alphabetical order."""
     return sorted(members.read(f"{ROOT}/wnids.txt").decode().split())
 
 
 def _images(members: zipfile.ZipFile, part: str) -> Iterator[tuple[str, str]]:
-    """Path and synset of every image of a part."""
+    """Yields path and synset of every image of a part."""
     if part == "train":
         for path in members.namelist():
             if found := re.fullmatch(rf"{ROOT}/train/(n\d+)/images/[^/]+\.JPEG", path):

@@ -11,12 +11,16 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
 import jax
 
 from llfc_jax.errors import GraphError, ModeError
-from llfc_jax.types import Apply, Variables
+from llfc_jax.types import Apply, Inputs, Variables
+
+if TYPE_CHECKING:
+    import equinox as eqx
+    from flax import nnx
 
 # Arguments by which networks switch to evaluation.
 EVALUATION = {
@@ -27,9 +31,16 @@ EVALUATION = {
     "inference": True,
 }
 Call = tuple[tuple[str, Any], ...]
+T = TypeVar("T")
 
 
-def _return(value: Any) -> Any:
+class Transformed(Protocol):
+    """What Haiku's `transform` returns, or whatever else has `init` and `apply`."""
+
+    apply: Callable[..., Any]
+
+
+def _return(value: T) -> T:
     return value
 
 
@@ -55,7 +66,7 @@ class Network:
     framework: str = "function"
 
     @classmethod
-    def of(cls, network: Any, **call: Any) -> "Network":
+    def of(cls, network: Any, **call: object) -> "Network":
         """Returns the view of a network of any framework.
 
         - Flax Linen module: its modes are variables, `{"params": ..., ...}`, or pairs of the
@@ -86,10 +97,10 @@ class Network:
             return cls(apply, _linen_variables, framework="Flax Linen")
         if _is_module(network, "flax.nnx"):
             return _of_nnx(network, _evaluation(type(network).__call__) | call)
-        model = network[0] if isinstance(network, tuple) and network else network
+        model: Any = network[0] if isinstance(network, tuple) and network else network
         if _is_module(model, "equinox"):
             return _of_equinox(model, call)
-        if hasattr(network, "init") and hasattr(network, "apply"):
+        if _is_transformed(network):
             return _of_transformed(network, call)
         if callable(network):
             return cls(functools.partial(network, **call) if call else network)  # pyright: ignore[reportArgumentType]
@@ -99,11 +110,15 @@ class Network:
         )
 
 
-def _is_module(network: Any, package: str) -> bool:
+def _is_module(network: object, package: str) -> bool:
     return any(
         kind.__name__ in ("Module", "Pytree") and kind.__module__.startswith(package)
         for kind in type(network).__mro__
     )
+
+
+def _is_transformed(network: object) -> TypeGuard[Transformed]:
+    return hasattr(network, "init") and hasattr(network, "apply")
 
 
 def _evaluation(call: Callable[..., Any]) -> dict[str, Any]:
@@ -123,12 +138,12 @@ class LinenApply:
     module: Any
     call: Call
 
-    def __call__(self, variables: Variables, x: Any) -> Any:
+    def __call__(self, variables: Variables, x: Inputs) -> Any:
         """Run the module."""
         return self.module.apply(variables, x, **dict(self.call))
 
 
-def _linen_variables(mode: Any) -> Variables:
+def _linen_variables(mode: Variables) -> Variables:
     if isinstance(mode, tuple) and len(mode) == 2 and all(isinstance(m, Mapping) for m in mode):
         params, others = mode
         return {**others, **(params if "params" in params else {"params": params})}
@@ -148,20 +163,20 @@ class NnxApply:
     rest: Any = dataclasses.field(compare=False)  # random state, which evaluation does not use
     call: Call = ()
 
-    def __call__(self, state: Variables, x: Any) -> Any:
+    def __call__(self, state: Variables, x: Inputs) -> Any:
         """Run the module."""
         from flax import nnx
 
         return nnx.merge(self.graphdef, state, self.rest)(x, **dict(self.call))
 
 
-def _of_nnx(model: Any, call: dict[str, Any]) -> Network:
+def _of_nnx(model: "nnx.Module", call: dict[str, Any]) -> Network:
     graphdef, _, rest = _split_nnx(model)
     apply = NnxApply(graphdef, rest, _freeze(call))
     return Network(apply, _nnx_variables, functools.partial(_nnx_model, model), "Flax NNX")
 
 
-def _split_nnx(model: Any) -> Any:
+def _split_nnx(model: "nnx.Module") -> Any:
     """(definition, arrays, random state) of a module in evaluation."""
     from flax import nnx
 
@@ -170,7 +185,7 @@ def _split_nnx(model: Any) -> Any:
     return nnx.split(model, nnx.Not(nnx.RngState), ...)
 
 
-def _nnx_variables(mode: Any) -> Variables:
+def _nnx_variables(mode: "nnx.Module | nnx.State | tuple[nnx.State, ...]") -> Variables:
     from flax import nnx
 
     if isinstance(mode, nnx.Module):
@@ -180,7 +195,7 @@ def _nnx_variables(mode: Any) -> Variables:
     return nnx.filter_state(mode, nnx.Not(nnx.RngState)) if isinstance(mode, nnx.State) else mode
 
 
-def _nnx_model(model: Any, state: Variables) -> Any:
+def _nnx_model(model: "nnx.Module", state: Variables) -> Any:
     """The module as it was given, with other arrays."""
     from flax import nnx
 
@@ -195,18 +210,18 @@ class EquinoxApply:
     static: Any
     call: Call = ()
 
-    def __call__(self, arrays: Variables, x: Any) -> Any:
+    def __call__(self, arrays: Variables, x: Inputs) -> Any:
         """Run the module on each sample."""
         if isinstance(arrays, tuple):  # (model, state)
             return jax.vmap(functools.partial(self._run_with_state, *arrays))(x)
         return jax.vmap(functools.partial(self._run, arrays))(x)
 
-    def _run(self, arrays: Any, one: Any) -> Any:
+    def _run(self, arrays: Variables, one: Inputs) -> Any:
         import equinox as eqx
 
         return eqx.combine(arrays, self.static)(one, **dict(self.call))
 
-    def _run_with_state(self, arrays: Any, state: Any, one: Any) -> Any:
+    def _run_with_state(self, arrays: Variables, state: Variables, one: Inputs) -> Any:
         import equinox as eqx
 
         return eqx.combine(arrays, self.static)(one, state, **dict(self.call))[0]
@@ -222,14 +237,14 @@ class EquinoxApply:
         return self is other or (hash(self) == hash(other) and self._key() == other._key())
 
     def __hash__(self) -> int:
-        """Of the network's parts; of this object where they have none."""
+        """Returns the hash of the network's parts; the object's id where they have none."""
         try:
             return hash(self._key())
         except TypeError:
             return id(self)
 
 
-def _of_equinox(model: Any, call: dict[str, Any]) -> Network:
+def _of_equinox(model: "eqx.Module", call: dict[str, Any]) -> Network:
     import equinox as eqx
 
     _, static = eqx.partition(eqx.nn.inference_mode(model), eqx.is_array)
@@ -237,7 +252,7 @@ def _of_equinox(model: Any, call: dict[str, Any]) -> Network:
     return Network(EquinoxApply(static, _freeze(call)), _equinox_variables, back, "Equinox")
 
 
-def _equinox_variables(mode: Any) -> Variables:
+def _equinox_variables(mode: "eqx.Module | tuple[eqx.Module, eqx.nn.State]") -> Variables:
     import equinox as eqx
 
     model, *state = mode if isinstance(mode, tuple) else (mode,)
@@ -257,7 +272,7 @@ def _equinox_variables(mode: Any) -> Variables:
     return (arrays, eqx.filter(state[0], eqx.is_array)) if state else arrays
 
 
-def _equinox_model(static: Any, arrays: Variables) -> Any:
+def _equinox_model(static: "eqx.Module", arrays: Variables) -> Any:
     """The module, or (module, state), as in training."""
     import equinox as eqx
 
@@ -275,7 +290,7 @@ class TransformedApply:
     state: bool
     call: Call = ()
 
-    def __call__(self, variables: Variables, x: Any) -> Any:
+    def __call__(self, variables: Variables, x: Inputs) -> Any:
         """Run the network; without random numbers, which evaluation does not need."""
         rng = (None,) if self.rng else ()
         if not self.state:
@@ -284,7 +299,7 @@ class TransformedApply:
         return self.apply(params, state, *rng, x, **dict(self.call))[0]
 
 
-def _of_transformed(network: Any, call: dict[str, Any]) -> Network:
+def _of_transformed(network: Transformed, call: dict[str, Any]) -> Network:
     names = set(inspect.signature(network.apply).parameters)
     rng, state = bool(names & {"rng", "key", "rng_key"}), "state" in names
     apply = TransformedApply(network.apply, rng, state, _freeze(call))
@@ -293,7 +308,7 @@ def _of_transformed(network: Any, call: dict[str, Any]) -> Network:
     return Network(apply, framework="Haiku")
 
 
-def _pair_variables(mode: Any) -> Variables:
+def _pair_variables(mode: Variables) -> Variables:
     if not isinstance(mode, (tuple, list)) or len(mode) != 2:
         raise ModeError(
             "a mode of a Haiku network with state is (params, state), as its init returns it, not "

@@ -60,7 +60,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, out.getvalue())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Writes what `to_json` makes of a value."""
     write_text(path, to_json(value) + "\n")
 
@@ -86,25 +86,26 @@ def read_sealed(path: Path) -> dict[str, Any]:
     raise WorkdirError(f"{path} is not what was written; delete it and run again")
 
 
-def _seal(content: Any) -> str:
+def _seal(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def to_json(value: Any) -> str:
-    """JSON that any parser reads: numbers that are not finite become null."""
+def to_json(value: object) -> str:
+    """Returns JSON that any parser reads: numbers that are not finite become null."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
-    def clean(x: Any) -> Any:
-        if isinstance(x, Mapping):
-            return {str(k): clean(v) for k, v in x.items()}
-        if isinstance(x, (list, tuple)):
-            return [clean(v) for v in x]
-        if hasattr(x, "__array__"):  # of NumPy or JAX, which is not imported for this
-            return clean(np.asarray(x).tolist())
-        if isinstance(x, float) and not np.isfinite(x):
-            return None
-        return x if isinstance(x, (str, int, float, bool, type(None))) else str(x)
 
-    return json.dumps(clean(value), indent=2, ensure_ascii=False, allow_nan=False)
+def _plain(value: object) -> Any:
+    """Returns a value in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "__array__"):  # of NumPy or JAX, which is not imported for this
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def nan_for_none(row: Mapping[str, Any]) -> Row:

@@ -17,13 +17,18 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
 from llfc_jax.errors import ConfigError, HostsError, LlfcError
+
+if TYPE_CHECKING:
+    from llfc_jax.experiments.config import Config
+    from llfc_jax.experiments.rerun import Record
+    from llfc_jax.progress import Reporter
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; set its fields with --config.FIELD=VALUE."
@@ -169,7 +174,7 @@ def _config_name() -> str:
     return f"{file.stem}-{argument}" if argument else file.stem
 
 
-def _run(config: Any, record: Any, console: Console) -> None:
+def _run(config: "Config", record: "Record | None", console: Console) -> None:
     """Runs a checked config, and compare the results with a record's if one is given."""
     from llfc_jax.io import to_json
     from llfc_jax.parallel import multihost
@@ -192,7 +197,9 @@ def _run(config: Any, record: Any, console: Console) -> None:
         _compare_with_record(record, workdir)
 
 
-def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
+def _run_sweep(
+    config: "Config", workdir: Path, reporter: "Reporter", out: Console
+) -> dict[str, Any]:
     """Runs a sweep, print its means, and return them."""
     from llfc_jax.experiments import sweep
     from llfc_jax.report import table
@@ -213,7 +220,9 @@ def _run_sweep(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[
     return {"summary": means, "not done": missing}
 
 
-def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> dict[str, Any]:
+def _run_experiment(
+    config: "Config", workdir: Path, reporter: "Reporter", out: Console
+) -> dict[str, Any]:
     """Runs one experiment, print its summary and verdicts, and return them."""
     from llfc_jax.experiments import run
     from llfc_jax.experiments.workdir import claim
@@ -228,7 +237,7 @@ def _run_experiment(config: Any, workdir: Path, reporter: Any, out: Console) -> 
     return study.to_dict()
 
 
-def _compare_with_record(record: Any, workdir: Path) -> None:
+def _compare_with_record(record: "Record", workdir: Path) -> None:
     """Says whether a rerun gave the record's numbers; exit with status 1 if not."""
     differ = record.differences(workdir)
     changes = "; ".join(record.changes()) or "the same versions and device"
@@ -259,14 +268,14 @@ def _list() -> None:
     _print(found, listing.render(found))
 
 
-def _plan(config: Any) -> None:
+def _plan(config: "Config") -> None:
     from llfc_jax.experiments import dry_run, listing
 
     found = dry_run.plan(config)
     _print(found, listing.render(found))
 
 
-def _print(content: Any, text: str) -> None:
+def _print(content: object, text: str) -> None:
     """Prints content as JSON where --json asks for it, else its text."""
     from llfc_jax.io import to_json
 
@@ -302,9 +311,23 @@ def parse(argv: Sequence[str]) -> list[str]:
         _stop(f"error: the config has no field {(wrong[1] if wrong else said)!r}{hint}", MISTAKE)
     except (flags.Error, TypeError, ValueError) as error:
         # What goes wrong in a config file comes with its traceback: the last line says what.
-        _stop(f"error: {str(error).strip().splitlines()[-1]}", MISTAKE)
+        _stop(f"error: {_explain_flag_error(str(error).strip().splitlines()[-1])}", MISTAKE)
     except Exception as error:
-        _stop(f"error: the config file cannot be read: {error}", MISTAKE)
+        _stop(f"error: {_explain_flag_error(str(error))}", MISTAKE)
+
+
+def _explain_flag_error(line: str) -> str:
+    """Returns what a mistake in a flag is, where the flag parser's own words do not say it."""
+    if "malformed node" in line:
+        return (
+            "a flag gives one value to a group of fields; set a field of it, as in "
+            "--config.network.name=mlp"
+        )
+    if missing := re.search(r"No such file or directory: '([^']+)'", line):
+        return f"there is no config file {missing[1]}"
+    if "Configuration is not available" in line:
+        return f"the config file cannot be read: {line.rpartition(': ')[2]}"
+    return line
 
 
 def _expand_subcommand(argv: list[str]) -> list[str]:

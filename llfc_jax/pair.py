@@ -1,6 +1,7 @@
 """A mode is one trained parameter tree; two of one network make a pair."""
 
 import dataclasses
+import functools
 from typing import Any, TypeGuard
 
 import jax
@@ -41,19 +42,19 @@ def interpolate(a: Variables, b: Variables, alpha: ArrayLike) -> Variables:
         b: the other mode.
         alpha: scalar; may be traced, so it can be vmapped over.
     """
+    return jax.tree.map(functools.partial(_interpolate_leaf, alpha), a, b)
 
-    def mix(p: ArrayLike, q: ArrayLike) -> jax.Array:
-        p, q = jnp.asarray(p), jnp.asarray(q)
-        if not jnp.issubdtype(p.dtype, jnp.inexact):
-            return p
-        wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
-        weight = jnp.asarray(alpha, wide)
-        mixed = (weight * p.astype(wide) + (1 - weight) * q.astype(wide)).astype(p.dtype)
-        if p.dtype.itemsize == 1:  # float8: most of its types have no infinity
-            return mixed
-        return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
 
-    return jax.tree.map(mix, a, b)
+def _interpolate_leaf(alpha: ArrayLike, p: ArrayLike, q: ArrayLike) -> jax.Array:
+    p, q = jnp.asarray(p), jnp.asarray(q)
+    if not jnp.issubdtype(p.dtype, jnp.inexact):
+        return p
+    wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
+    weight = jnp.asarray(alpha, wide)
+    mixed = (weight * p.astype(wide) + (1 - weight) * q.astype(wide)).astype(p.dtype)
+    if p.dtype.itemsize == 1:  # float8: most of its types have no infinity
+        return mixed
+    return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
 
 
 def check_pair(a: Variables, b: Variables) -> None:
@@ -77,7 +78,7 @@ def check_pair(a: Variables, b: Variables) -> None:
         _check_leaves(jax.tree_util.keystr(path, simple=True, separator="/"), p, q)
 
 
-def _check_leaves(name: str, p: Any, q: Any) -> None:
+def _check_leaves(name: str, p: ArrayLike, q: ArrayLike) -> None:
     """Checks one leaf of both modes."""
     if np.shape(p) != np.shape(q):
         raise ModeError(f"a and b differ at {name}: shape {np.shape(p)} against {np.shape(q)}")
@@ -92,13 +93,13 @@ def _check_leaves(name: str, p: Any, q: Any) -> None:
             raise ModeError(f"mode {which} holds NaN or infinity at {name}: did it diverge?")
 
 
-def is_discrete(leaf: Any) -> bool:
+def is_discrete(leaf: ArrayLike) -> bool:
     """Whether a leaf is of integers or booleans; random keys are not."""
     dtype = jnp.result_type(leaf)
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
 
-def _library(leaf: Any) -> Any:
+def _library(leaf: object) -> Any:
     """NumPy for what lies on a CPU: it looks at arrays where they are and compiles nothing."""
     here = not isinstance(leaf, jax.Array) or (
         leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
@@ -106,18 +107,18 @@ def _library(leaf: Any) -> Any:
     return np if here else jnp
 
 
-def _is_finite(leaf: Any) -> bool:
+def _is_finite(leaf: ArrayLike) -> bool:
     library = _library(leaf)
     if jnp.result_type(leaf).itemsize == 1:
         leaf = library.asarray(leaf).astype(np.float32)
     return bool(library.isfinite(leaf).all())
 
 
-def _has_nan(leaf: Any) -> bool:
+def _has_nan(leaf: ArrayLike) -> bool:
     return bool(_library(leaf).isnan(leaf).any())
 
 
-def equal_leaves(p: Any, q: Any) -> bool:
+def equal_leaves(p: ArrayLike, q: ArrayLike) -> bool:
     """Returns whether two leaves hold the same numbers."""
     return bool((_library(p) if _library(p) is _library(q) else jnp).array_equal(p, q))
 

@@ -41,7 +41,7 @@ def labels(column: str) -> Any:
     return dataclasses.field(metadata={"labels": column})
 
 
-def setting(default: Any = dataclasses.MISSING) -> Any:
+def setting(default: object = dataclasses.MISSING) -> Any:
     """Declares a field that says how the result was measured: one value for all rows."""
     return dataclasses.field(metadata={"setting": True}, default=default)
 

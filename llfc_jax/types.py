@@ -16,8 +16,20 @@ AnyArray: TypeAlias = jax.Array | np.ndarray
 Variables: TypeAlias = PyTree[AnyArray]
 """A network's arrays: parameters, and whatever else it computes with (running statistics)."""
 
-Apply: TypeAlias = Callable[[Variables, Any], jax.Array]
-"""`apply(variables, x) -> logits`: a network as a pure function."""
+Inputs: TypeAlias = PyTree[AnyArray]
+"""What a network is called with: a batch [n, ...], or its shape where it is only traced."""
+
+Scalar: TypeAlias = float | jax.Array
+"""A number, or a traced one."""
+
+Model: TypeAlias = object
+"""A network or a mode in its framework's own form, which `frameworks.Network` takes apart."""
+
+Apply: TypeAlias = Callable[[Variables, Inputs], Any]
+"""`apply(variables, x) -> logits`: a network as a pure function.
+
+What it returns is `Any`, because Linen declares that `module.apply` may return more than that.
+"""
 
 Batch: TypeAlias = tuple[AnyArray, AnyArray]
 """(x [n, ...], labels [n])."""
@@ -27,6 +39,3 @@ Batches: TypeAlias = Iterable[Batch]
 
 ProgressFn: TypeAlias = Callable[[int, int, str], None]
 """Called as (done, in all or 0 where that is not known, words)."""
-
-Static: TypeAlias = Any
-"""A value of the user's that is only handed on: the one honest use of `Any`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "llfc_jax"
-# From the ground up: a room imports rooms of lower floors only. Rooms of one floor do not meet.
+# From the ground up: a part imports parts of lower floors only. Rooms of one floor do not meet.
 FLOORS = (
     {"errors", "version"},
     {"types", "io", "fields"},
@@ -19,18 +19,18 @@ FLOORS = (
     {"experiments"},
     {"main", "__init__"},
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 HEAVY = ("tensorflow_datasets", "tensorflow", "orbax", "ml_collections", "grain", "altair",
          "vl_convert", "matplotlib", "pandas", "flax", "rich")  # fmt: skip
 
 
-def room_of(module):
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+def part_of(module):
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
 
 
 def imports():
-    """Every import inside the package, also those in functions: (file, room, imported room)."""
+    """Every import inside the package, also those in functions: (file, part, imported part)."""
     for file in sorted(PACKAGE.rglob("*.py")):
         own = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -39,30 +39,30 @@ def imports():
                     for alias in node.names:
                         yield file.name, own, alias.name
                 else:
-                    yield file.name, own, room_of(node.module)
+                    yield file.name, own, part_of(node.module)
             elif isinstance(node, ast.Import):
                 for alias in node.names:
                     if alias.name.startswith("llfc_jax."):
-                        yield file.name, own, room_of(alias.name)
+                        yield file.name, own, part_of(alias.name)
 
 
-def test_every_room_has_a_floor():
-    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix != ".typed"}
-    assert rooms - {"__pycache__"} == FLOOR.keys()
+def test_every_part_has_a_floor():
+    parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix != ".typed"}
+    assert parts - {"__pycache__"} == FLOOR.keys()
 
 
 def test_imports_run_down_only():
     wrong = {
-        f"{room}/{file} imports {other}"
-        for file, room, other in imports()
-        if room not in (other, "__init__") and FLOOR[other] >= FLOOR[room]
+        f"{part}/{file} imports {other}"
+        for file, part, other in imports()
+        if part not in (other, "__init__") and FLOOR[other] >= FLOOR[part]
     }
     assert not wrong
 
 
-@pytest.mark.parametrize("room", ["graph", "symmetry", "measures", "matching"])
-def test_what_measures_and_matches_imports_no_heavy_package(room):
-    code = f"import sys, llfc_jax.{room}; print([m for m in {HEAVY!r} if m in sys.modules])"
+@pytest.mark.parametrize("part", ["graph", "symmetry", "measures", "matching"])
+def test_what_measures_and_matches_imports_no_heavy_package(part):
+    code = f"import sys, llfc_jax.{part}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

@@ -122,7 +122,7 @@ def _form_of(path: Path) -> str:
     return form
 
 
-def _into_tree(loaded: Any, like: Variables, path: Path) -> Variables:
+def _into_tree(loaded: Variables, like: Variables, path: Path) -> Variables:
     """Returns name -> array, or a tree with the same paths, as a tree like `like`."""
     flat = dict(zip(leaf_paths(loaded), jax.tree.leaves(loaded), strict=True))
     paths = leaf_paths(like)

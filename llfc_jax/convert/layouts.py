@@ -71,7 +71,7 @@ def read_layouts(
             stride 1 the trace looks alike), and a product a lookup (by one-hot vectors).
 
     Returns:
-        Nothing if no layout fits; several if it cannot be told which.
+        Nothing if no layout fits; several where they cannot be distinguished.
     """
     if len(torch_shape) < 2:
         fits = math.prod(torch_shape) == math.prod(shape)
@@ -84,18 +84,18 @@ def read_layouts(
         # It is read, but does not fit: stored the other way round, as GPT-2's Conv1D, or wrong.
         turned = (_from_use(_turn(use), shape, torch_shape, "") for use in uses)
         fitting = [dataclasses.replace(one, turned=True) for one in turned if one is not None]
-        return fitting[:1] if shape_is_telling(torch_shape) else []
+        return fitting[:1] if shape_determines_layout(torch_shape) else []
     return list(_guess(shape, torch_shape))
 
 
-def shape_is_telling(torch_shape: tuple[int, ...]) -> bool:
-    """Says whether outputs and inputs of a weight differ in number."""
+def shape_determines_layout(torch_shape: tuple[int, ...]) -> bool:
+    """Returns whether outputs and inputs of a weight differ in number."""
     return len(torch_shape) < 2 or torch_shape[0] != torch_shape[1]
 
 
 def alternatives(layout: Layout) -> Iterator[Layout]:
     """Yields the layouts of the same shape that another kind of PyTorch module would have."""
-    if shape_is_telling(layout.torch_shape) or len(layout.torch_shape) < 2:
+    if shape_determines_layout(layout.torch_shape) or len(layout.torch_shape) < 2:
         return
     outputs, inputs, *space = layout.order
     if len(layout.torch_shape) == len(layout.shape) == 2 and not layout.image:

@@ -7,6 +7,7 @@ it is a `CellStyle`: how its arrays become the common form, and the way back.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -24,7 +25,7 @@ class CellStyle:
 
     Attributes:
         needs: names, below the cell's own, that such a cell has; by them it is recognised.
-        kind: `lstm`, `gru` or `rnn`; None where `kind_of` tells.
+        kind: `lstm`, `gru` or `rnn`; None where `kind_of` reads it off the shapes.
         read: its arrays -> the common form.
         write: the common form -> its arrays.
         cell: how the cell's own name begins (in lower case), where the names below say too little.
@@ -73,29 +74,38 @@ def _by_gate(kind: str) -> CellStyle:
 
 def _fused(inputs: str, hidden: str, bias: str, bias_n: str, *, flip: bool) -> CellStyle:
     """Returns a style of one array for all gates; `flip` where it is [inputs, gates hidden]."""
-    turn = (lambda array: array.T) if flip else (lambda array: array)
+    names = (inputs, hidden, bias, bias_n)
+    read = functools.partial(_read_fused, names, flip)
+    return CellStyle((inputs, hidden), None, read, functools.partial(_write_fused, names, flip))
 
-    def read(arrays: Arrays) -> Arrays:
-        weight = turn(arrays[hidden])
-        size = weight.shape[1]
-        split = lambda array: array.reshape(-1, size, *array.shape[1:])  # noqa: E731
-        zero = np.zeros(len(weight), weight.dtype)
-        made = {
-            "input": split(turn(arrays[inputs])),
-            "hidden": split(weight),
-            "bias": split(arrays.get(bias, zero)),
-        }
-        return (
-            made | {"bias_n": arrays.get(bias_n, zero[:size])} if len(weight) == 3 * size else made
-        )
 
-    def write(cell: Arrays) -> Arrays:
-        join = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
-        made = {inputs: turn(join(cell["input"])), hidden: turn(join(cell["hidden"]))}
-        made[bias] = join(cell["bias"])
-        return made | ({bias_n: cell["bias_n"]} if "bias_n" in cell else {})
+def _read_fused(names: tuple[str, str, str, str], flip: bool, arrays: Arrays) -> Arrays:
+    inputs, hidden, bias, bias_n = names
+    weight = _turn(arrays[hidden], flip)
+    size = weight.shape[1]
+    split = lambda array: array.reshape(-1, size, *array.shape[1:])  # noqa: E731
+    zero = np.zeros(len(weight), weight.dtype)
+    made = {
+        "input": split(_turn(arrays[inputs], flip)),
+        "hidden": split(weight),
+        "bias": split(arrays.get(bias, zero)),
+    }
+    return made | {"bias_n": arrays.get(bias_n, zero[:size])} if len(weight) == 3 * size else made
 
-    return CellStyle((inputs, hidden), None, read, write)
+
+def _write_fused(names: tuple[str, str, str, str], flip: bool, cell: Arrays) -> Arrays:
+    inputs, hidden, bias, bias_n = names
+    join = lambda array: array.reshape(-1, *array.shape[2:])  # noqa: E731
+    made = {
+        inputs: _turn(join(cell["input"]), flip),
+        hidden: _turn(join(cell["hidden"]), flip),
+        bias: join(cell["bias"]),
+    }
+    return made | ({bias_n: cell["bias_n"]} if "bias_n" in cell else {})
+
+
+def _turn(array: np.ndarray, flip: bool) -> np.ndarray:
+    return array.T if flip else array
 
 
 def _nnx() -> CellStyle:

@@ -57,8 +57,8 @@ def from_torch(
     Equinox all stay as they are. Embeddings, transposed convolutions, weight normalisation, LSTM,
     GRU, RNN and multi-head attention are known in the forms of Flax Linen, NNX, Equinox and Haiku.
 
-    A layout that can neither be read nor told by its shape (a square weight) is never guessed: it
-    needs a `check`. Two things look alike on both sides and are told apart by a `check` only: a
+    A layout that can be read neither from the network nor from its shape (a square weight) is never
+    guessed: it needs a `check`. Two things look alike on both sides and differ in a `check` only: a
     transposed convolution of stride 1 with as many channels in as out under a name that does not
     say `transpose`, and two modules of one shape that the two networks use in different orders.
 
@@ -148,7 +148,7 @@ class Link:
     Attributes:
         name: in the state dict.
         path: of the leaf.
-        layouts: that it may have; several if it cannot be told which.
+        layouts: that it may have; several where they cannot be distinguished.
     """
 
     name: str
@@ -158,7 +158,7 @@ class Link:
 
 @dataclasses.dataclass(frozen=True)
 class Links:
-    """What goes where.
+    """The correspondence between PyTorch's parameters and the network's leaves.
 
     Attributes:
         plain: parameters of plain modules.
@@ -263,14 +263,14 @@ def _choose(
 
 
 def _trials(links: Links) -> Iterator[dict[str, Layout]]:
-    """Yields choices of layouts: first among those that cannot be told, then all alternatives."""
+    """Yields choices of layouts: first among those that look alike, then all alternatives."""
     paths = [link.path for link in links.plain]
-    told = [list(link.layouts) for link in links.plain]
-    more = [[*known, *(a for a in alternatives(known[0]) if a not in known)] for known in told]
-    for options in (told, more):
+    known = [list(link.layouts) for link in links.plain]
+    more = [[*own, *(a for a in alternatives(own[0]) if a not in own)] for own in known]
+    for options in (known, more):
         for chosen in itertools.product(*options):
             yield dict(zip(paths, chosen, strict=True))
-        if more == told:
+        if more == known:
             return
 
 

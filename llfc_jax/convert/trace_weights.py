@@ -130,7 +130,7 @@ class _Tracer:
         """Returns the views of a jaxpr's outputs."""
         views: dict[Any, View] = dict(zip(jaxpr.invars, inputs, strict=True))
 
-        def read(atom: Any) -> View:
+        def read(atom: core.Var | core.Literal) -> View:
             return None if isinstance(atom, core.Literal) else views.get(atom)
 
         for eqn in jaxpr.eqns:

@@ -15,7 +15,8 @@ from llfc_jax.experiments.study_result import Study
 from llfc_jax.experiments.verdicts import label, llfc_grade, lmc_grade
 from llfc_jax.io import Row
 from llfc_jax.measures import MEASURES
-from llfc_jax.report.comparison import RUN, Run, write_comparison
+from llfc_jax.report.comparison import RUN, Run, make_comparison
+from llfc_jax.report.page import Verdict, write_page
 
 PAGE = "comparison.html"
 COMPARED = (
@@ -51,13 +52,8 @@ def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str
     ]
     columns = {k: v for study in studies for k, v in study.columns.items()}
     rows = [{RUN: run.name, **row} for run in runs for row in run.summary]
-    write_comparison(
-        page,
-        runs,
-        summary_columns=columns | {"verdict": columns.pop("verdict")},
-        lead="Several runs, measured alike.",
-        verdicts=spreads(rows),
-    )
+    headings = columns | {"verdict": columns.pop("verdict")}
+    write_page(page, make_comparison(runs, headings, [Verdict(said) for said in spreads(rows)]))
     return rows
 
 

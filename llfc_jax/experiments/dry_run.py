@@ -3,9 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from llfc_jax import data, networks
 from llfc_jax.data.stream import is_streamed
@@ -104,11 +104,11 @@ def _measuring(config: Config) -> Iterator[tuple[str, str]]:
         yield name, f"{' and '.join(splits)} split, {len(config.eval.alphas)} points"
 
 
-def _size(aval: Any) -> int:
+def _size(aval: jax.ShapeDtypeStruct) -> int:
     return math.prod(getattr(aval, "shape", ())) * getattr(aval.dtype, "itemsize", 0)
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: PyTree) -> int:
     return sum(map(_size, jax.tree.leaves(tree)))
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+from llfc_jax.errors import WorkdirError
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.evaluate import list_measured
 from llfc_jax.experiments.study_result import Study
@@ -14,21 +15,22 @@ from llfc_jax.report import stored
 def read_finished(config: Config, workdir: Workdir) -> Study | None:
     """Returns the study of a run that wrote all that this config asks for, or None.
 
-    None also where a pair diverged: what is to be said then needs the training's history.
-
-    Raises:
-        WorkdirError: a file is damaged.
+    None also where a file is damaged, which the run then writes again or reports, and where a pair
+    diverged: what is to be said then needs the training's history.
     """
     names = list(list_measured(config.pairs, config.settings))
     tables = [f"{name}.{ending}" for name in config.measures for ending in ("csv", "json")]
     files = [workdir.path / file for file in ("summary.json", stored.WORDS, stored.PAGE, *tables)]
     if not multihost.broadcast(lambda: all(file.is_file() for file in files)):
         return None
-    study = Study.read(workdir.path, config.measures)
+    try:
+        study = Study.read(workdir.path, config.measures)
+        for name in filter(workdir.has, names):
+            workdir.load(name)
+    except WorkdirError:
+        return None
     if study.details.get("config") != json.loads(to_json(config.to_dict())):
         return None
     if any(row["diverged"] for row in study.summary) or not all(map(workdir.has, names)):
         return None
-    for name in names:
-        workdir.load(name)  # finds damage
     return study

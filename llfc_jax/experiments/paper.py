@@ -109,7 +109,7 @@ def row(
     train: Mapping[str, Any],
     small: Mapping[str, Any],
     tiny: Mapping[str, Any],
-    **fields: Any,
+    **fields: object,
 ) -> Any:
     """Returns the config of a row at a scale.
 

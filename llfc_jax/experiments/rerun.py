@@ -84,6 +84,8 @@ def read(path: str | os.PathLike[str]) -> Record:
         ConfigError: it is of `llfc_jax.study`, whose networks it does not hold.
     """
     file = Path(path).expanduser()
+    if not file.exists():
+        raise WorkdirError(f"there is no file or directory {file}")
     if file.is_dir():
         found = [file / name for name in NAMES if (file / name).is_file()]
         if not found:

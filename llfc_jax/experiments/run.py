@@ -26,6 +26,7 @@ from llfc_jax.measures.renormalise import check as check_renormalisation
 from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.progress import Reporter
+from llfc_jax.report import stored
 from llfc_jax.report.page import flatten
 
 TrainedPairs = Mapping[str, training.TrainedPair]
@@ -47,6 +48,7 @@ def run(
             config, the data or the network is at fault.
     """
     if pairs is None and (finished := read_finished(config, workdir)):
+        _track(config, finished, workdir, reporter)
         return finished
     dataset = data.load(**dataclasses.asdict(config.data))
     module = build_network(config, dataset)
@@ -77,8 +79,8 @@ def run(
         for pair in pairs.values():
             pair.history.save(workdir.path / "history" / f"{pair.name}.csv")
         reporter.say("writing tables, figures and page")
-        page = study.write(workdir.path)
-        trackers.log(config.trackers, _tracked(config, study, page), reporter.say)
+        study.write(workdir.path)
+        _track(config, study, workdir, reporter)
     if all(pair.diverged for pair in pairs.values()):
         raise TrainingError(
             "every pair diverged: " + "; ".join(str(p.diverged) for p in pairs.values())
@@ -117,7 +119,7 @@ def train(
 
 
 def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
-    """Returns the network, after a check that it has the sites that the config asks for."""
+    """Returns the network, after a check that it has what the measures of the config read."""
     fields = {k: v for k, v in config.network.items() if k != "name"}
     module = networks.build(config.network["name"], dataset.classes, **fields)
     x = jax.ShapeDtypeStruct((2, *dataset.shape), "float32")
@@ -125,22 +127,28 @@ def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
     graph = trace(module.apply, variables, x)
     graph.select(config.eval.sites)
     check_renormalisation(graph, config.eval.renormalise)
+    for measure in config.settings.build_measures():
+        measure.plan(graph, config.eval)  # names what the network lacks for it
     return module
 
 
-def _tracked(config: Config, study: Study, page: Path) -> trackers.TrackedRun:
-    """Returns what trackers get of a finished run, which is called as its directory is."""
-    fields = {row["name"]: row["value"] for row in flatten(config.to_dict())}
-    place = page.parent
-    return trackers.TrackedRun(place.name, place, fields, study.history, study.summary, page)
+def _track(config: Config, study: Study, workdir: Workdir, reporter: Reporter) -> None:
+    """Logs a finished run, which is called as its directory is, with the config's trackers."""
+    if config.trackers and multihost.is_primary():
+        path = workdir.path
+        fields = {row["name"]: row["value"] for row in flatten(config.to_dict())}
+        run = trackers.TrackedRun(
+            path.name, path, fields, study.history, study.summary, path / stored.PAGE
+        )
+        trackers.log(config.trackers, run, reporter.say)
 
 
 def describe_work(config: Config, path: Path) -> str:
     """Returns what a run is about to do, and where, in a line."""
     networks = len(training.list_runs(config.pairs, config.seed, config.train.epochs))
     return (
-        f"{config.network['name']} on {config.data.name}: {networks} networks to train, trunks "
-        f"included, {config.train.epochs} epochs; pairs {', '.join(config.pairs)}; alignments "
+        f"{config.network['name']} on {config.data.name}: {networks} networks (trunks included), "
+        f"trained for {config.train.epochs} epochs; pairs {', '.join(config.pairs)}; alignments "
         f"{', '.join(config.align)}; {len(config.measures)} measures; on {jax.device_count()} "
         f"{jax.devices()[0].device_kind}; into {path}"
     )

@@ -5,7 +5,7 @@ one check.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from llfc_jax import matching, measures
@@ -82,7 +82,7 @@ class Settings:
         for name, options in own.items():
             where = f"{prefix}eval.measure_options.{name}"
             _prefixed(where, lambda name=name, options=options: measures.build(name, **options))
-        measures.check_options(self.build_measures(), self.eval)
+        measures.check_request(self.build_measures(), self.eval)
 
 
 def choose_measures(names: tuple[str, ...], options: EvalOptions) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ def choose_measures(names: tuple[str, ...], options: EvalOptions) -> tuple[str, 
     return tuple(name for name in names if name not in refused)
 
 
-def _check_names(what: str, names: Any, known: Any) -> None:
+def _check_names(what: str, names: Collection[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
             raise ConfigError(unknown(what, name, known))
@@ -105,7 +105,7 @@ def _check_names(what: str, names: Any, known: Any) -> None:
         raise ConfigError(f"the same {what} is named twice: {', '.join(map(str, names))}")
 
 
-def _prefixed(where: str, build: Any) -> None:
+def _prefixed(where: str, build: Callable[[], object]) -> None:
     """Builds something; an error says where in the settings it stands."""
     try:
         build()

@@ -24,13 +24,13 @@ from llfc_jax.frameworks import Network
 from llfc_jax.measures import EvalOptions
 from llfc_jax.pair import ModePair
 from llfc_jax.progress import CallbackReporter, choose_reporter
-from llfc_jax.types import ProgressFn
+from llfc_jax.types import Model, ProgressFn
 
 
 def study(
-    network: Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     data: Any,
     *,
     train: Any = None,
@@ -42,7 +42,7 @@ def study(
     name: str = "pair",
     workdir: str | os.PathLike[str] | None = None,
     progress: ProgressFn | bool | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Study:
     """Measures two modes of any network, aligned in any way, and report it.
 
@@ -148,6 +148,8 @@ def build_settings(
         if change not in known:
             raise ConfigError(unknown("argument of study", change, known))
     plain = {name: _plain_values(value) for name, value in changes.items()}
+    if options is not None and not isinstance(options, EvalOptions):
+        raise ConfigError(f"study: options must be an EvalOptions, not a {type(options).__name__}")
     try:
         changed = dataclasses.replace(options or EvalOptions(), **plain)
     except LlfcError as error:

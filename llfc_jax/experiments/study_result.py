@@ -14,7 +14,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
 from llfc_jax.measures import MEASURES
 from llfc_jax.report import history, stored
-from llfc_jax.report.page import Verdict
+from llfc_jax.report.page import Report, Table, Verdict
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
 from llfc_jax.types import Variables
@@ -199,10 +199,15 @@ class Study:
                 for name in measures
                 if (file := path / f"{name}.json").is_file()
             }
+            file = path / f"{history.SECTION.name}.json"
+            trained = json.loads(file.read_text("utf-8")) if file.is_file() else []
+            trained = [nan_for_none(row) for row in trained]
+            notes = content.pop("notes", [])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkdirError(f"{path} is damaged; run again what wrote it") from error
         del content["verdicts"]
-        return cls(summary, summary_columns(rows), rows, {}, details=content)
+        columns = summary_columns(rows)
+        return cls(summary, columns, rows, {}, details=content, history=trained, notes=notes)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes tables, `summary.json` and the page into a directory.
@@ -216,11 +221,10 @@ class Study:
             sections.append((history.SECTION, self.history))
         write_sealed(path / "summary.json", self.to_dict())
         return stored.write(
-            stored.Report(
+            Report(
                 title=self.title,
                 lead=self.lead,
-                summary_rows=self.summary,
-                summary_columns=self.columns,
+                tables=[Table(self.summary, self.columns)],
                 verdicts=self.verdicts,
                 sections=sections,
                 details=self.details,
@@ -230,8 +234,8 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`."""
-        sentences = [v.text for v in self.verdicts]
-        return {"summary": self.summary, "verdicts": sentences, **self.details}
+        found = {"summary": self.summary, "verdicts": [v.text for v in verdicts(self.summary)]}
+        return {**found, "notes": self.notes, **self.details}
 
 
 def summary_columns(measures: Iterable[str]) -> dict[str, str]:

@@ -7,8 +7,8 @@ Both verdicts are taken at α = ½, which is always measured, so they do not dep
 - *LLFC* holds where, in the median layer, 1 - cos α is at most 0.05 and at least 10 times below
   1 - cos AB, and nearly holds up to 0.1 and from 5 times on.
 
-LLFC is *uninformative* where an end is no better than chance, or where the ends have the same
-features (`measures.llfc`); then no verdict on it is given.
+Both are *uninformative* where an end is no better than chance, and LLFC also where the ends have
+the same features (`measures.llfc`); then no verdict is given.
 """
 
 import math
@@ -23,6 +23,10 @@ BARRIER = (0.01, 0.03)
 # Distance up to which, and ratio of baseline to distance from which, LLFC holds, and nearly holds.
 LINEARITY = ((0.05, 10.0), (0.1, 5.0))
 
+AT_CHANCE = (
+    "an end is no better than chance, so neither a flat line nor linear features would mean "
+    "anything."
+)
 UNINFORMATIVE = (
     "LLFC says nothing here, since an end is no better than chance or the ends have the same "
     "features."
@@ -35,7 +39,7 @@ Grade = Literal[0, 1, 2]
 def lmc_grade(row: Mapping[str, Any]) -> Grade | None:
     """Returns whether the pair is linearly mode connected; None where that was not measured."""
     barrier = row.get("midpoint_barrier", math.nan)
-    if math.isnan(barrier):
+    if math.isnan(barrier) or not row.get("above_chance", True):
         return None
     return _grade(sum(barrier > limit for limit in BARRIER))
 
@@ -62,6 +66,8 @@ def in_short(row: Mapping[str, Any]) -> str:
         if grade is not None
         for prefix in [("", "nearly ", "no ")[grade]]
     ]
+    if not row.get("above_chance", True):
+        return "uninformative: an end is at chance"
     if not row.get("informative", True):
         words.append("LLFC uninformative")
     return ", ".join(words)
@@ -92,6 +98,8 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 def _verdict(row: Row) -> Verdict:
     if row.get("diverged"):
         return Verdict(f"{row['diverged']}.", "warning")
+    if not row.get("above_chance", True):
+        return Verdict(f"{label(row)}: {AT_CHANCE}", "warning")
     lmc, llfc = lmc_grade(row), llfc_grade(row)
     parts = [f"{label(row)} {_lmc_words(row, lmc)}"] if lmc is not None else []
     if llfc is not None:

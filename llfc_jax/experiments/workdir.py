@@ -154,7 +154,7 @@ def _identify(directory: Path, config: dict[str, Any]) -> None:
     write_json(file, config)
 
 
-def _differences(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differences(old: object, new: object, at: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields (dotted key, old value, new value) wherever two nested mappings differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):

@@ -11,16 +11,16 @@ layers are compared.
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from llfc_jax.graph.known import POINTS, is_affine, name_function
 from llfc_jax.graph.maxout import find_maxouts
 from llfc_jax.graph.pointwise import apply_pointwise, uniform
 from llfc_jax.graph.statistics import clamps_variance, is_normalising, statistics
-from llfc_jax.graph.trace import Equation, Program, is_literal
+from llfc_jax.graph.trace import Atom, Equation, Program, is_literal
 
 UNNAMED = "activation"
 LONGEST = 24  # steps of a chain that are looked at one by one
@@ -93,8 +93,8 @@ class Pointwise:
         """Evaluate an equation on numbers; None where it is not elementwise or holds others."""
         return apply_pointwise(eq, [self._read(a, numbers) for a in eq.inputs])
 
-    def _read(self, atom: Any, numbers: Mapping[int, np.ndarray]) -> np.ndarray | None:
-        if is_literal(atom):
+    def _read(self, atom: Atom, numbers: Mapping[int, np.ndarray]) -> np.ndarray | None:
+        if isinstance(atom, core.Literal):
             return uniform(atom.val)
         return self.constants.get(atom, numbers.get(atom) if atom in self.data else None)
 

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import jax
 from jax.core import Tracer
+from jax.extend import core
 
-from llfc_jax.graph.trace import Apply, Program, abstract, subjaxprs
+from llfc_jax.graph.trace import Apply, Equation, Program, abstract, subjaxprs
+from llfc_jax.types import Inputs, Variables
 
 T = TypeVar("T")
 KEPT = 8  # shapes of one network
@@ -24,8 +26,8 @@ def trace_once(
     make: Callable[[Apply, Any, Any], T],
     program_of: Callable[[T], Program],
     apply: Apply,
-    variables: Any,
-    x: Any,
+    variables: Variables,
+    x: Inputs,
 ) -> T:
     """Returns `make(apply, variables, x)`, or what it gave for the same network and shapes.
 
@@ -53,14 +55,14 @@ def trace_once(
     return made
 
 
-def _shapes(variables: Any, x: Any) -> tuple[Any, ...]:
+def _shapes(variables: Variables, x: Inputs) -> tuple[Any, ...]:
     leaves, structure = jax.tree.flatten((abstract(variables), abstract(x)))
     weak = tuple(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves((variables, x)))
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), weak
 
 
 def _settings() -> tuple[Any, ...]:
-    """What else a trace depends on."""
+    """Returns the settings of JAX that a trace depends on."""
     config = jax.config
     return (
         config.jax_enable_x64,  # pyright: ignore[reportAttributeAccessIssue]
@@ -77,7 +79,7 @@ def _holds_tracers(program: Program) -> bool:
     return any(map(_inner_tracers, program.equations))
 
 
-def _inner_tracers(equation: Any) -> bool:
+def _inner_tracers(equation: Equation | core.JaxprEqn) -> bool:
     def of(jaxprs: Iterable[Any]) -> bool:
         return any(
             any(isinstance(value, Tracer) for value in getattr(jaxpr, "consts", ()))

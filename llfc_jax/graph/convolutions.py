@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
+from jaxtyping import PyTree
 
 Arrays = tuple[Any, ...]
 CALLS = ("jit", "pjit", "closed_call", "core_call")
@@ -43,7 +44,7 @@ def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
         function: of trees of arrays, to a tree of arrays.
     """
 
-    def run(*args: Any) -> Any:
+    def run(*args: PyTree) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
         if not any(_swapped(closed.jaxpr)):
             return function(*args)
@@ -53,10 +54,10 @@ def adapted(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _replay(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+def _replay(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
-    def read(atom: Any) -> Any:
+    def read(atom: core.Var | core.Literal) -> Any:
         return atom.val if isinstance(atom, core.Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
@@ -69,7 +70,7 @@ def _replay(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]
     return [read(a) for a in jaxpr.outvars]
 
 
-def _swapped(jaxpr: Any) -> Iterator[bool]:
+def _swapped(jaxpr: core.Jaxpr) -> Iterator[bool]:
     """For each convolution, whether it is one to be written as a product."""
     for eqn in jaxpr.eqns:
         yield _is_swapped(eqn.primitive, eqn.params, [a.aval for a in eqn.invars])
@@ -77,7 +78,7 @@ def _swapped(jaxpr: Any) -> Iterator[bool]:
             yield from _swapped(inner.jaxpr)
 
 
-def _body(eqn: Any) -> Any | None:
+def _body(eqn: core.JaxprEqn) -> Any | None:
     """The closed jaxpr of a plain call."""
     if eqn.primitive.name not in CALLS:
         return None
@@ -98,7 +99,7 @@ def _is_swapped(primitive: core.Primitive, params: dict[str, Any], values: Seque
     return plain and fits and math.prod(taps) > math.prod(space) > 0
 
 
-def _as_product(x: Any, kernel: Any, **params: Any) -> jax.Array:
+def _as_product(x: jax.Array, kernel: jax.Array, **params: Any) -> jax.Array:
     """The convolution as patches [n, positions..., taps and channels] times the kernel."""
     numbers, strides = params["dimension_numbers"], params["window_strides"]
     batch, channels, *space = numbers.lhs_spec
@@ -133,7 +134,7 @@ def _as_product(x: Any, kernel: Any, **params: Any) -> jax.Array:
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],
     )
-    # From (n, positions..., channels) to the layout that was asked for.
+    # From (n, positions..., channels) to the layout that the equation has.
     batch, channels, *space = numbers.out_spec
     order = sorted(range(product.ndim), key=[batch, *space, channels].__getitem__)
     return jnp.transpose(product, order)

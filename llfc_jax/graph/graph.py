@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike
 
 from llfc_jax.errors import GraphError, unknown
 from llfc_jax.frameworks import Network
@@ -30,6 +31,7 @@ from llfc_jax.graph.trace import (
     is_literal,
     subjaxprs,
 )
+from llfc_jax.types import Inputs, Model, Variables
 
 Visit = Callable[[Mapping[int, Any]], Mapping[int, Any]]
 KINDS = ("linear", "activation", "module", "relu")
@@ -97,7 +99,7 @@ class Graph:
             if s.kind == "activation" and s.sample_axis is not None and len(s.inputs) == 1
         )
 
-    def activate(self, site: Site, *z: Any) -> jax.Array:
+    def activate(self, site: Site, *z: ArrayLike) -> jax.Array:
         """Evaluate an activation site's function on other pre-activations, in their own type.
 
         Args:
@@ -160,7 +162,7 @@ class Graph:
         return sites
 
     def evaluate(
-        self, variables: Any, x: Any, visit: Mapping[int, Visit] | None = None
+        self, variables: Variables, x: Inputs, visit: Mapping[int, Visit] | None = None
     ) -> "Values":
         """Run the network, keeping every value: pure, so it may stand in jit, vmap and grad.
 
@@ -258,7 +260,7 @@ class Values:
         return Values(self.graph, values)
 
 
-def rows(graph: Graph, number: int, value: Any) -> jax.Array:
+def rows(graph: Graph, number: int, value: jax.Array) -> jax.Array:
     """A value as one row per sample: [n, d], the samples' own axes flattened.
 
     Args:
@@ -281,7 +283,7 @@ def features(values: Values, site: Site) -> jax.Array:
     return rows(values.graph, site.value, values.all[site.value])
 
 
-def in_layout(graph: Graph, site: Site, product: Any) -> Any:
+def in_layout(graph: Graph, site: Site, product: jax.Array) -> Any:
     """What a linear site's equation gives, in the layout of the site's value, without the bias.
 
     Between the two may stand a transpose or a reshape: those that `vmap` leaves, for example.
@@ -298,7 +300,7 @@ def in_layout(graph: Graph, site: Site, product: Any) -> Any:
     return product
 
 
-def trace(network: Any, variables: Any, x: Any) -> Graph:
+def trace(network: Model, variables: Model, x: Inputs) -> Graph:
     """Trace a network and name its sites.
 
     Args:
@@ -326,7 +328,7 @@ def trace(network: Any, variables: Any, x: Any) -> Graph:
     return trace_once(_trace, lambda graph: graph.program, view.apply, variables, x)
 
 
-def _trace(apply: Apply, variables: Any, x: Any) -> Graph:
+def _trace(apply: Apply, variables: Variables, x: Inputs) -> Graph:
     program = flatten(apply, variables, x)
     sample_axes = find_sample_axes(program, apply, variables, x)
     return Graph(program, find_sites(program, sample_axes), sample_axes)

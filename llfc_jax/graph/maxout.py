@@ -1,8 +1,7 @@
 """Maxout: the largest of several units of linear layers."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from llfc_jax.graph.origins import product_unit_axes
 from llfc_jax.graph.trace import LINEAR, Equation, Program, is_literal
@@ -87,7 +86,7 @@ def _follow(
 
 
 def _through_reshape(
-    before: tuple[int, ...], after: tuple[int, ...], axes: Any
+    before: tuple[int, ...], after: tuple[int, ...], axes: Collection[int]
 ) -> frozenset[int] | None:
     """The axes of units after a reshape that merges or splits none together with others."""
     if 0 in before:

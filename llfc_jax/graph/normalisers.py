@@ -85,7 +85,7 @@ class _Numbers:
         return apply_pointwise(eq, values) if len(eq.outputs) == 1 else None
 
     def line(self, value: int, end: int, given: Mapping[int, Any]) -> tuple[float, float] | None:
-        """(A, B) of the second value = A · the first + B; None where that is no straight line."""
+        """Returns (A, B) where `end` is A · `value` + B; None where it is no straight line."""
         y = [self.evaluate(end, {**given, value: np.asarray(float(v))}) for v in (0, 1, 3)]
         if any(v is None or not np.isfinite(v) for v in y):
             return None

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend import core
+from jaxtyping import ArrayLike
 
-from llfc_jax.graph.trace import body, is_literal
+from llfc_jax.graph.trace import Equation, Jaxpr, body, is_literal
 
 Numbers = np.ndarray  # shape () where all entries are alike, else one number per test point
 
@@ -74,7 +76,9 @@ RULES: dict[str, Callable[[Sequence[Numbers], dict[str, Any]], Numbers]] = {
 }  # fmt: skip
 
 
-def apply_pointwise(eq: Any, inputs: Sequence[Numbers | None]) -> Numbers | None:
+def apply_pointwise(
+    eq: Equation | core.JaxprEqn, inputs: Sequence[Numbers | None]
+) -> Numbers | None:
     """Evaluate an elementwise equation on numbers; None where it is not elementwise.
 
     Args:
@@ -96,7 +100,7 @@ def apply_pointwise(eq: Any, inputs: Sequence[Numbers | None]) -> Numbers | None
         return rule(values, eq.params)
 
 
-def _apply_body(jaxpr: Any, values: Sequence[Numbers]) -> Numbers | None:
+def _apply_body(jaxpr: Jaxpr, values: Sequence[Numbers]) -> Numbers | None:
     consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
     if len(jaxpr.outvars) != 1 or len(jaxpr.invars) != len(values):
         return None
@@ -106,8 +110,8 @@ def _apply_body(jaxpr: Any, values: Sequence[Numbers]) -> Numbers | None:
             return None
         env[var] = number
 
-    def read(atom: Any) -> Numbers:
-        if not is_literal(atom):
+    def read(atom: core.Var | core.Literal) -> Numbers:
+        if isinstance(atom, core.Var):
             return env[atom]
         number = uniform(atom.val)
         return np.asarray(np.nan) if number is None else number
@@ -120,7 +124,7 @@ def _apply_body(jaxpr: Any, values: Sequence[Numbers]) -> Numbers | None:
     return read(jaxpr.outvars[0])
 
 
-def uniform(value: Any) -> Numbers | None:
+def uniform(value: ArrayLike) -> Numbers | None:
     """Returns the one number that an array holds everywhere; None where it holds several."""
     if (
         isinstance(value, Tracer)
@@ -137,7 +141,7 @@ def uniform(value: Any) -> Numbers | None:
     return array.reshape(-1)[0].reshape(())
 
 
-def widen(value: Any) -> jax.Array:
+def widen(value: ArrayLike) -> jax.Array:
     """Returns an array in float32, or as it is where it is no float or a wider one."""
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating) or value.dtype.itemsize >= 4:
@@ -145,7 +149,7 @@ def widen(value: Any) -> jax.Array:
     return value.astype(jnp.float32)
 
 
-def bind_wide(eq: Any, values: Sequence[Any]) -> Any:
+def bind_wide(eq: Equation | core.JaxprEqn, values: Sequence[Any]) -> Any:
     """Evaluate an elementwise equation on arrays of a wider type than it was traced with."""
     jaxpr = body(eq)
     if jaxpr is not None:

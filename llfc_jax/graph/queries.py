@@ -1,6 +1,6 @@
-"""Questions asked of a traced network: linear layers, their operands, activations, cuts.
+"""Queries of a traced network: linear layers, their operands, activations, cuts.
 
-Each measure and each matching method that reads a network's equations asks here.
+Each measure and each matching method that reads a network's equations does it with these functions.
 """
 
 import dataclasses

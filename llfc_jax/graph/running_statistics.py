@@ -1,7 +1,7 @@
-"""What a network's normalisers hold: their means and variances, read from its variables."""
+"""Reads what a network's normalisers hold: their means and variances, read from its variables."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from llfc_jax.graph.normalisers import Normaliser
 from llfc_jax.graph.origins import origins
 from llfc_jax.graph.trace import Program, is_literal
+from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     from llfc_jax.graph.graph import Graph
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """What a normaliser makes of its value v, per unit: y = slope · v + offset.
+    """The numbers of a normaliser, which maps its value v to slope · v + offset, unit by unit.
 
     Attributes:
         slope: its factor.
@@ -36,7 +37,7 @@ class Held:
     epsilon: Any
 
 
-def read_normalisers(graph: "Graph", variables: Any, zero: Any) -> dict[str, Held]:
+def read_normalisers(graph: "Graph", variables: Variables, zero: jax.Array) -> dict[str, Held]:
     """Returns what each of a network's normalisers holds, by its name.
 
     The mean in force is -d offset / d slope as the variance changes.
@@ -76,7 +77,7 @@ def _variances(graph: "Graph") -> frozenset[int]:
 
 
 def _run_constants(program: Program, values: dict[int, Any]) -> dict[int, Any]:
-    """All values that do not depend on x."""
+    """Returns all values that do not depend on x."""
     values = dict(values)
     for eq in program.equations:
         if all(is_literal(a) or a in values for a in eq.inputs):
@@ -86,29 +87,37 @@ def _run_constants(program: Program, values: dict[int, Any]) -> dict[int, Any]:
 
 
 def _line_at(
-    program: Program, norm: Normaliser, values: Mapping[int, Any], zero: Any
+    program: Program, norm: Normaliser, values: Mapping[int, Any], zero: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(A, B) of a normaliser per unit, with another value under its root."""
+    """Returns (A, B) of a normaliser per unit, with another value under its root."""
+    dtype = program.avals[norm.value].dtype
+    steps = sorted({*_depends_on(program, norm.variances), *norm.body})
+    b = _run_normaliser(program, norm, steps, values, zero.astype(dtype))
+    return _run_normaliser(program, norm, steps, values, (zero + 1).astype(dtype)) - b, b
+
+
+def _run_normaliser(
+    program: Program,
+    norm: Normaliser,
+    steps: Sequence[int],
+    values: Mapping[int, Any],
+    start: jax.Array,
+) -> jax.Array:
+    """Returns what a normaliser makes of its value, where that is `start` throughout: [units]."""
     aval = program.avals[norm.value]
-    again = _depends_on(program, norm.variances)
-
-    def run(start: Any) -> jax.Array:
-        known = dict(values) | {norm.value: jnp.zeros(aval.shape, aval.dtype) + start}
-        for i in sorted({*again, *norm.body}):
-            eq = program.equations[i]
-            if all(is_literal(a) or a in known for a in eq.inputs):
-                out = eq.bind(*(a.val if is_literal(a) else known[a] for a in eq.inputs))
-                known.update(zip(eq.outputs, out, strict=True))
-        end = known[norm.end]
-        index = tuple(slice(None) if i in norm.axes else 0 for i in range(end.ndim))
-        return end[index].reshape(-1).astype(jnp.promote_types(end.dtype, jnp.float32))
-
-    b = run(zero.astype(aval.dtype))
-    return run((zero + 1).astype(aval.dtype)) - b, b
+    known = dict(values) | {norm.value: jnp.zeros(aval.shape, aval.dtype) + start}
+    for i in steps:
+        eq = program.equations[i]
+        if all(is_literal(a) or a in known for a in eq.inputs):
+            out = eq.bind(*(a.val if is_literal(a) else known[a] for a in eq.inputs))
+            known.update(zip(eq.outputs, out, strict=True))
+    end = known[norm.end]
+    index = tuple(slice(None) if i in norm.axes else 0 for i in range(end.ndim))
+    return end[index].reshape(-1).astype(jnp.promote_types(end.dtype, jnp.float32))
 
 
 def _depends_on(program: Program, numbers: tuple[int, ...]) -> list[int]:
-    """Indices of the equations without x that some values enter."""
+    """Returns the indices of the equations without x that some values enter."""
     reached, found = set(numbers), []
     data = origins(program).data
     for i, eq in enumerate(program.equations):

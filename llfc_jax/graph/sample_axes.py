@@ -6,20 +6,21 @@ layout, and as slow as the first.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from llfc_jax.errors import GraphError
 from llfc_jax.graph.pointwise import RULES
 from llfc_jax.graph.trace import Apply, Equation, Program, body, flatten, is_literal
+from llfc_jax.types import Inputs, Variables
 
 
 def find_sample_axes(
-    program: Program, apply: Apply, variables: Any, x: Any
+    program: Program, apply: Apply, variables: Variables, x: Inputs
 ) -> dict[int, int | None]:
     """The axis of each value that grows with the batch; None where there is none.
 
@@ -172,7 +173,7 @@ def _unknown() -> None:
     raise _UnknownError
 
 
-def _is_pointwise(eq: Any) -> bool:
+def _is_pointwise(eq: Equation | core.JaxprEqn) -> bool:
     """Whether an equation computes every entry from those at the same place."""
     jaxpr = body(eq)
     if jaxpr is None:
@@ -181,7 +182,9 @@ def _is_pointwise(eq: Any) -> bool:
 
 
 def _through_product(
-    dimensions: Any, places: list[int | None], shapes: list[tuple[int, ...]]
+    dimensions: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]],
+    places: list[int | None],
+    shapes: list[tuple[int, ...]],
 ) -> int | None:
     """The samples' axis of a matrix product: batch axes, then free ones of left and right."""
     contract, batch = dimensions

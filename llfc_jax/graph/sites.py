@@ -13,7 +13,7 @@ is `params/Dense_0/kernel`, `Dense_0.relu` for the ReLU behind it, `Block_2` for
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from llfc_jax.graph.statistics import SHAPING
 from llfc_jax.graph.trace import LINEAR, Equation, Program, is_literal
 
 COLLECTION = "params"
+SiteKind: TypeAlias = Literal["linear", "activation", "module"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Site:
     """
 
     name: str
-    kind: Literal["linear", "activation", "module"]
+    kind: SiteKind
     value: int
     shape: tuple[int, ...]
     sample_axis: int | None
@@ -134,7 +135,7 @@ def find_sites(program: Program, sample_axes: dict[int, int | None]) -> tuple[Si
     sites: list[Site] = []
     layer_of: dict[int, str] = {}  # value -> name of the latest layer that it has passed
 
-    def add(name: str, kind: Any, value: int, equation: int, **rest: Any) -> None:
+    def add(name: str, kind: SiteKind, value: int, equation: int, **rest: Any) -> None:
         shape = tuple(program.avals[value].shape)
         sites.append(Site(name, kind, value, shape, sample_axes[value], equation, **rest))
 

@@ -14,17 +14,21 @@ wrote the network:
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias, TypeGuard
 
 import jax
 import numpy as np
 from jax.extend import core
+from jaxtyping import ArrayLike, PyTree
 
 from llfc_jax.errors import GraphError
 from llfc_jax.graph import convolutions
+from llfc_jax.types import AnyArray, Apply, Inputs, Variables
 
-Apply = Callable[[Any, Any], Any]
+Jaxpr: TypeAlias = core.Jaxpr | core.ClosedJaxpr
+Atom: TypeAlias = int | core.Literal
+"""An equation's input: the number of a value, or a literal."""
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
@@ -55,7 +59,7 @@ class Equation:
         """Name of the primitive."""
         return self.primitive.name
 
-    def bind(self, *values: Any) -> tuple[Any, ...]:
+    def bind(self, *values: ArrayLike) -> tuple[Any, ...]:
         """Evaluate this one equation on other values of the same shapes, as a tuple of outputs."""
         return convolutions.bind(self.primitive, self.params, values)
 
@@ -83,12 +87,12 @@ class Program:
     constants: dict[int, Any]
 
 
-def is_literal(atom: Any) -> bool:
+def is_literal(atom: object) -> TypeGuard[core.Literal]:
     """Whether an equation's input is a literal rather than the number of a value."""
     return isinstance(atom, core.Literal)
 
 
-def body(equation: Any) -> Any | None:
+def body(equation: "Equation | core.JaxprEqn") -> Jaxpr | None:
     """The jaxpr that a call equation runs, or None where it is no call."""
     if equation.primitive.name in CALLS + CUSTOM:
         for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -97,7 +101,7 @@ def body(equation: Any) -> Any | None:
     return None
 
 
-def subjaxprs(equation: Any) -> Iterator[Any]:
+def subjaxprs(equation: "Equation | core.JaxprEqn") -> Iterator[Any]:
     """Every jaxpr among an equation's parameters, whatever the primitive."""
     for value in equation.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
@@ -105,7 +109,7 @@ def subjaxprs(equation: Any) -> Iterator[Any]:
                 yield item
 
 
-def count_linear(jaxpr: Any) -> int:
+def count_linear(jaxpr: Jaxpr) -> int:
     """Number of matrix products and convolutions in a jaxpr, nested ones included."""
     return sum(
         (e.primitive.name in LINEAR) + sum(map(count_linear, subjaxprs(e)))
@@ -127,30 +131,29 @@ class _Flattener:
         self.equations: list[Equation] = []
         self.constants: dict[int, Any] = {}
 
-    def new(self, aval: Any) -> int:
+    def new(self, aval: object) -> int:
         number = len(self.avals)
         self.avals[number] = aval
         return number
 
-    def constant(self, value: Any) -> int:
+    def constant(self, value: AnyArray) -> int:
         number = self.new(jax.typeof(value))
         self.constants[number] = value
         return number
 
-    def inline(self, jaxpr: Any, inputs: Sequence[Any], scope: str) -> list[Any]:
+    def inline(self, jaxpr: Jaxpr, inputs: Sequence[Atom], scope: str) -> list[Any]:
         """Append a jaxpr's equations; `inputs` and the returned outputs are numbers or literals."""
         consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
         env = dict(zip(jaxpr.invars, inputs, strict=True))
         env |= {v: self.constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
 
-        def read(atom: Any) -> Any:
-            return atom if is_literal(atom) else env[atom]
+        def read(atom: core.Var | core.Literal) -> Atom:
+            return atom if isinstance(atom, core.Literal) else env[atom]
 
         for eqn in jaxpr.eqns:
             own = "/".join(p for p in (scope, str(eqn.source_info.name_stack)) if p)
             inner = body(eqn)
-            keep = inner is None or (eqn.primitive.name in CUSTOM and not count_linear(inner))
-            if not keep:
+            if inner is not None and (eqn.primitive.name not in CUSTOM or count_linear(inner)):
                 outputs = self.inline(inner, [read(a) for a in eqn.invars], own)
                 env |= dict(zip(eqn.outvars, outputs, strict=True))
                 continue
@@ -163,36 +166,36 @@ class _Flattener:
         return [read(a) for a in jaxpr.outvars]
 
 
-def leaf_paths(variables: Any) -> tuple[str, ...]:
+def leaf_paths(variables: Variables) -> tuple[str, ...]:
     """Path of every leaf, parts joined by "/", in tree order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
 
 
-def abstract(tree: Any) -> Any:
-    """The tree with each array replaced by its shape and dtype.
+def abstract(tree: PyTree) -> Any:
+    """Returns the tree with each array replaced by its shape and dtype.
 
     Raises:
         GraphError: a leaf is no array or number.
     """
-
-    def one(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
-        if not hasattr(leaf, "dtype"):
-            if not isinstance(leaf, (bool, int, float, complex)):
-                name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise GraphError(
-                    f"variables hold a {type(leaf).__name__} at {name or 'their root'!r}, which is "
-                    "no array; keep what is not an array out of the tree (closed over by apply)"
-                )
-            leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(type(leaf)))
-        # As JAX would take it: without x64, NumPy's float64 comes in as float32.
-        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
-        return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
-
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return jax.tree_util.tree_map_with_path(_abstract_leaf, tree)
 
 
-def flatten(apply: Apply, variables: Any, x: Any) -> Program:
+def _abstract_leaf(path: jax.tree_util.KeyPath, leaf: Any) -> jax.ShapeDtypeStruct:
+    if not hasattr(leaf, "dtype"):
+        if not isinstance(leaf, (bool, int, float, complex)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise GraphError(
+                f"variables hold a {type(leaf).__name__} at {name or 'their root'!r}, which is "
+                "no array; keep what is not an array out of the tree (closed over by apply)"
+            )
+        leaf = np.asarray(leaf, jax.dtypes.canonicalize_dtype(type(leaf)))
+    # As JAX would take it: without x64, NumPy's float64 comes in as float32.
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+    return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
+
+
+def flatten(apply: Apply, variables: Variables, x: Inputs) -> Program:
     """Trace `apply(variables, x)` for the shapes of its arguments and inline its calls.
 
     Raises:

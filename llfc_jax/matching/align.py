@@ -16,7 +16,7 @@ from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import is_discrete
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Batches, ProgressFn, Variables
+from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
 _PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, spec), latest last
 
@@ -24,14 +24,14 @@ _PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, s
 def align(
     method: str | Method,
     key: jax.Array,
-    network: Any,
+    network: Model,
     a: Variables,
     b: Variables,
     batches: Batches | None = None,
     *,
     spec: PermutationSpec | None = None,
     progress: ProgressFn | None = None,
-    **options: Any,
+    **options: object,
 ) -> Match:
     """Permutes B towards A by a method chosen by name.
 

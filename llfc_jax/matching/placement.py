@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
+from jaxtyping import ArrayLike, PyTree
 
 
-def on_host(tree: Any) -> bool:
+def on_host(tree: PyTree) -> bool:
     """Returns whether work on these arrays belongs to NumPy, and no program need be compiled.
 
     That is so where all values are known (no trace is under way) and lie in the memory of a CPU.
@@ -29,6 +31,6 @@ def dtype_of(leaf: Any) -> Any:
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
 
 
-def host_array(leaf: Any, dtype: Any) -> np.ndarray:
+def host_array(leaf: ArrayLike, dtype: DTypeLike) -> np.ndarray:
     """Returns a leaf as NumPy's array, without a copy where its type is right."""
     return np.asarray(leaf).astype(dtype, copy=False)

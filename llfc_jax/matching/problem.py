@@ -1,4 +1,4 @@
-"""What a matching method is asked: a network, two modes of it, and data."""
+"""The problem that a matching method solves: a network, two modes of it, and data."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
+from jaxtyping import ArrayLike
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
@@ -121,7 +123,7 @@ def widen(tree: Variables) -> Variables:
 def map_narrow(tree: Variables, change: Callable[[Any], Any]) -> Variables:
     """Returns a tree with a change to the floating-point leaves narrower than float32."""
 
-    def one(leaf: Any) -> Any:
+    def one(leaf: ArrayLike) -> Any:
         kind = dtype_of(leaf)
         narrow = jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4
         return change(leaf) if narrow else leaf
@@ -129,7 +131,7 @@ def map_narrow(tree: Variables, change: Callable[[Any], Any]) -> Variables:
     return jax.tree.map(one, tree)
 
 
-def cast(leaf: Any, dtype: Any) -> Any:
+def cast(leaf: ArrayLike, dtype: DTypeLike) -> Any:
     """Returns a leaf in another type; on the host nothing is compiled for it."""
     if on_host(leaf):
         return jnp.asarray(host_array(leaf, dtype))

@@ -13,6 +13,7 @@ from llfc_jax.measures.registry import (
     build,
     build_all,
     check_options,
+    check_request,
     measure,
     refusals,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "build",
     "build_all",
     "check_options",
+    "check_request",
     "commutativity",
     "compare",
     "ensemble",

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.errors import DataError
 from llfc_jax.measures.classification import check_labels
@@ -123,7 +124,7 @@ def moments_of_each(quantities: Sequence[jax.Array], mask: jax.Array) -> tuple[M
     return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], together) for i in range(len(quantities)))
 
 
-def _mergeable(node: Any) -> bool:
+def _mergeable(node: object) -> bool:
     return isinstance(node, (Moments, Products, Squares))
 
 
@@ -131,7 +132,7 @@ def _merge(one: Any, other: Any) -> Any:
     return one.merge(other) if _mergeable(one) else one + other
 
 
-def _to_host(tree: Any) -> Any:
+def _to_host(tree: PyTree) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
@@ -167,7 +168,7 @@ def pad_batches(batches: Batches) -> Iterator[tuple[jax.Array, jax.Array, jax.Ar
         raise DataError("there is no batch to measure on")
 
 
-def check_batch(batch: Any) -> tuple[Any, Any]:
+def check_batch(batch: object) -> tuple[Any, Any]:
     """Returns (x, labels) of a batch after a check of its form.
 
     Raises:
@@ -194,7 +195,7 @@ class _Merger:
         self.pending: deque[Any] = deque()
         self.merged: Any = None
 
-    def add(self, part: Any, ahead: int = AHEAD) -> None:
+    def add(self, part: PyTree, ahead: int = AHEAD) -> None:
         """Queues a batch's statistics; merges the oldest where more than `ahead` wait."""
         self.pending.append(part)
         while len(self.pending) > ahead:
@@ -250,8 +251,21 @@ def accumulate(
     )
 
 
-@jax.jit
-def inspect_batch(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns whether x is finite, and the smallest and the largest label."""
+def inspect_batch(x: jax.Array, y: jax.Array) -> tuple[Any, Any, Any]:
+    """Returns whether x is finite, and the smallest and the largest label.
+
+    Where the data lie on the host it is done there, with nothing to compile for each new shape.
+    """
+    if sharding.is_on_host(x):
+        return _inspect(np.asarray(x), np.asarray(y), np)
+    return _inspect_on_device(x, y)
+
+
+def _inspect(x: Any, y: Any, xp: Any) -> tuple[Any, Any, Any]:
     floating = jnp.issubdtype(x.dtype, jnp.inexact)
-    return jnp.isfinite(x).all() if floating else jnp.array(True), y.min(), y.max()
+    return xp.isfinite(x).all() if floating else xp.array(True), y.min(), y.max()
+
+
+@jax.jit
+def _inspect_on_device(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _inspect(x, y, jnp)

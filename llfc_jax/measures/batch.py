@@ -63,7 +63,7 @@ class PairBatch:
     Attributes:
         graph: the network's trace at this batch's shape.
         modes: the variables of (a, b).
-        a: all values of the run of `a`, renormalised where that is asked for.
+        a: all values of the run of `a`, renormalised where the options say so.
         b: all values of the run of `b`.
         x: the inputs [n, ...].
         y: labels [n].
@@ -221,8 +221,11 @@ def join_line(line: Mapping[str, Any], count: int, places: tuple[int, int]) -> d
     if not line:
         return {}
     order = np.argsort([*places, *_between(count, places)])
-    return jax.tree.map(lambda zero, one, rest: np.concatenate([zero[None], one[None], rest])[order],
-                        *line["ends"], line["between"])  # fmt: skip
+
+    def join(zero: np.ndarray, one: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        return np.concatenate([zero[None], one[None], rest])[order]
+
+    return jax.tree.map(join, *line["ends"], line["between"])
 
 
 def _between(count: int, places: tuple[int, int]) -> np.ndarray:

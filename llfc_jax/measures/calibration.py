@@ -20,7 +20,7 @@ from llfc_jax.measures.renormalise import Correction, Place, evaluate, find_plac
 from llfc_jax.measures.similarity import wide
 from llfc_jax.pair import interpolate
 from llfc_jax.parallel.loops import AlphaLoop, map_over
-from llfc_jax.types import Apply, Batches, ProgressFn, Variables
+from llfc_jax.types import AnyArray, Apply, Batches, ProgressFn, Scalar, Variables
 
 CONSTANT = 1e-7  # deviation below which a unit is only shifted: there is nothing to rescale
 
@@ -159,9 +159,9 @@ def _read(
     apply: Apply,
     alpha_loop: AlphaLoop,
     modes: tuple[Variables, Variables],
-    alphas: Any,
+    alphas: AnyArray,
     x: jax.Array,
-    zero: Any,
+    zero: Scalar,
 ) -> dict[str, Held]:
     """What the normalisers of every point hold, stacked along α."""
     graph = trace(apply, modes[0], x)

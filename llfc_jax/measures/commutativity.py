@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, rows
-from llfc_jax.graph.queries import linear_sites, operands
+from llfc_jax.graph.queries import exchange_defect, linear_sites, multiply, operands
 from llfc_jax.measures.accumulate import Products
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
@@ -22,7 +21,7 @@ from llfc_jax.measures.similarity import pool, pooled, sums
 from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 
 @result
@@ -75,18 +74,17 @@ class Commutativity(Measure):
         charts=(
             Chart(
                 name="commutativity",
-                title="May weights and inputs of a layer be exchanged between the networks?",
-                caption="Normalised distances at each layer, with weights W and inputs H of the "
-                "networks a and b. Commutativity holds where the solid line is far below the other "
-                "two. The first layer sees the same input in both networks: its `Dist H` is 0.",
+                title="Exchanged products against own products, layer by layer",
+                caption="Commutativity holds where the solid line is far below the other two. "
+                "The first layer sees the same input in both networks: its `dist H` is 0.",
                 x="layer",
                 y={
-                    "dist_com": "Dist com: own against exchanged products W H",
-                    "dist_w": "Dist W: W_a against W_b",
-                    "dist_h": "Dist H: H_a against H_b",
+                    "dist_com": "dist com: exchanged against own",
+                    "dist_w": "dist W: the two weights",
+                    "dist_h": "dist H: the two inputs",
                 },
                 x_label="layer, input to output",
-                y_label="normalised distance",
+                y_label="dist",
                 log=True,
             ),
         ),
@@ -112,7 +110,7 @@ class Commutativity(Measure):
             eq, feature, _ = operands(batch.graph, site)
             as_rows = functools.partial(rows, batch.graph, eq.outputs[0])
             own = as_rows(_product(site, batch.a) + _product(site, batch.b))
-            gap = as_rows(defect(site, batch.a, batch.b))
+            gap = as_rows(exchange_defect(site, batch.a, batch.b))
             products.append((own, own - gap, gap))
             inputs.append(tuple(wide(rows(batch.graph, feature, v.all[feature]))
                                 for v in (batch.a, batch.b)))  # fmt: skip
@@ -137,19 +135,13 @@ class Commutativity(Measure):
 
 
 def _pool(parts: Sequence[tuple[jax.Array, ...]], mask: jax.Array) -> Products:
-    """Returns pooled sums [sites] of (u, v) or (u, v, u - v), rows all, of every site."""
+    """Returns pooled sums [sites] of every site's rows (u, v) or (u, v, u - v)."""
     columns = list(zip(*parts, strict=True))
     groups = SiteGroups(columns[0])
-    stacked = zip(*map(groups.stack, columns), strict=True)
-    return pool(groups.join([sums(*uv, gap=gap[0] if gap else None)
-                             for *uv, gap in ((u, v, gap) for u, v, *gap in stacked)]), mask)  # fmt: skip
-
-
-def defect(site: Site, a: Values, b: Values) -> jax.Array:
-    """Returns (W_a - W_b)(H_a - H_b) at a linear site, in the layout of its product."""
-    _, feature, weight = operands(a.graph, site)
-    h, w = (wide(a.all[number]) - wide(b.all[number]) for number in (feature, weight))
-    return _bind(a.graph, site, h, w)
+    found = []
+    for u, v, *gap in zip(*map(groups.stack, columns), strict=True):
+        found.append(sums(u, v, gap=gap[0] if gap else None))
+    return pool(groups.join(found), mask[None])
 
 
 def _product(site: Site, run: Values) -> jax.Array:
@@ -158,19 +150,7 @@ def _product(site: Site, run: Values) -> jax.Array:
     product = run.all[eq.outputs[0]]
     if wide(product).dtype == product.dtype:
         return product
-    return _bind(run.graph, site, wide(run.all[feature]), wide(run.all[weight]))
-
-
-def _bind(graph: Graph, site: Site, feature: jax.Array, weight: jax.Array) -> jax.Array:
-    """Evaluates a linear site's one equation on other operands, in their own type."""
-    eq, _, _ = operands(graph, site)
-    pair: list[Any] = [None, None]
-    pair[site.data or 0], pair[site.weight or 0] = feature, weight
-    preferred = eq.params.get("preferred_element_type")
-    if preferred is not None and preferred != feature.dtype:
-        params = {**eq.params, "preferred_element_type": feature.dtype}
-        eq = dataclasses.replace(eq, params=params)
-    return eq.bind(*pair)[0]
+    return multiply(run.graph, site, wide(run.all[feature]), wide(run.all[weight]))
 
 
 def _relative(u: np.ndarray, v: np.ndarray) -> float:
@@ -180,15 +160,15 @@ def _relative(u: np.ndarray, v: np.ndarray) -> float:
 
 
 def commutativity(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> CommutativityResult:
     """Measures commutativity at every linear site in one pass over the data.
 

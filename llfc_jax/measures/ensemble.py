@@ -5,13 +5,12 @@ only where one of the ends errs.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Values
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.classification import loss_and_right, predictions
@@ -22,7 +21,7 @@ from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 
 @result
@@ -106,7 +105,7 @@ class Ensemble(Measure):
         },
     )
 
-    def read(self, batch: PairBatch, plan: Any) -> Reading:
+    def read(self, batch: PairBatch, plan: Hashable) -> Reading:
         """Returns loss and right predictions of both classifiers, and where they disagree."""
         a, b = wide(batch.a.output), wide(batch.b.output)
 
@@ -144,15 +143,15 @@ class Ensemble(Measure):
 
 
 def ensemble(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> EnsembleResult:
     """Compares the interpolated network with the interpolated logits.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.errors import ModeError
 from llfc_jax.frameworks import Network
@@ -30,7 +31,7 @@ from llfc_jax.measures.registry import check_options, configure
 from llfc_jax.pair import check_pair
 from llfc_jax.parallel import loops, sharding
 from llfc_jax.results import Result
-from llfc_jax.types import Apply, Batches, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
 
 
 class PairEvaluator:
@@ -78,9 +79,9 @@ class PairEvaluator:
 
     def __init__(
         self,
-        network: Network | Apply | Any,
-        a: Any,
-        b: Any,
+        network: Model,
+        a: Model,
+        b: Model,
         batches: Batches,
         options: EvalOptions | None = None,
         train_batches: Batches | None = None,
@@ -191,7 +192,7 @@ class PairEvaluator:
                 self._traces[key] = TracedNetwork(self.network.apply, self.a, x)
         return self._traces[key]
 
-    def _lay_out(self, x: Any, progress: ProgressFn | None) -> Points:
+    def _lay_out(self, x: Inputs, progress: ProgressFn | None) -> Points:
         """Returns the grid, with the renormalisation of each of its points."""
         alphas = np.asarray(self.grid, jax.numpy.result_type(float))
         kind = self.options.renormalise
@@ -226,22 +227,22 @@ class PairEvaluator:
             found = accumulate(kernel, batches, progress, words, self.classes)
         return found | {"on_line": join_line(found["on_line"], len(self.grid), places)}
 
-    def _at(self, grid: Sequence[float], stacked: Any) -> Any:
+    def _at(self, grid: Sequence[float], stacked: PyTree) -> Any:
         """Returns the rows of a tree, stacked along the whole grid, that are a measure's."""
         rows = [self.grid.index(alpha) for alpha in grid if alpha in self.grid]
         return jax.tree.map(lambda leaf: leaf[rows], stacked)
 
 
-def _choose_loop(apply: Apply, variables: Variables, x: Any) -> loops.AlphaLoop:
+def _choose_loop(apply: Apply, variables: Variables, x: Inputs) -> loops.AlphaLoop:
     """Returns how the loop over α runs for this network on this backend."""
     return loops.choose_loops(apply, abstract(variables), x).alphas
 
 
 def measure_pair(
     name: str,
-    network: Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None,
     train_batches: Batches | None,

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import ModeError
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph
 from llfc_jax.graph.sites import layer_paths
 from llfc_jax.measures.batch import PairBatch, Reading
@@ -23,7 +22,7 @@ from llfc_jax.measures.registry import measure
 from llfc_jax.pair import interpolate
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
 ENDS_AND_MIDDLE = (0.0, MIDDLE, 1.0)
 CUTS = "cuts"
@@ -229,7 +228,7 @@ class Layerwise(Measure):
         return {"layer_barrier": float(np.max(result.error_barrier))}
 
 
-def _choose(chosen: jax.Array, moved: Any, keep: Any) -> Any:
+def _choose(chosen: jax.Array, moved: Variables, keep: Variables) -> Any:
     """Returns `keep`, but with the leaves of `moved` that are chosen."""
     leaves, structure = jax.tree.flatten(keep)
     pairs = enumerate(zip(jax.tree.leaves(moved), leaves, strict=True))
@@ -276,15 +275,15 @@ def _common_module(names: Sequence[str]) -> str:
 
 
 def layerwise(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> LayerwiseResult:
     """Walks the line in one layer (or group of layers) while the others stay.
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Values, features
 from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
@@ -31,7 +30,7 @@ from llfc_jax.measures.similarity import (
 from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 # Below this baseline the two ends have the same features, and LLFC holds whatever the networks do.
 SAME = 1e-4
@@ -288,15 +287,15 @@ def _against_itself(square: jax.Array, scale: jax.Array) -> Sums:
 
 
 def llfc(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> LLFCResult:
     """Measures LLFC at every site and every α in one pass over the data.
 

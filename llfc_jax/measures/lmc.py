@@ -1,23 +1,22 @@
 """Linear mode connectivity: loss and error along the straight line between two modes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Values
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.classification import loss_and_right
+from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 ENDS_AND_MIDDLE = (0.0, 0.5, 1.0)
 
@@ -31,6 +30,8 @@ class LMCResult(Result):
         loss: mean cross-entropy [alphas].
         accuracy: share of samples classified rightly [alphas].
         error: 1 - accuracy [alphas].
+        above_chance: whether both ends do better than always naming the most frequent class; if
+            not, a low barrier means nothing [].
         samples: number of samples.
         renormalise: the kind of renormalisation.
     """
@@ -39,6 +40,7 @@ class LMCResult(Result):
     loss: Any = axes("alphas")
     accuracy: Any = axes("alphas")
     error: Any = axes("alphas")
+    above_chance: Any = axes()
     samples: int = setting()
     renormalise: str = setting("none")
 
@@ -136,20 +138,30 @@ class LMC(Measure):
         },
     )
 
-    def read(self, batch: PairBatch, plan: Any) -> Reading:
+    def read(self, batch: PairBatch, plan: Hashable) -> Reading:
         """Returns summed loss and right predictions along the line."""
 
         def at(alpha: jax.Array, values: Values) -> tuple[jax.Array, jax.Array]:
             return loss_and_right(values.output, batch.y, batch.mask)
 
-        return Reading(on_line=at)
+        classes = count_classes(batch.y, batch.mask, batch.a.output.shape[1])
+        return Reading(classes, on_line=at)
 
     def finish(self, totals: Totals) -> LMCResult:
         """Returns the curve."""
         loss, right = (total / totals.samples for total in totals.on_line)
-        return LMCResult(totals.alphas, loss, right, 1 - right, totals.samples, totals.renormalise)
+        ends = [float(right[totals.alphas.index(end)]) for end in (1.0, 0.0)]
+        return LMCResult(
+            alphas=totals.alphas,
+            loss=loss,
+            accuracy=right,
+            error=1 - right,
+            above_chance=np.asarray(better_than_chance(ends, totals.sums, totals.samples)),
+            samples=totals.samples,
+            renormalise=totals.renormalise,
+        )
 
-    def summary_metrics(self, result: LMCResult) -> dict[str, float]:
+    def summary_metrics(self, result: LMCResult) -> dict[str, float | bool]:
         """Returns the error of both ends, the barriers (`max`), and the error barrier at ½."""
         error = np.asarray(result.error)
         return {
@@ -157,20 +169,21 @@ class LMC(Measure):
             "error_b": float(error[result.alphas.index(0.0)]),
             "error_barrier": result.barriers("error")["max"],
             "midpoint_barrier": result.barriers("error")["midpoint"],
+            "above_chance": bool(result.above_chance),
             "loss_barrier": result.barriers("loss")["max"],
         }
 
 
 def lmc(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> LMCResult:
     """Measures linear mode connectivity in one pass over the data.
 

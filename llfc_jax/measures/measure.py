@@ -14,6 +14,7 @@ from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.report.charts import Section
 from llfc_jax.results import Result
+from llfc_jax.types import AnyArray
 
 MIDDLE = 0.5  # the α at which verdicts and summary numbers stand
 
@@ -96,7 +97,7 @@ class Measure(abc.ABC):
         return sums[0]
 
     def grid(self, alphas: Sequence[float]) -> tuple[float, ...]:
-        """Returns the measure's α: those asked for, and `always`, in rising order."""
+        """Returns the measure's α: the given ones, and `always`, in rising order."""
         return tuple(sorted({*alphas, *self.always}))
 
     @abc.abstractmethod
@@ -112,7 +113,7 @@ class Measure(abc.ABC):
         """Returns the numbers that stand for a result in the summary: column -> value."""
 
 
-def by_layer(stacked: Any) -> np.ndarray:
+def by_layer(stacked: AnyArray) -> np.ndarray:
     """Returns [alphas, layers], as kernels stack it, as [layers, alphas]."""
     return np.asarray(stacked).T
 

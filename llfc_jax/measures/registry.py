@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from llfc_jax import fields
@@ -12,6 +12,7 @@ from llfc_jax.measures.options import EvalOptions
 
 MEASURES: dict[str, type[Measure]] = {}
 M = TypeVar("M", bound=type[Measure])
+OF_EVERY_REQUEST = ("splits", "batch_size", "measure_options")  # they say what is measured on
 
 
 def measure(name: str) -> Callable[[M], M]:
@@ -27,7 +28,7 @@ def measure(name: str) -> Callable[[M], M]:
     return register
 
 
-def build(name: str, /, **own_options: Any) -> Measure:
+def build(name: str, /, **own_options: object) -> Measure:
     """Returns a measure by name.
 
     Args:
@@ -59,7 +60,7 @@ def build_all(names: Iterable[str], options: EvalOptions) -> tuple[Measure, ...]
     return measures
 
 
-def check_options(measures: Iterable[Measure], options: EvalOptions) -> None:
+def check_options(measures: Sequence[Measure], options: EvalOptions) -> None:
     """Checks that every measure can do what the options say.
 
     Raises:
@@ -80,14 +81,35 @@ def check_options(measures: Iterable[Measure], options: EvalOptions) -> None:
             raise ConfigError(refused[one.name])
 
 
+def check_request(measures: Sequence[Measure], options: EvalOptions) -> None:
+    """Checks that every option that was set bears on one of all measures of a request at least.
+
+    Raises:
+        ConfigError: one that none of them uses; it would be dropped without a word.
+    """
+    check_options(measures, options)
+    used = frozenset().union(*(one.uses for one in measures))
+    for field in changed_options(options):
+        if field not in used and field not in OF_EVERY_REQUEST:
+            names = ", ".join(one.name for one in measures)
+            raise ConfigError(f"`{field}` was set, but {names} has no such option; leave it out")
+
+
+def changed_options(options: EvalOptions) -> list[str]:
+    """Returns the fields that differ from their defaults."""
+    default = EvalOptions()
+    return [name for name in fields.hints(EvalOptions)
+            if getattr(options, name) != getattr(default, name)]  # fmt: skip
+
+
 def refusals(options: EvalOptions) -> dict[str, str]:
     """Returns the measures that cannot honour the options: name -> a line that says why."""
-    default = EvalOptions()
+    changed = changed_options(options)
     return {
         name: f"{name} has no `{field}`: {reason}"
         for name, cls in MEASURES.items()
         for field, reason in cls.refuses.items()
-        if getattr(options, field) != getattr(default, field)
+        if field in changed
     }
 
 
@@ -104,12 +126,14 @@ def configure(
     Raises:
         ConfigError: a name that is neither, or a value that the field does not take.
     """
-    options = options or EvalOptions()
+    options = EvalOptions() if options is None else options
+    if not isinstance(options, EvalOptions):
+        raise ConfigError(f"options must be an EvalOptions, not a {type(options).__name__}")
     cls = MEASURES[name]
     own_fields = fields.hints(cls)
     shared_fields = fields.hints(EvalOptions)
-    for field in changes:
-        if field in own_fields or field in cls.uses:
+    for field in (*changes, *changed_options(options)):
+        if field in own_fields or field in cls.uses or field == "measure_options":
             continue
         if field in cls.refuses:
             raise ConfigError(f"{name} has no `{field}`: {cls.refuses[field]}")

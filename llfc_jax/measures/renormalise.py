@@ -23,7 +23,7 @@ from llfc_jax.graph.normalisers import normalises_samples
 from llfc_jax.graph.origins import downstream
 from llfc_jax.graph.queries import unit_axes
 from llfc_jax.measures.similarity import wide
-from llfc_jax.types import Variables
+from llfc_jax.types import Inputs, Variables
 
 CHOICES = ("none", "reset", "repair")
 
@@ -89,7 +89,7 @@ def find_places(graph: Graph, kind: str) -> tuple[Place, ...]:
 
 
 def evaluate(
-    graph: Graph, variables: Variables, x: Any, correction: Correction = NOTHING
+    graph: Graph, variables: Variables, x: Inputs, correction: Correction = NOTHING
 ) -> Values:
     """Run a network with a correction applied."""
     if not correction.scale:
@@ -101,7 +101,7 @@ def evaluate(
     return graph.evaluate(variables, x, visit)
 
 
-def rescale(place: Place, scale: Any, shift: Any) -> Visit:
+def rescale(place: Place, scale: jax.Array, shift: jax.Array) -> Visit:
     """Returns a visitor that rescales the units at a place."""
 
     def visit(values: Mapping[int, Any]) -> Mapping[int, Any]:

@@ -60,10 +60,10 @@ def stack(parts: Sequence[Any]) -> Any:
 
 
 def scale_of(*parts: jax.Array) -> jax.Array:
-    """Returns the power of two below the largest entry of each row of [..., d]; 1 for zeros."""
+    """Returns the power of two nearest to the largest entry of each row; 1 for zeros: [..., n]."""
     largest = jnp.stack([jnp.abs(wide(part)).max(-1) for part in parts]).max(0)
-    _, exponent = jnp.frexp(largest)
-    return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), exponent - 1), 1)
+    power = jax.lax.reduce_precision(largest, int(jnp.finfo(largest.dtype).nexp), 0)
+    return jnp.where((power > 0) & (power < jnp.inf), power, 1)
 
 
 def sums(
@@ -74,8 +74,8 @@ def sums(
     Args:
         u: features [..., n, d].
         v: features [..., n, d].
-        scale: about the size of the entries of each row [..., n], a power of two; that of the largest
-            entry if None. Within a factor of 1e18 of it either way nothing is lost.
+        scale: about the size of the entries of each row [..., n], a power of two; that of the
+            largest entry if None. Within a factor of 1e18 of it either way nothing is lost.
         gap: u - v, where it is known to more digits than the subtraction would give.
     """
     u, v = wide(u), wide(v)
@@ -86,7 +86,7 @@ def sums(
     return Sums((u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1), (gap * gap).sum(-1), scale)
 
 
-def from_sums(of: Any, xp: Any = jnp) -> Rows:
+def from_sums(of: Sums | Products, xp: Any = jnp) -> Rows:
     """Returns distance, coefficient and relative distance from <u,u>, <v,v>, <u,v> and |u-v|²."""
     nan = xp.nan
     some_u, some_v = of.uu > 0, of.vv > 0

@@ -1,15 +1,17 @@
 """Spectra of weights and features, and the angles between the two networks' leading subspaces."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values
 from llfc_jax.graph.queries import linear_sites, operands, unit_axes
 from llfc_jax.measures.accumulate import Squares
@@ -22,10 +24,13 @@ from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 # Share of the largest second moment below which the others are single precision's rounding.
 ROUNDING = float(np.finfo(np.float32).eps)
+
+# Left vectors (columns), singular values, right vectors (columns).
+Decomposition = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @result
@@ -179,11 +184,12 @@ class Spectrum(Measure):
     def finish(self, totals: Totals) -> SpectrumResult:
         """Returns singular values and angles; decompositions are in float64."""
         names, n, graph = totals.plan, totals.samples, totals.graph
-        of_weights = [
-            [_decompose(_as_matrix(graph, graph[name], weight)) for weight in pair]
+        of_weights = _map_pairs(_decompose, [
+            [_as_matrix(graph, graph[name], weight) for weight in pair]
             for name, pair in zip(names, totals.weights(names), strict=True)
-        ]
-        of_features = [[_from_moments(m / n) for m in totals.sums[name]] for name in names]
+        ])  # fmt: skip
+        moments = [[m / n for m in totals.sums[name]] for name in names]
+        of_features = _map_pairs(_from_moments, moments)
         longest = max(len(s) for pair in (*of_weights, *of_features) for _, s, _ in pair)
         length = min(self.ranks, longest)
         table: dict[str, Any] = {}
@@ -222,13 +228,26 @@ def effective_rank(singular_values: np.ndarray) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _map_pairs(
+    decompose: Callable[[np.ndarray], Decomposition], pairs: Sequence[Sequence[np.ndarray]]
+) -> list[list[Decomposition]]:
+    """Returns the decompositions of both ends' matrices, of all layers.
+
+    They run side by side, each on one BLAS thread: more threads for one matrix of this size double
+    the CPU's time and bring nothing.
+    """
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(decompose, [matrix for pair in pairs for matrix in pair]))
+    return [[p, q] for p, q in zip(found[::2], found[1::2], strict=True)]
+
+
+def _decompose(matrix: np.ndarray) -> Decomposition:
     """Returns left vectors, singular values, right vectors (as columns)."""
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     return u, s, vt.T
 
 
-def _from_moments(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _from_moments(moments: np.ndarray) -> Decomposition:
     """Returns left vectors and singular values of H from H Hᵀ; there are no right ones."""
     if not np.isfinite(moments).all():  # the features overflowed
         return moments[:, :0], np.zeros(0), moments[:, :0]
@@ -278,15 +297,15 @@ def _as_matrix(graph: Graph, site: Site, weight: np.ndarray) -> np.ndarray:
 
 
 def spectrum(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> SpectrumResult:
     """Measures spectra and subspace angles of every linear layer, in one pass over the data.
 

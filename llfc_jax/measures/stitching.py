@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import GraphError
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Values
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.classification import loss_and_right
@@ -19,7 +18,7 @@ from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 DIRECTIONS = ("a into b", "b into a")
 # Equations evaluated in one compiled program: beyond, compiling would outweigh the prefixes saved.
@@ -74,7 +73,7 @@ class Stitching(Measure):
 
     sites: str | tuple[str, ...] = CUTS
 
-    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    uses: ClassVar[frozenset[str]] = frozenset({"sites", "renormalise", "precision"})
     columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error stitched, worst"}
     section: ClassVar[Section] = Section(
         name="stitching",
@@ -192,15 +191,15 @@ class Stitching(Measure):
 
 
 def stitching(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> StitchingResult:
     """Stitches the two networks at every site that cuts them, in both directions.
 

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, in_layout, rows
+from llfc_jax.graph.queries import exchange_defect
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.commutativity import defect
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
 from llfc_jax.measures.options import EvalOptions
@@ -23,7 +22,7 @@ from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.measures.weak_additivity import activate, activation_inputs, mix
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn
 
 
 @result
@@ -143,7 +142,7 @@ class Theorem1(Measure):
 
         def squares(part: jax.Array, scale: jax.Array) -> jax.Array:
             scaled = part / scale[:, None, None]
-            return ((scaled * scaled).sum(-1) * batch.mask).sum(-1)
+            return ((scaled * scaled).sum(-1) * batch.mask[None]).sum(-1)
 
         def at(alpha: jax.Array, values: Values) -> Squares:
             found = []
@@ -192,7 +191,7 @@ def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array
     """Returns α -> the site's own defect, a row per sample."""
     graph = batch.graph
     if site.kind == "linear":
-        crossed = wide(in_layout(graph, site, defect(site, batch.a, batch.b)))
+        crossed = wide(in_layout(graph, site, exchange_defect(site, batch.a, batch.b)))
         exchanged = rows(graph, site.value, crossed)
         return lambda alpha: -alpha * (1 - alpha) * exchanged
     za, zb = (activation_inputs(run, site) for run in (batch.a, batch.b))
@@ -206,15 +205,15 @@ def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array
 
 
 def theorem1(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Theorem1Result:
     """Splits the error of LLFC at each layer into the two conditions' defects and the rest.
 

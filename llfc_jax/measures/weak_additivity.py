@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Site, Values, rows
 from llfc_jax.graph.queries import activation_sites
 from llfc_jax.measures.accumulate import moments_of_each
@@ -24,13 +23,12 @@ from llfc_jax.measures.similarity import (
     pool,
     pooled,
     scale_of,
-    stack,
     sums,
 )
 from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Apply, Batches, ProgressFn
+from llfc_jax.types import Batches, Model, ProgressFn, Scalar
 
 
 @result
@@ -173,7 +171,7 @@ class WeakAdditivity(Measure):
         scale = jnp.stack([scale_of(*pair) for pair in as_rows])
         scales = groups.stack(list(scale))
 
-        def at(of_a: Any, of_b: Any) -> Any:
+        def at(of_a: Scalar, of_b: Scalar) -> Any:
             activated = groups.stack([
                 _activated(graph, site, mix(of_a, za, of_b, zb))
                 for site, (za, zb) in zip(sites, inputs, strict=True)
@@ -241,7 +239,7 @@ def activate(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
 
 
 def mix(
-    of_a: Any, za: tuple[jax.Array, ...], of_b: Any, zb: tuple[jax.Array, ...]
+    of_a: Scalar, za: tuple[jax.Array, ...], of_b: Scalar, zb: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, ...]:
     """Returns the mixture of two pre-activations, with these shares of a and b."""
     return tuple(of_a * p + of_b * q for p, q in zip(za, zb, strict=True))
@@ -262,8 +260,8 @@ def _sides(
     site: Site,
     za: tuple[jax.Array, ...],
     zb: tuple[jax.Array, ...],
-    of_a: Any,
-    of_b: Any,
+    of_a: Scalar,
+    of_b: Scalar,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the mixture of the activated and the activated mixture, a row per sample."""
     mixture = of_a * _activated(graph, site, za) + of_b * _activated(graph, site, zb)
@@ -276,15 +274,15 @@ def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:
 
 
 def weak_additivity(
-    network: Network | Apply | Any,
-    a: Any,
-    b: Any,
+    network: Model,
+    a: Model,
+    b: Model,
     batches: Batches,
     options: EvalOptions | None = None,
     *,
     train_batches: Batches | None = None,
     progress: ProgressFn | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> WeakAdditivityResult:
     """Measures weak additivity at every activation in one pass, wherever it was called.
 

@@ -34,24 +34,11 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[n, h, w, c] to [n, h / stride, w / stride, channels]."""
 
-        def convolve(x: jax.Array, size: int, stride: int, name: str) -> jax.Array:
-            padding = size // 2 if self.padding == "both" else "SAME"
-            return nn.Conv(
-                self.channels,
-                (size, size),
-                stride,
-                padding,
-                use_bias=False,
-                kernel_init=he,
-                dtype=self.dtype,
-                name=name,
-            )(x)
-
         def normalise(x: jax.Array, name: str) -> jax.Array:
             return norm(self.norm, train, self.dtype, name)(x)
 
-        y = nn.relu(normalise(convolve(x, 3, self.stride, "conv1"), "norm1"))
-        y = normalise(convolve(y, 3, 1, "conv2"), "norm2")
+        y = nn.relu(normalise(_convolution(self, 3, self.stride, "conv1")(x), "norm1"))
+        y = normalise(_convolution(self, 3, 1, "conv2")(y), "norm2")
         if self.stride != 1 or x.shape[-1] != self.channels:
             if self.shortcut == "pad":
                 more = self.channels - x.shape[-1]
@@ -60,9 +47,23 @@ class Block(nn.Module):
                 x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), around))
             else:
                 size = 1 if self.shortcut == "conv1" else 3
-                x = convolve(x, size, self.stride, "shortcut_conv")
+                x = _convolution(self, size, self.stride, "shortcut_conv")(x)
                 x = normalise(x, "shortcut_norm")
         return nn.relu(y + x)
+
+
+def _convolution(block: Block, size: int, stride: int, name: str) -> nn.Conv:
+    """Returns a square convolution of a block, without a bias."""
+    return nn.Conv(
+        block.channels,
+        (size, size),
+        stride,
+        size // 2 if block.padding == "both" else "SAME",
+        use_bias=False,
+        kernel_init=he,
+        dtype=block.dtype,
+        name=name,
+    )
 
 
 @network("resnet_cifar")

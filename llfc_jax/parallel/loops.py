@@ -30,6 +30,9 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+from jaxtyping import PyTree
+
+from llfc_jax.types import Inputs, Variables
 
 Tree = TypeVar("Tree")
 AlphaLoop = Literal["vmap", "map", "unroll"]
@@ -54,8 +57,8 @@ class LoopPlan:
 
 def choose_loops(
     apply: Callable[[Any, Any], Any],
-    variables: Any,
-    x: Any,
+    variables: Variables,
+    x: Inputs,
     backend: str | None = None,
     data: int = 1,
 ) -> LoopPlan:
@@ -76,7 +79,7 @@ def choose_loops(
     return LoopPlan(steps=steps, replicas="loop", alphas="map")
 
 
-def has_convolution(apply: Callable[[Any, Any], Any], variables: Any, x: Any) -> bool:
+def has_convolution(apply: Callable[[Any, Any], Any], variables: Variables, x: Inputs) -> bool:
     """Whether a convolution stands anywhere in the trace of `apply(variables, x)`."""
     # Only the shapes count; a fresh function keeps JAX from caching the trace by identity.
     trace = jax.make_jaxpr(lambda v, x: apply(v, x))(
@@ -98,7 +101,7 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
                 yield from _equations(value)
 
 
-def map_over(fn: Callable[[Any], Tree], xs: Any, how: AlphaLoop | Literal["loop"]) -> Tree:
+def map_over(fn: Callable[[Any], Tree], xs: PyTree, how: AlphaLoop | Literal["loop"]) -> Tree:
     """Map `fn` over the leading axis of every leaf of `xs` and stack the results.
 
     Args:

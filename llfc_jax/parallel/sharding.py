@@ -21,8 +21,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from llfc_jax.errors import ConfigError
+from llfc_jax.types import AnyArray, Batches
 
 REPLICA, DATA = "replica", "data"
 
@@ -68,7 +70,7 @@ def size(mesh: Mesh | None, spec: P) -> int:
     return int(np.prod([mesh.shape[name] for name in names]))
 
 
-def put(tree: Any, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
+def put(tree: PyTree, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
     """Arrays from the host, or from wherever they lie, laid out by `spec`.
 
     Over several processes each has to hold the same values.
@@ -84,7 +86,7 @@ def put(tree: Any, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
         return jax.device_put(tree, may_alias=alias)
     sharding = NamedSharding(mesh, spec)
 
-    def lay(x: Any) -> jax.Array:
+    def lay(x: AnyArray) -> jax.Array:
         if sharding.is_fully_addressable or _spans(x):
             return jax.device_put(x, sharding, may_alias=alias)
         whole = np.array(x) if copy else np.asarray(x)
@@ -93,7 +95,7 @@ def put(tree: Any, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
     return jax.tree.map(lay, tree)
 
 
-def constrain(tree: Any, mesh: Mesh | None, spec: P) -> Any:
+def constrain(tree: PyTree, mesh: Mesh | None, spec: P) -> Any:
     """The same arrays, laid out by `spec`; for use under `jit`, and within `shard_map_replicas`."""
     if mesh is None or (spec and size(mesh, spec) == 1):
         return tree
@@ -122,7 +124,7 @@ def shard_map_replicas(
     )
 
 
-def of(x: Any) -> Mesh | None:
+def of(x: object) -> Mesh | None:
     """The mesh that an array lies on; None for one device or the host."""
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
@@ -130,13 +132,20 @@ def of(x: Any) -> Mesh | None:
     return None
 
 
-def replicate_like(x: Any, tree: Any) -> Any:
+def replicate_like(x: object, tree: PyTree) -> Any:
     """A tree as it is, or, if x lies on a mesh, with a copy on each of its devices."""
     mesh = of(x)
     return tree if mesh is None else put(tree, mesh, EVERYWHERE)
 
 
-def fetch(tree: Any) -> Any:
+def is_on_host(x: object) -> bool:
+    """Returns whether NumPy reads an array where it lies: it is NumPy's, or on one CPU device."""
+    if not isinstance(x, jax.Array):
+        return True
+    return len(x.devices()) == 1 and next(iter(x.devices())).platform == "cpu"
+
+
+def fetch(tree: PyTree) -> Any:
     """Whole arrays on this host, from the devices of every process if need be."""
 
     def whole(x: Any) -> Any:
@@ -147,12 +156,12 @@ def fetch(tree: Any) -> Any:
     return jax.device_get(jax.tree.map(whole, tree))
 
 
-def _spans(x: Any) -> bool:
+def _spans(x: object) -> bool:
     """Whether an array lies on devices of several processes."""
     return isinstance(x, jax.Array) and not x.is_fully_addressable
 
 
-def on_one_device(batches: Any) -> Any:
+def on_one_device(batches: Batches) -> Any:
     """Batches of which every device has a copy, as those of this process's first device.
 
     That is for what runs on one device. Others are left as they are.

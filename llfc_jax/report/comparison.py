@@ -1,16 +1,14 @@
 """Several runs on one page, side by side: the same charts, one colour per run."""
 
 import dataclasses
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.report import html, page
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.content import read
 from llfc_jax.report.numbers import Rows, distinct, is_number
-from llfc_jax.report.page import Verdict
+from llfc_jax.report.page import Report, Table, Verdict, flatten
 
 RUN = "run"  # the column that this page adds to every row
 
@@ -32,29 +30,18 @@ class Run:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def write_comparison(
-    path: str | os.PathLike[str],
-    runs: Sequence[Run],
-    *,
-    summary_columns: Mapping[str, str],
-    title: str = "Runs side by side",
-    lead: str = "",
-    verdicts: Iterable[Verdict | str] = (),
-    headline: str | None = None,
-) -> None:
-    """Writes one page that shows several runs in the same charts, whole or not at all.
+def make_comparison(
+    runs: Sequence[Run], columns: Mapping[str, str], verdicts: Sequence[Verdict] = ()
+) -> Report:
+    """Returns a report that shows several runs in the same charts.
 
     A chart that has no lines of its own gets one per run. Of one that has, a single line is shown
     (the middle one of numbers, the last of names), again one per run; which, the reader can choose.
 
     Args:
-        path: the HTML file.
         runs: in the order in which they are shown.
-        summary_columns: column of the runs' summary rows -> heading.
-        title: heading of the page.
-        lead: a sentence or two below it.
-        verdicts: what was found, in words.
-        headline: name of the chart on the first screen; the first chart by default.
+        columns: column of the runs' summary rows -> heading.
+        verdicts: what was found.
 
     Raises:
         ConfigError: two runs have the same name.
@@ -64,11 +51,12 @@ def write_comparison(
     if twice:
         raise ConfigError(f"two runs are called {twice[0]!r}; give each run a name of its own")
     summary = [{RUN: run.name, **row} for run in runs for row in run.summary]
-    tables = [(summary, html.with_keys(summary, summary_columns), "Summary of every run")]
-    differences, columns = differing(runs)
+    tables = [Table(summary, columns, "Summary of every run")]
+    differences, settings = differing(runs)
     if differences:
-        tables.insert(0, (differences, columns, "What differs between the runs"))
-    page.render(path, title, lead, tables, verdicts, join_runs(runs), {}, headline)
+        tables.insert(0, Table(differences, settings, "What differs between the runs"))
+    lead = "Several runs, measured alike, in the same charts."
+    return Report("Runs side by side", lead, tables, verdicts, join_runs(runs))
 
 
 def join_runs(runs: Sequence[Run]) -> list[tuple[Section, Rows]]:
@@ -101,7 +89,7 @@ def compare_chart(chart: Chart, rows: Rows) -> Chart:
 
 def differing(runs: Sequence[Run]) -> tuple[list[dict[str, str]], dict[str, str]]:
     """Returns the settings that are not the same in all runs: rows, and columns with headings."""
-    flat = [{row["name"]: row["value"] for row in page.flatten(run.details)} for run in runs]
+    flat = [{row["name"]: row["value"] for row in flatten(run.details)} for run in runs]
     rows = []
     for name in distinct(name for one in flat for name in one):
         values = [one.get(name, "") for one in flat]

@@ -85,5 +85,5 @@ def environment() -> jinja2.Environment:
         finalize=lambda x: x if isinstance(x, (Markup, jinja2.Undefined)) else clean(x),
     )
     made.filters |= {"inline": inline, "prose": prose}
-    made.globals |= {"cells": cells, "is_numeric": is_numeric}
+    made.globals |= {"cells": cells, "is_numeric": is_numeric, "with_keys": with_keys}
     return made

@@ -18,7 +18,6 @@ from llfc_jax.report.content import Content, parameter, read
 from llfc_jax.report.numbers import Rows, clean, distinct, plain
 
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
-SUMMARY = "Summary: one row per pair and alignment"
 Json = dict[str, Any]
 
 
@@ -35,55 +34,51 @@ class Verdict:
     tone: Literal["plain", "holds", "fails", "warning"] = "plain"
 
 
-def write_page(
-    path: str | os.PathLike[str],
-    *,
-    title: str,
-    lead: str,
-    summary_rows: Rows,
-    summary_columns: Mapping[str, str],
-    verdicts: Iterable[Verdict | str],
-    sections: Sequence[tuple[Section, Rows]],
-    details: Mapping[str, Any],
-    headline: str | None = None,
-    spread: Mapping[str, str] | None = None,
-    caption: str = SUMMARY,
-    links: Mapping[str, str] | None = None,
-) -> None:
-    """Writes the page of a run, whole or not at all.
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table on the first screen.
 
-    Args:
-        path: the HTML file.
+    Attributes:
+        rows: what it shows.
+        columns: column of these rows -> heading; a cell that is a list of words is flags.
+        caption: what the rows are.
+        spread: column -> column of its deviation; shown as value ± deviation.
+    """
+
+    rows: Rows
+    columns: Mapping[str, str]
+    caption: str = "Summary: one row per pair and alignment"
+    spread: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a page shows, as data.
+
+    Attributes:
         title: heading of the page.
         lead: a sentence or two below it.
-        summary_rows: one row per pair and alignment.
-        summary_columns: column of these rows -> heading; a cell that is a list of words is flags.
-        verdicts: what was found, in words.
+        tables: of the first screen; the columns that say what a row is of come first.
+        verdicts: what was found.
         sections: per measure its words and charts, and its rows.
         details: how it was made (config, versions, device, seed); nested mappings are folded.
         headline: name of the chart on the first screen; the first chart by default.
-        spread: summary column -> column of its deviation; shown as value ± deviation.
-        caption: of the summary's table.
         links: pages that belong to this one: their names -> their addresses.
     """
-    columns = html.with_keys(summary_rows, summary_columns)
-    tables = [(summary_rows, columns, caption)]
-    render(path, title, lead, tables, verdicts, sections, details, headline, spread, links)
+
+    title: str
+    lead: str
+    tables: Sequence[Table]
+    verdicts: Sequence[Verdict]
+    sections: Sequence[tuple[Section, Rows]]
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    headline: str | None = None
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def render(
-    path: str | os.PathLike[str],
-    title: str,
-    lead: str,
-    tables: Sequence[tuple[Rows, Mapping[str, str], str]],
-    verdicts: Iterable[Verdict | str],
-    sections: Sequence[tuple[Section, Rows]],
-    details: Mapping[str, Any],
-    headline: str | None = None,
-    spread: Mapping[str, str] | None = None,
-    links: Mapping[str, str] | None = None,
-) -> None:
-    """Writes a page with any number of tables (rows, columns, caption) on its first screen."""
+def write_page(path: str | os.PathLike[str], report: Report) -> None:
+    """Writes a report's page, whole or not at all."""
+    sections, headline = report.sections, report.headline
     views = [
         [_view(section, chart, rows) for chart in section.charts] for section, rows in sections
     ]
@@ -92,19 +87,14 @@ def render(
         view["id"] = str(number)
     data = _data(sections, every)
     text = html.environment().get_template("page.html").render(
-        title=title,
-        lead=lead,
-        verdicts=[Verdict(v) if isinstance(v, str) else v for v in verdicts],
+        report=report,
         marks=MARKS,
-        tables=tables,
-        spread=spread or {},
-        links=links or {},
         headline=next((v for v in every if headline in (None, v["name"])), None),
         sections=[
             {"title": s.title, "text": s.text, "name": s.name, "charts": charts}
             for (s, _), charts in zip(sections, views, strict=True)
         ],
-        details=_details(details),
+        details=_details(report.details),
         css=Markup(_colours() + _asset("page.css")),
         data=Markup(embed(data)),
         vega=Markup(_asset("vega.min.js")),

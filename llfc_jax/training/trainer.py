@@ -114,7 +114,7 @@ def train(
                 states = gather_states(groups, len(schedule.active(number)))
                 break
         if stopped and not signals:
-            raise HostsError("another process was told to stop; start all again to resume")
+            raise HostsError("another process received a signal to stop; start all again to resume")
     names = [run.name for run in schedule.active(recipe.epochs)]
     return dict(zip(names, map(jax.device_put, unstack(states)), strict=True))
 

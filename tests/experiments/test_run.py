@@ -159,6 +159,7 @@ def test_mistakes_that_need_the_data_or_the_network_show_before_training(tmp_pat
     log = io.StringIO()
     for config in (
         small(eval={"sites": ("Dens_0",)}),
+        small(eval={"measure_options": {"stitching": {"sites": ("Dens_0",)}}}),
         small(eval={"renormalise": "reset"}, measures=("lmc",)),
         small(network={"name": "lenet5"}),
         small(network={"name": "mlp", "width": (3,)}),

@@ -291,7 +291,8 @@ def test_progress_is_told():
     llfc_jax.study(
         plain, a, b, samples(), measures=["lmc"], batch_size=50, progress=lambda *t: told.append(t)
     )
-    assert [t[:2] for t in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [t[:2] for t in told] == [(1, 3), (2, 3), (3, 3), (1, 1)]
+    assert told[-1][2] == "all pairs: pair"
     assert "pair, test" in told[0][2]
 
 
@@ -369,7 +370,7 @@ def test_a_vision_transformer_is_studied_and_matched_with_its_heads():
     assert {"block0/attention/query", "block0/attention/out"} <= layers
 
 
-def test_of_the_default_measures_those_are_left_out_that_cannot_honour_an_option():
+def test_of_the_default_measures_those_are_left_out_that_cannot_honour_an_option(tmp_path):
     settings = build_settings(tuple(MEASURES), "none", {}, 0, None, {"renormalise": "reset"})
     assert settings.measures == tuple(name for name in MEASURES if name != "layerwise")
     assert list(settings.left_out) == ["layerwise"]
@@ -380,3 +381,5 @@ def test_of_the_default_measures_those_are_left_out_that_cannot_honour_an_option
     assert (few.measures, few.left_out) == (("lmc",), {})
     study = Study([], {"verdict": "verdict"}, {}, {}, notes=list(settings.left_out.values()))
     assert str(study) == (study + study).notes[0].replace("`", "")
+    study.write(tmp_path)
+    assert Study.read(tmp_path).notes == study.notes

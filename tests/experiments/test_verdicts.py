@@ -40,6 +40,15 @@ def test_what_is_uninformative_gets_no_verdict_on_llfc_but_keeps_that_on_lmc():
     assert only.tone == "warning"
 
 
+def test_at_chance_nothing_is_said():
+    row = {**ROW, "above_chance": False, "informative": False}
+    assert lmc_grade(row) is None
+    assert in_short(row) == "uninformative: an end is at chance"
+    (only,) = verdicts([row])
+    assert "no better than chance" in only.text
+    assert "connected" not in only.text
+
+
 def apply(w, x):
     return jax.nn.relu(jax.nn.relu(x @ w["in"]) @ w["mid"]) @ w["out"]
 

@@ -3,6 +3,7 @@ import pytest
 from llfc_jax.errors import ConfigError
 from llfc_jax.report import comparison
 from llfc_jax.report.html import with_keys
+from llfc_jax.report.page import Verdict, write_page
 
 from . import made
 from .test_page import Page
@@ -37,9 +38,8 @@ def test_only_differences_are_listed():
 
 
 def test_the_page_holds_all_runs(tmp_path):
-    comparison.write_comparison(
-        tmp_path / "compare.html", RUNS, summary_columns=made.SUMMARY_COLUMNS, lead="Two widths."
-    )
+    report = comparison.make_comparison(RUNS, made.SUMMARY_COLUMNS, [Verdict("Two widths.")])
+    write_page(tmp_path / "compare.html", report)
     parsed = Page((tmp_path / "compare.html").read_text("utf-8"))
     said = " ".join(parsed.text)
     for words in ("Runs side by side", "Two widths.", "width 64", "width 512", "network.width"):
@@ -54,9 +54,9 @@ def test_the_page_holds_all_runs(tmp_path):
 def test_a_measure_that_only_one_run_has(tmp_path):
     less = comparison.Run("less", [], RUNS[0].sections[:1])
     assert [len(rows) for _, rows in comparison.join_runs([less, RUNS[1]])] == [132, 231]
-    comparison.write_comparison(tmp_path / "compare.html", [less], summary_columns={})
+    write_page(tmp_path / "compare.html", comparison.make_comparison([less], {}))
 
 
-def test_names_must_differ(tmp_path):
+def test_names_must_differ():
     with pytest.raises(ConfigError, match="two runs are called 'width 64'; give each"):
-        comparison.write_comparison(tmp_path / "x.html", [RUNS[0]] * 2, summary_columns={})
+        comparison.make_comparison([RUNS[0]] * 2, {})

@@ -65,17 +65,16 @@ class Page(HTMLParser):
 SECTIONS = [(made.LMC, made.lmc_rows()), (made.LLFC, made.llfc_rows())]
 
 
-def write(path, **changes):
+def write(path, rows=made.SUMMARY, spread=None, columns=made.SUMMARY_COLUMNS, **changes):
     given = {
         "title": "Two networks",
         "lead": "What they are.",
-        "summary_rows": made.SUMMARY,
-        "summary_columns": made.SUMMARY_COLUMNS,
-        "verdicts": ["Plain `words`.", page.Verdict("Connected.", "holds")],
+        "tables": [page.Table(rows, columns, spread=spread or {})],
+        "verdicts": [page.Verdict("Plain `words`."), page.Verdict("Connected.", "holds")],
         "sections": SECTIONS,
         "details": DETAILS,
     }
-    page.write_page(path, **(given | changes))
+    page.write_page(path, page.Report(**(given | changes)))
     return path.read_text("utf-8")
 
 
@@ -183,7 +182,7 @@ def test_the_headline_can_be_chosen(tmp_path):
 
 def test_deviations_stand_beside_their_numbers(tmp_path):
     rows = [row | {"half": 0.004} for row in made.SUMMARY]
-    text = write(tmp_path / "report.html", summary_rows=rows, spread={"baseline": "half"})
+    text = write(tmp_path / "report.html", rows=rows, spread={"baseline": "half"})
     assert "0.210 ± 0.004" in text
 
 
@@ -199,7 +198,7 @@ def test_an_empty_run(tmp_path):
     section = dataclasses.replace(made.LLFC, charts=made.LLFC.charts[:1])
     text = write(
         tmp_path / "report.html",
-        summary_rows=[],
+        rows=[],
         verdicts=[],
         sections=[(section, [])],
         details={},
@@ -241,9 +240,9 @@ def test_hostile_words_are_shown_and_never_obeyed(tmp_path_factory, words):
         path,
         title=a,
         lead=b,
-        verdicts=[c],
+        verdicts=[page.Verdict(c)],
         sections=[(section, rows)],
-        summary_rows=[{"pair": d, "flags": [e, a]}],
+        rows=[{"pair": d, "flags": [e, a]}],
         details={a: b, f"x{c}": {d: {e: a}}},
     )
     parsed = Page(text)

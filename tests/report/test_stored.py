@@ -10,18 +10,18 @@ import pytest
 
 from llfc_jax.errors import WorkdirError
 from llfc_jax.report import stored
-from llfc_jax.report.page import Verdict
+from llfc_jax.report.page import Report, Table, Verdict
 
 from . import made
 
 
 def report():
-    return stored.Report(
+    rows = [row | {"nothing": math.nan} for row in made.SUMMARY]
+    return Report(
         title="Two networks",
         lead="What they are.",
-        summary_rows=[row | {"nothing": math.nan} for row in made.SUMMARY],
-        summary_columns=made.SUMMARY_COLUMNS,
-        verdicts=["Plain.", Verdict("Connected.", "holds")],
+        tables=[Table(rows, made.SUMMARY_COLUMNS)],
+        verdicts=[Verdict("Plain."), Verdict("Connected.", "holds")],
         sections=[(made.LMC, made.lmc_rows()), (made.LLFC, made.llfc_rows())],
         details={"seed": 0, "config": {"data": {"name": "digits"}}},
         headline="llfc_layers",

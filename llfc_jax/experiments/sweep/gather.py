@@ -21,6 +21,7 @@ from llfc_jax.experiments.sweep.show import (
 )
 from llfc_jax.io import Row, aside, nan_for_none, read_sealed, write_csv, write_sealed
 from llfc_jax.report import stored
+from llfc_jax.report.page import Report, Table, Verdict
 from llfc_jax.training import parse_pair_name
 
 CONFIDENCE = 0.95
@@ -150,16 +151,14 @@ def _report(
     for _, of_kind in drawn:
         counted = [row for row in of_kind if any(f"{name}_mean" in row for name in DRAWN)]
         said += findings(over_seeds(counted, fields), fields)
-    report = stored.Report(
+    caption = "Means over the seeds ± 95 % intervals: one row per setting, pair and alignment"
+    report = Report(
         title=f"Sweep: {config.network['name']} on {config.data.name}",
         lead=_lead(config),
-        summary_rows=means,
-        summary_columns=columns(means),
-        verdicts=said,
+        tables=[Table(means, columns(means), caption, spread(means))],
+        verdicts=[Verdict(sentence) for sentence in said],
         sections=drawn,
         details=details,
-        spread=spread(means),
-        caption="Means over the seeds ± 95 % intervals: one row per setting, pair and alignment",
         links={name: f"runs/{quote(name)}/{stored.PAGE}" for name in names},
     )
     stored.write(report, workdir)

@@ -10,16 +10,18 @@ batch, inside or outside `jax.jit`, with one of three solvers:
 """
 
 import functools
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment import host
 from llfc_jax.matching.placement import on_host
+from llfc_jax.types import AnyArray
 
 Solver = Literal["auto", "scipy", "hungarian", "auction"]
 SOLVERS: tuple[str, ...] = get_args(Solver)
@@ -132,7 +134,7 @@ def _solve(
     return jax.pure_callback(call, shapes, scores, prices, vmap_method="broadcast_all")
 
 
-def _scipy(warm: bool, scores: Any, prices: Any) -> tuple[np.ndarray, np.ndarray]:
+def _scipy(warm: bool, scores: AnyArray, prices: AnyArray) -> tuple[np.ndarray, np.ndarray]:
     scores, prices = np.asarray(scores), np.asarray(prices)
     return host.solve_warm(scores, prices) if warm else (host.solve(scores), prices)
 
@@ -158,6 +160,31 @@ def _finite_or_identity(scores: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(scores).all(), scores, jnp.eye(len(scores), dtype=scores.dtype))
 
 
+def _bid(scores: Float[Array, "n n"], state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Lets every row without a column bid for the one that gains it most.
+
+    The state is (prices [n], column that each row holds [n], row that holds each column [n],
+    epsilon); n stands for no column and no row.
+    """
+    prices, holds, holder, eps = state
+    n = scores.shape[0]
+    rows, nobody = jnp.arange(n, dtype=jnp.int32), jnp.int32(n)
+    values = scores - prices[None, :]
+    top, best = values.max(1), values.argmax(1)
+    second = jnp.where(rows[None, :] == best[:, None], -jnp.inf, values).max(1)
+    offer = prices[best] + (top - second) + eps
+    # At large prices epsilon may vanish in rounding; prices must rise or the loop never ends.
+    offer = jnp.maximum(offer, jnp.nextafter(prices[best], jnp.inf))
+    target = jnp.where(holds == nobody, best, nobody)  # out of range: dropped
+    highest = jnp.full(n, -jnp.inf, scores.dtype).at[target].max(offer, mode="drop")
+    wins = (holds == nobody) & (offer >= highest[best])
+    winner = jnp.full(n, nobody).at[jnp.where(wins, best, nobody)].min(rows, mode="drop")
+    sold = winner < nobody
+    holds = holds.at[jnp.where(sold, holder, nobody)].set(nobody, mode="drop")
+    holds = holds.at[winner].set(rows, mode="drop")  # rows doubles as the column numbers
+    return jnp.where(sold, highest, prices), holds, jnp.where(sold, winner, holder), eps
+
+
 def _auction(
     epsilon: float, warm: bool, scores: jax.Array, prices: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -179,28 +206,12 @@ def _auction(
     # A matrix without any range has nothing to gain: any positive epsilon will do.
     span = jnp.maximum(-scores.min(), jnp.finfo(scores.dtype).tiny * 2**20)
     nobody = jnp.int32(n)
-
-    def bid(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        prices, holds, holder, eps = state
-        values = scores - prices[None, :]
-        top, best = values.max(1), values.argmax(1)
-        second = jnp.where(rows[None, :] == best[:, None], -jnp.inf, values).max(1)
-        offer = prices[best] + (top - second) + eps
-        # At large prices epsilon may vanish in rounding; prices must rise or the loop never ends.
-        offer = jnp.maximum(offer, jnp.nextafter(prices[best], jnp.inf))
-        target = jnp.where(holds == nobody, best, nobody)  # out of range: dropped
-        highest = jnp.full(n, -jnp.inf, scores.dtype).at[target].max(offer, mode="drop")
-        wins = (holds == nobody) & (offer >= highest[best])
-        winner = jnp.full(n, nobody).at[jnp.where(wins, best, nobody)].min(rows, mode="drop")
-        sold = winner < nobody
-        holds = holds.at[jnp.where(sold, holder, nobody)].set(nobody, mode="drop")
-        holds = holds.at[winner].set(rows, mode="drop")  # rows doubles as the column numbers
-        return jnp.where(sold, highest, prices), holds, jnp.where(sold, winner, holder), eps
+    bid = functools.partial(_bid, scores)
 
     def unsold(state: tuple[jax.Array, ...]) -> jax.Array:
         return (state[1] == nobody).any()
 
-    def phase(_: Any, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def phase(_: object, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         prices, _, eps = state
         empty = jnp.full(n, nobody)
         prices, holds, *_ = jax.lax.while_loop(unsold, bid, (prices, empty, empty, eps))

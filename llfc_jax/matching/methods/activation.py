@@ -35,7 +35,7 @@ from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.blocks import blocks
 from llfc_jax.symmetry.derive import derive
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 Kind = Literal["uncentred", "centred", "pearson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -122,7 +122,7 @@ def readings(graph: Graph, spec: PermutationSpec) -> tuple[Reading, ...]:
     if derived.spec.leaves != spec.leaves:
         raise MatchingError(
             "the spec is not the one that this network's trace gives, so that its activations "
-            "cannot be told apart; pass permutation_spec(apply, a, x)"
+            "cannot be distinguished; pass permutation_spec(apply, a, x)"
         )
     alone: dict[str, list[Reading]] = {group.name: [] for group in spec.groups}
     rectified: dict[str, list[Reading]] = {name: [] for name in alone}
@@ -206,14 +206,14 @@ class ActivationMatching:
 
 
 def activation_matching(
-    network: Any,
+    network: Model,
     spec: PermutationSpec,
     a: Variables,
     b: Variables,
     batches: Batches,
     *,
     progress: ProgressFn | None = None,
-    **options: Any,
+    **options: object,
 ) -> Match:
     """Matches B's activations to A's: `ActivationMatching(**options)` on these modes.
 

@@ -33,7 +33,7 @@ from llfc_jax.matching.search.mixtures import Mixture, mix
 from llfc_jax.symmetry.axes import Axis
 from llfc_jax.symmetry.derive import Derived, derive
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 
 class Layer(NamedTuple):
@@ -186,14 +186,14 @@ class CommutativityMatching(DescentOptions):
 
 def commutativity_matching(
     key: jax.Array,
-    network: Any,
+    network: Model,
     spec: PermutationSpec,
     a: Variables,
     b: Variables,
     batches: Batches,
     *,
     progress: ProgressFn | None = None,
-    **options: Any,
+    **options: object,
 ) -> Match:
     """Matches B to A by commutativity: `CommutativityMatching(**options)` on these modes.
 

@@ -13,7 +13,7 @@ is lowered by `FrankWolfe`, through mixtures: the midpoint then is (A + Σ_k w_k
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from llfc_jax.matching.search.descents import DescentOptions
 from llfc_jax.matching.search.mixtures import Mixture, mix
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 
 class Values(NamedTuple):
@@ -111,14 +111,14 @@ class OutputMatching(DescentOptions):
 
 def output_matching(
     key: jax.Array,
-    network: Any,
+    network: Model,
     spec: PermutationSpec,
     a: Variables,
     b: Variables,
     batches: Batches,
     *,
     progress: ProgressFn | None = None,
-    **options: Any,
+    **options: object,
 ) -> Match:
     """Matches B to A by the midpoint's outputs: `OutputMatching(**options)` on these modes.
 

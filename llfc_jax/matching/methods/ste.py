@@ -30,7 +30,7 @@ from llfc_jax.matching.result import Match
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.axes import Index, Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 Leaves = dict[int, jax.Array]
 """Leaves of the variables by their number in tree order."""
@@ -118,14 +118,14 @@ class StraightThroughMatching:
 
 def ste_matching(
     key: jax.Array,
-    network: Any,
+    network: Model,
     spec: PermutationSpec,
     a: Variables,
     b: Variables,
     batches: Batches,
     *,
     progress: ProgressFn | None = None,
-    **options: Any,
+    **options: object,
 ) -> Match:
     """Matches B to A by the loss at the midpoint: `StraightThroughMatching(**options)`.
 

@@ -130,7 +130,7 @@ class WeightMatching:
 
 
 def weight_matching(
-    key: jax.Array, spec: PermutationSpec, a: Variables, b: Variables, **options: Any
+    key: jax.Array, spec: PermutationSpec, a: Variables, b: Variables, **options: object
 ) -> Match:
     """Matches B's weights to A's: `WeightMatching(**options)` on these modes.
 

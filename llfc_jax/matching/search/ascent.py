@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.matching.assignment.family import as_numpy, host_identity
 from llfc_jax.matching.assignment.solvers import Solver
@@ -21,6 +22,7 @@ from llfc_jax.matching.search import compiled, host, starts
 from llfc_jax.matching.search.plan import Plan, make_plan, unsettled
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import Variables
 
 StartName = Literal["auto", "identity", "anchored", "relaxed"]
 START_NAMES: tuple[str, ...] = get_args(StartName)
@@ -54,8 +56,8 @@ def ascend_best(
     spec: PermutationSpec,
     counted: frozenset[str],
     options: AscentOptions,
-    a: Any,
-    b: Any,
+    a: Variables,
+    b: Variables,
     given: Sequence[Permutation] = (),
 ) -> Match:
     """Returns the best end of the ascents from every start.
@@ -77,7 +79,7 @@ def ascend_best(
     indices = [dict(permutation) for permutation in given]
     if options.solver in ("auto", "scipy") and on_host((key, sides, indices)):
         return _on_host(key, spec, counted, options, sides, indices)
-    return _compiled(spec, counted, options, key, sides, indices)
+    return _compiled((spec, counted, options), key, sides, indices)
 
 
 def _resolve(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -111,6 +113,7 @@ def _on_host(
     sides: list[dict[int, Any]],
     given: list[dict[str, Any]],
 ) -> Match:
+    """Returns the best end of the ascents from every start, in NumPy."""
     plan = make_plan(spec, counted)
     dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
     with host.one_thread(plan), np.errstate(over="ignore", invalid="ignore"):
@@ -154,22 +157,17 @@ def _host_starts(
 # -- compiled ------------------------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=0)
 def _compiled(
-    spec: PermutationSpec,
-    counted: frozenset[str],
-    options: AscentOptions,
-    key: jax.Array,
-    sides: list[dict[int, jax.Array]],
-    given: list[dict[str, jax.Array]],
+    fixed: tuple[PermutationSpec, frozenset[str], AscentOptions], *arrays: PyTree
 ) -> Match:
-    """As `_on_host`.
+    """Returns what `_ascend_all` does for these arrays.
 
     Under `jax.vmap` pairs take turns (`lax.map`): batched, each would wait for the slowest and no
     product could be skipped.
     """
-    run = functools.partial(_ascend_all, spec, counted, options)
-    return jax.custom_batching.sequential_vmap(run)(key, sides, given)
+    run = functools.partial(_ascend_all, *fixed)
+    return jax.custom_batching.sequential_vmap(run)(*arrays)
 
 
 def _ascend_all(
@@ -180,6 +178,7 @@ def _ascend_all(
     sides: list[dict[int, jax.Array]],
     given: list[dict[str, jax.Array]],
 ) -> Match:
+    """Returns the best end of the ascents from every start, one after another."""
     dtype = _dtype([leaf for side in sides for leaf in side.values()])
     with jax.default_matmul_precision("highest"):
         products = compiled.Products(make_plan(spec, counted), sides[0], sides[1], dtype)
@@ -187,18 +186,7 @@ def _ascend_all(
             value = products.overlap(None)
             return Match({}, value, value[None], jnp.zeros((), jnp.int32), "weight")
         tolerance = options.tolerance * products.size()
-
-        def one(begin: tuple[dict[str, jax.Array], jax.Array]) -> Match:
-            start, dirty = begin
-            begun = products.overlap(start)
-            end = compiled.ascend(
-                key, products, start, dirty, tolerance,
-                options.max_sweeps, options.order, options.solver,
-            )  # fmt: skip
-            history = begun + end.gained
-            reached = history[jnp.maximum(end.sweeps - 1, 0)]
-            return Match(end.permutation, reached, history, end.sweeps, "weight")
-
+        one = functools.partial(_ascend, key, products, tolerance, options)
         begun = _compiled_starts(key, products, options, given)
         if len(begun) == 1:
             return one(begun[0])
@@ -206,6 +194,24 @@ def _ascend_all(
         ends = jax.lax.map(one, stacked)
         best = jnp.argmax(ends.objective)
         return jax.tree.map(lambda leaf: leaf[best], ends)
+
+
+def _ascend(
+    key: jax.Array,
+    products: compiled.Products,
+    tolerance: jax.Array,
+    options: AscentOptions,
+    begin: tuple[dict[str, jax.Array], jax.Array],
+) -> Match:
+    """Ascends from one start."""
+    start, dirty = begin
+    begun = products.overlap(start)
+    end = compiled.ascend(
+        key, products, start, dirty, tolerance, options.max_sweeps, options.order, options.solver
+    )
+    history = begun + end.gained
+    reached = history[jnp.maximum(end.sweeps - 1, 0)]
+    return Match(end.permutation, reached, history, end.sweeps, "weight")
 
 
 def _compiled_starts(

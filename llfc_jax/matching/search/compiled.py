@@ -161,19 +161,7 @@ def ascend(
         solver: for the assignments.
     """
     groups = len(products.plan.families)
-    turn = functools.partial(_turn, products, solver, tolerance)
-
-    def step(state: State) -> State:
-        sweep, place = state.step // groups, state.step % groups
-        if order is None:
-            draw = lambda: jax.random.permutation(jax.random.fold_in(key, sweep), groups)  # noqa: E731
-            state = state._replace(sequence=jax.lax.cond(place == 0, draw, lambda: state.sequence))
-        chosen = state.sequence[place if order is None else state.step]
-        due = state.dirty if order is None else jnp.ones(groups, bool)
-        for number in range(groups):
-            state = turn(number, (chosen == number) & due[number], state)
-        history = state.history.at[sweep].set(state.gained)
-        return state._replace(history=history, step=state.step + 1)
+    step = functools.partial(_step, key, products, tolerance, order is None, solver)
 
     def running(state: State) -> jax.Array:
         if order is not None:
@@ -187,30 +175,52 @@ def ascend(
     return Ascent(state.permutation, state.history, -(-state.step // groups))
 
 
+def _step(
+    key: jax.Array,
+    products: Products,
+    tolerance: jax.Array,
+    is_random: bool,
+    solver: Solver,
+    state: State,
+) -> State:
+    """Visits one family: of random sweeps one that is due, of a given order the next."""
+    groups = len(products.plan.families)
+    sweep, place = state.step // groups, state.step % groups
+    if is_random:
+        draw = lambda: jax.random.permutation(jax.random.fold_in(key, sweep), groups)  # noqa: E731
+        state = state._replace(sequence=jax.lax.cond(place == 0, draw, lambda: state.sequence))
+    chosen = state.sequence[place if is_random else state.step]
+    due = state.dirty if is_random else jnp.ones(groups, bool)
+    for number in range(groups):
+        is_due = (chosen == number) & due[number]
+        state = _turn(products, solver, tolerance, number, is_due, state)
+    history = state.history.at[sweep].set(state.gained)
+    return state._replace(history=history, step=state.step + 1)
+
+
 def _begin(
     products: Products, start: Index, dirty: jax.Array, sweeps: int, sequence: jax.Array
 ) -> State:
-    plan, dtype = products.plan, products.dtype
-
-    def family(number: int) -> _Family:
-        edges = [plan.edges[e] for e in plan.edges_of[number]]
-        return _Family(
-            {name: jnp.asarray(start[name], jnp.int32) for name in plan.members(number)},
-            jnp.zeros(plan.size[plan.families[number][0]], dtype),
-            [jnp.zeros((plan.size[edge.group],) * 2, dtype) for edge in edges],
-            [
-                tuple(jnp.full(plan.size[g], -1, jnp.int32) for _, g in edge.others)
-                for edge in edges
-            ],
-        )
-
+    """Returns the state before the first visit."""
     return State(
-        [family(number) for number in range(len(plan.families))],
+        [_begin_family(products, start, i) for i in range(len(products.plan.families))],
         dirty=dirty,
-        gained=jnp.zeros((), dtype),
-        history=jnp.full(sweeps, jnp.nan, dtype),
+        gained=jnp.zeros((), products.dtype),
+        history=jnp.full(sweeps, jnp.nan, products.dtype),
         step=jnp.zeros((), jnp.int32),
         sequence=sequence,
+    )
+
+
+def _begin_family(products: Products, start: Index, number: int) -> _Family:
+    """Returns a family at its start, with scores that were made from nothing yet."""
+    plan, dtype = products.plan, products.dtype
+    edges = [plan.edges[e] for e in plan.edges_of[number]]
+    return _Family(
+        {name: jnp.asarray(start[name], jnp.int32) for name in plan.members(number)},
+        jnp.zeros(plan.size[plan.families[number][0]], dtype),
+        [jnp.zeros((plan.size[edge.group],) * 2, dtype) for edge in edges],
+        [tuple(jnp.full(plan.size[g], -1, jnp.int32) for _, g in edge.others) for edge in edges],
     )
 
 

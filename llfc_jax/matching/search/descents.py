@@ -1,11 +1,11 @@
 """Searches from the ends of other methods, of which the lowest end is kept."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.matching.assignment.solvers import Solver, check_solver
@@ -58,7 +58,7 @@ class DescentOptions:
         key: jax.Array,
         problem: Problem,
         objective: Objective,
-        values: Any,
+        values: PyTree,
         method: str,
         progress: ProgressFn | None,
     ) -> Match:

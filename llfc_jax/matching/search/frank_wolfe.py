@@ -16,11 +16,12 @@ its start. Slopes and line searches are compiled; assignments are solved on the 
 import dataclasses
 import functools
 from collections.abc import Hashable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.matching.assignment.family import assign_family, families
 from llfc_jax.matching.assignment.solvers import Solver
@@ -37,7 +38,7 @@ _STILL = 1e-5  # relative gain below which a search has ended
 class Objective(Hashable, Protocol):
     """A number to lower; hashable, so that programs are compiled once for equal objectives."""
 
-    def __call__(self, values: Any, mixture: Mixture) -> jax.Array:
+    def __call__(self, values: PyTree, mixture: Mixture) -> jax.Array:
         """Returns the objective at a mixture; `values` is any tree of arrays."""
         ...
 
@@ -75,11 +76,11 @@ class FrankWolfe:
     rounds: int = ROUNDS
     solver: Solver = "auto"
 
-    def evaluate(self, values: Any, permutation: Permutation) -> float:
+    def evaluate(self, values: PyTree, permutation: Permutation) -> float:
         """Returns the objective at a permutation."""
         return float(_at_permutation(self.spec, self.objective, values, dict(permutation)))
 
-    def minimise(self, values: Any, start: Permutation) -> End:
+    def minimise(self, values: PyTree, start: Permutation) -> End:
         """Searches from a permutation; `values` is the first argument of the objective."""
         best, lowest = dict(start), self.evaluate(values, start)
         mixture, relaxed = self._settle(values, _mixture(self.spec, best), 0.0, self.steps)
@@ -99,7 +100,7 @@ class FrankWolfe:
         return End(best, lowest, relaxed)
 
     def _settle(
-        self, values: Any, mixture: Mixture, penalty: float, steps: int
+        self, values: PyTree, mixture: Mixture, penalty: float, steps: int
     ) -> tuple[Mixture, float]:
         """Steps until none lowers the penalised objective; its value there."""
         value = np.inf
@@ -124,7 +125,7 @@ class FrankWolfe:
 
 
 def _penalised(
-    objective: Objective, values: Any, mixture: Mixture, penalty: jax.Array
+    objective: Objective, values: PyTree, mixture: Mixture, penalty: jax.Array
 ) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         return objective(values, mixture) + penalty * _slack(mixture)
@@ -132,7 +133,7 @@ def _penalised(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _at_permutation(
-    spec: PermutationSpec, objective: Objective, values: Any, permutation: Index
+    spec: PermutationSpec, objective: Objective, values: PyTree, permutation: Index
 ) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         return objective(values, as_mixture(spec, permutation))
@@ -140,7 +141,7 @@ def _at_permutation(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _slope(
-    objective: Objective, values: Any, mixture: Mixture, penalty: jax.Array
+    objective: Objective, values: PyTree, mixture: Mixture, penalty: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The penalised objective at a mixture, and its gradient."""
     return jax.value_and_grad(_penalised, 2)(objective, values, dict(mixture), penalty)
@@ -150,7 +151,7 @@ def _slope(
 def _move(
     spec: PermutationSpec,
     objective: Objective,
-    values: Any,
+    values: PyTree,
     mixture: Mixture,
     penalty: jax.Array,
     before: jax.Array,

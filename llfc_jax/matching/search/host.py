@@ -36,7 +36,9 @@ class Products:
 
     xp: Any = np
 
-    def __init__(self, plan: Plan, a: Mapping[int, Any], b: Mapping[int, Any], dtype: Any) -> None:
+    def __init__(
+        self, plan: Plan, a: Mapping[int, Any], b: Mapping[int, Any], dtype: np.dtype
+    ) -> None:
         self.plan, self.dtype = plan, dtype
         self._a, self._b = (
             [_contiguous(block, host_array(side[leaf], dtype)) for leaf, block in plan.blocks]

@@ -17,6 +17,7 @@ from llfc_jax.matching.assignment.family import assigned_value, composite, solve
 from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.search.plan import anchor_order
 from llfc_jax.matching.search.products import Products
+from llfc_jax.types import Scalar
 
 Arrays = dict[str, Any]
 """An array a group, NumPy's or JAX's as the products are."""
@@ -106,7 +107,7 @@ def _step(products: Products, solver: Solver, state: _State) -> _State:
     return _State(mixture, slopes, value, prices, state.steps + 1, going)
 
 
-def _hermite(t: Any, start: Any, rise: Any, end: Any, fall: Any) -> Any:
+def _hermite(t: Scalar, start: Scalar, rise: Scalar, end: Scalar, fall: Scalar) -> Any:
     """The cubic on [0, 1] with these values and slopes at its ends."""
     turned = 1 - t
     return (

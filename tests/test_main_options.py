@@ -1,4 +1,4 @@
-"""The command line's manners: it lists, it plans, and it speaks JSON where it is asked to."""
+"""The command line's options: it lists, it plans, and it prints JSON with --json."""
 
 import json
 import os

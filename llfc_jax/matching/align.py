@@ -14,6 +14,7 @@ from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
+from llfc_jax.pair import is_discrete
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
@@ -65,8 +66,9 @@ def align(
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
     problem = Problem(network, spec, a, b, () if batches is None else batches)
-    problem.checked()
-    check_used_leaves(trace(network.apply, a, _inputs(batches)), a, b)
+    wide = problem.checked()
+    if any(map(is_discrete, jax.tree.leaves(a))):
+        check_used_leaves(trace(network.apply, wide.a, _inputs(batches)), a, b)
     check_symmetry(problem)
     return method(key, problem, progress)
 

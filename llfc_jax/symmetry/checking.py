@@ -124,7 +124,9 @@ def _check(
     worst = 0.0
     for group in spec.groups:
         moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
-        now = [moved[i] if i in moved else leaf for i, leaf in enumerate(placed)]  # noqa: SIM401
+        now: list[AnyArray] = list(placed)
+        for i, leaf in moved.items():
+            now[i] = leaf
         changes = [_change(was, run(now, own)) for was, own in zip(before, inputs, strict=True)]
         change = max(changes, key=lambda c: (np.isnan(c), c))
         worst = max(worst, change)

@@ -145,7 +145,6 @@ CHOOSING = frozenset(
         "cummax",
         "cummin",
         "cumlogsumexp",
-        "gather",
         "reduce_max",
         "reduce_min",
         "reduce_window_max",
@@ -341,6 +340,8 @@ def is_chosen(call: Call, inputs: Sequence[Value]) -> bool:
         return True
     if call.name in PRODUCTS:
         return False
+    if call.name == "gather":  # rows of a table of parameters are nothing of the data
+        return inputs[0].data or inputs[0].chosen
     if call.name in SLICING or call.name == "reduce_sum":
         before, after = inputs[0].axes, call.shapes[0]
         sizes = [find(axis).size for axis in before]

@@ -297,7 +297,7 @@ class TestBadInput:
             GraphError,
             lambda: measures.weak_additivity(lambda w, x: x @ w, A[0][0], B[0][0], smooth),
         )
-        assert "no ReLU" in message
+        assert "no activation function" in message
         message = self.line(
             GraphError,
             lambda: measures.commutativity(lambda w, x: x * w[None], A[0][1][:6], B[0][1][:6],

@@ -11,6 +11,7 @@ import pytest
 import llfc_jax
 from llfc_jax.data.registry import DATASETS
 from llfc_jax.experiments import listing
+from llfc_jax.experiments.trackers import TRACKERS
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
 from llfc_jax.networks import NETWORKS
@@ -18,7 +19,7 @@ from llfc_jax.training.pair_kinds import PAIR_KINDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = re.compile(r"<!-- file: (\S+) -->\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-REGISTRIES = (NETWORKS, DATASETS, PAIR_KINDS, METHODS, MEASURES)
+REGISTRIES = (NETWORKS, DATASETS, PAIR_KINDS, METHODS, MEASURES, TRACKERS)
 ADDED = {
     "networks": "two_layers",
     "data sets": "stripes",

@@ -80,7 +80,7 @@ def sums(
         u: features [..., n, d].
         v: features [..., n, d].
         scale: about the size of the entries of each row [..., n], a power of two; that of the
-            largest entry if None. Within a factor of 1e18 of it either way nothing is lost.
+            largest entry if None. Within a factor of 1e16 of it either way nothing is lost.
         gap: u - v, where it is known to more digits than the subtraction would give.
     """
     u, v = wide(u), wide(v)

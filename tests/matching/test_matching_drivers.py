@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matching_nets import equal
 
+from llfc_jax.errors import MatchingError
 from llfc_jax.matching import weight_matching
 from llfc_jax.matching.assignment.family import families
 from llfc_jax.matching.search.visits import visit_order
@@ -153,3 +154,9 @@ def test_the_order_of_visits_of_another_generator_is_that_of_jax() -> None:
     key = jax.random.key(3, impl="rbg")
     expected = jax.random.permutation(jax.random.fold_in(key, 2), 9)
     np.testing.assert_array_equal(visit_order(key, 2, 9), expected)
+
+
+@pytest.mark.parametrize("key", [0, None, "seed"])
+def test_what_is_no_key_gets_one_line(key: Any) -> None:
+    with pytest.raises(MatchingError, match=r"such as jax\.random\.key"):
+        visit_order(key, 0, 3)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from llfc_jax.errors import MatchingError
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
@@ -33,7 +35,13 @@ def visit_order(key: jax.Array, sweep: int, families: int) -> Int[np.ndarray, " 
 
 
 def _threefry_words(key: jax.Array) -> np.ndarray | None:
-    """Returns the two words of a key of JAX's default generator; None for a key of any other."""
+    """Returns the two words of a key of JAX's default generator; None for a key of any other.
+
+    Raises:
+        MatchingError: it is no key.
+    """
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise MatchingError(f"key must be a random key, such as jax.random.key(0), not {key!r}")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(key)) != "threefry2x32":
             return None

@@ -63,6 +63,7 @@ def test_logits_are_compared_where_there_are_some():
         assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_permuted_network_goes_back_to_pytorch_and_computes_the_same():
     stored, module, like, a = converted("mlp_independent")
     x = stored.x[:40]

@@ -111,6 +111,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(NAMES | st.text(max_size=6), VALUES, max_size=3))
+@pytest.mark.slow
 def test_any_config_is_taken_or_refused_with_one_line(values):
     refused = ""
     try:

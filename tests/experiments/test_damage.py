@@ -54,6 +54,7 @@ def tables(path):
     }
 
 
+@pytest.mark.slow
 def test_a_disk_full_at_any_file_leaves_what_was_there_and_the_next_run_goes_on(
     unbroken, tmp_path, monkeypatch
 ):

@@ -136,6 +136,7 @@ def numbers(study):
 
 
 @pytest.mark.parametrize("framework", ["nnx", "equinox", "plain"])
+@pytest.mark.slow
 def test_the_same_weights_in_another_framework_give_the_same_numbers(framework):
     expected, found = numbers(studied("linen")[2]), numbers(studied(framework)[2])
     assert expected.keys() == found.keys() == MEASURES.keys()

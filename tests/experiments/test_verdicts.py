@@ -66,6 +66,7 @@ def data():
 
 
 @pytest.mark.parametrize("near", [True, False])
+@pytest.mark.slow
 def test_the_verdict_does_not_depend_on_the_grid_or_the_batch_size(near, data):
     a = mode(0)
     b = jax.tree.map(lambda p, q: p + 0.1 * q, a, mode(1)) if near else mode(1)

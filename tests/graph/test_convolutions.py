@@ -42,6 +42,7 @@ def convolutions(function: Callable[..., Any], *args: Any) -> int:
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     pad=st.tuples(*[st.tuples(st.integers(-1, 3), st.integers(0, 3))] * 2),
 )
+@pytest.mark.slow
 def test_a_convolution_and_its_gradients_are_those_of_xla(
     layout: tuple[str, str, str],
     space: tuple[int, int],

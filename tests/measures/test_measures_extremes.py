@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.slow
 def test_no_measure_overflows_or_vanishes(scale):
     found = deviations.largest(scale, [MLP])
     # Differences between losses of 1e20 are lost in float32's rounding of the losses.
@@ -43,6 +44,7 @@ def test_logits_that_are_no_numbers_predict_nothing():
     assert right == 1
 
 
+@pytest.mark.slow
 def test_float64_networks_are_measured_in_float64():
     """In a process of its own, since JAX's precision is a setting of the whole process."""
     done = subprocess.run(
@@ -57,6 +59,7 @@ def test_float64_networks_are_measured_in_float64():
     assert max(found.values()) < 1e-12, found
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_are_within_their_rounding():
     """bfloat16 has 8 bits, so a feature is off by up to 2^-8 at every layer."""
     batches = oracle.split(oracle.data(MLP))

@@ -53,6 +53,7 @@ def same(one: Any, two: Any, rtol: float = 2e-5, atol: float = 1e-6) -> None:
             np.testing.assert_allclose(p, q, rtol=rtol, atol=atol, err_msg=field.name)
 
 
+@pytest.mark.slow
 def test_neither_batch_size_nor_order_matters():
     whole = measure_all([(X, Y)])
     order = np.random.default_rng(0).permutation(len(X))
@@ -62,6 +63,7 @@ def test_neither_batch_size_nor_order_matters():
         same(parts[name], whole[name])
 
 
+@pytest.mark.slow
 def test_every_way_to_loop_over_alpha_gives_the_same():
     batches = oracle.split((X, Y), 23)
     names = ("lmc", "weak_additivity", "layerwise")
@@ -71,6 +73,7 @@ def test_every_way_to_loop_over_alpha_gives_the_same():
     same(one["lmc"], measure("lmc", batches, alpha_loop="unroll"))
 
 
+@pytest.mark.slow
 def test_the_ends_are_known_without_running_them_again():
     """Also where they are not the line's first and last points."""
     x = X.copy()

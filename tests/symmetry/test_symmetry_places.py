@@ -427,6 +427,7 @@ SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", list(SMALL))
+@pytest.mark.slow
 def test_the_number_of_samples_does_not_matter(name: str) -> None:
     """Also where it is that of the units, the positions or the classes."""
     shape, fields = SMALL[name]

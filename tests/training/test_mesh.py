@@ -69,6 +69,7 @@ def killed(tmp_path_factory):
     return workdir, first.returncode, said
 
 
+@pytest.mark.slow
 def test_four_devices_find_what_one_finds_and_go_on_from_it(alone, tmp_path):
     """The MLP is stopped on one device and goes on on four; the other network is theirs alone."""
 
@@ -108,6 +109,7 @@ def test_one_device_goes_on_from_what_two_processes_saved(killed, alone, tmp_pat
     compare(alone | {"mlp": made}, alone)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_and_find_what_one_finds(killed, alone):
     """From here on they stream the data, each the samples of its own networks."""
     workdir, _, _ = killed

@@ -13,9 +13,10 @@ import numpy as np
 from llfc_jax.symmetry import layouts
 from llfc_jax.symmetry import orders as orders
 from llfc_jax.symmetry.rules import RULES as RULES
-from llfc_jax.symmetry.rules import Call, Reader, Value, meet, pin_all, rule, unknown
+from llfc_jax.symmetry.rules import meet, pin_all, rule, unknown
 from llfc_jax.symmetry.terms import Wild, each, find, overs, pin, pinned, same
 from llfc_jax.symmetry.tying import collapse_where
+from llfc_jax.symmetry.values import Call, Reader, Value
 
 MOST_STEPS = 128
 """Steps of a scan that are read one by one; the carry is tied from step to step after them."""

@@ -6,18 +6,7 @@ import math
 
 import numpy as np
 
-from llfc_jax.symmetry.rules import (
-    Axes,
-    Call,
-    Reader,
-    Value,
-    fresh_pinned,
-    meet,
-    mixed,
-    rule,
-    unknown,
-    without,
-)
+from llfc_jax.symmetry.rules import fresh_pinned, meet, mixed, rule, unknown, without
 from llfc_jax.symmetry.terms import (
     Pinned,
     Term,
@@ -34,6 +23,7 @@ from llfc_jax.symmetry.terms import (
     total,
 )
 from llfc_jax.symmetry.tying import collapse_where, pick, regroup, unify
+from llfc_jax.symmetry.values import Axes, Call, Reader, Value
 
 
 def _moved(value: Value, axes: Axes) -> Value:

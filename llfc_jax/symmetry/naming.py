@@ -16,7 +16,7 @@ from llfc_jax.graph import Graph
 from llfc_jax.symmetry import axes as layout
 from llfc_jax.symmetry.axes import Axis, Fixed, Units
 from llfc_jax.symmetry.reading import Reading
-from llfc_jax.symmetry.rules import Axes, place_of
+from llfc_jax.symmetry.rules import place_of
 from llfc_jax.symmetry.spec import Group
 from llfc_jax.symmetry.terms import (
     Each,
@@ -30,6 +30,7 @@ from llfc_jax.symmetry.terms import (
     pieces,
     total,
 )
+from llfc_jax.symmetry.values import Axes
 
 
 class Names:

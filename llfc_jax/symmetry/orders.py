@@ -6,8 +6,9 @@ do, for as long as they are only compared to such numbers, looked up by, or carr
 
 from collections.abc import Sequence
 
-from llfc_jax.symmetry.rules import Axes, Call, Reader, Value, meet, mixed, rule, without
+from llfc_jax.symmetry.rules import meet, mixed, rule, without
 from llfc_jax.symmetry.terms import Pinned, Term, Wild, find, fresh, has_wild, is_wild, pin
+from llfc_jax.symmetry.values import Axes, Call, Reader, Value
 
 
 @rule("argmax", "argmin", numbered=True)

@@ -10,18 +10,7 @@ import numpy as np
 
 from llfc_jax.graph.trace import Program, body, is_literal
 from llfc_jax.symmetry.control import RULES
-from llfc_jax.symmetry.rules import (
-    NUMBERED,
-    STACKED,
-    Axes,
-    Call,
-    Value,
-    fresh_pinned,
-    is_chosen,
-    pin_all,
-    settle,
-    unknown,
-)
+from llfc_jax.symmetry.rules import NUMBERED, STACKED, fresh_pinned, pin_all, settle, unknown
 from llfc_jax.symmetry.terms import (
     Pinned,
     Sum,
@@ -35,7 +24,9 @@ from llfc_jax.symmetry.terms import (
     pin,
     pinned,
 )
+from llfc_jax.symmetry.ties import is_chosen
 from llfc_jax.symmetry.tying import collapse_where
+from llfc_jax.symmetry.values import Axes, Call, Value
 
 Key = tuple[Any, ...]
 """An axis of a leaf, or of what a reshape gives, by its place in the program."""

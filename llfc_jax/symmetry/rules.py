@@ -8,108 +8,23 @@ come out as *new* pinned terms, never as the old ones. A primitive without a rul
 that it touches, which is said in the notes.
 """
 
-import dataclasses
-import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
-
-import jax.numpy as jnp
+from typing import Any
 
 from llfc_jax.symmetry.terms import (
     Term,
     Wild,
     factors,
     find,
-    has_wild,
-    is_fixed,
-    is_wild,
     overs,
     pin,
     pinned,
     product,
 )
+from llfc_jax.symmetry.ties import ANALYTIC, is_distinct, is_distinct_product, is_nonzero
 from llfc_jax.symmetry.tying import collapse_where, regroup, unify
-
-Axes = tuple[Term, ...]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Value:
-    """What is known of a value.
-
-    Attributes:
-        axes: a term for each axis.
-        points: the axis whose places its numbers are, as those of `argmax` or `iota`.
-        wrapped: `points` are counted from the axis' end.
-        distinct: no two of its numbers along an axis are equal by construction, as after a ReLU;
-            of numbers in float32 or wider, thought of as exact.
-        nonzero: none of its numbers is zero by construction, as after a ReLU.
-        data: it depends on the network's input.
-        chosen: its numbers are those of another value at some places, as those of a maximum: the
-            two may cancel.
-        number: the number that it is, for a literal.
-        known: it is made of constants alone.
-    """
-
-    axes: Axes
-    points: Term | None = None
-    wrapped: bool = False
-    distinct: bool = False
-    nonzero: bool = False
-    data: bool = False
-    chosen: bool = False
-    number: float | int | None = None
-    known: bool = False
-
-
-class Reader(Protocol):
-    """What rules may ask of whoever reads the equations."""
-
-    position: tuple[Any, ...]
-
-    def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
-        """`terms` are summed over in pairs of operands, with `beside` the same in both."""
-        ...
-
-    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
-        """Places along `gone` are mixed, while the same operand's axes `kept` stay."""
-        ...
-
-    def inside(self, jaxpr: Any, inputs: Sequence[Value], scope: str, step: Any) -> list[Value]:
-        """Values of the outputs of a nested jaxpr."""
-        ...
-
-    def reshaped(self, axes: Axes) -> None:
-        """Remember the axes that this equation's reshape gives."""
-        ...
-
-    def apart(self) -> Iterable[int]:
-        """Numbers of the axes of this equation's reshape whose places hold different axes."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """An equation, as its rule sees it.
-
-    Attributes:
-        name: of the primitive.
-        params: its parameters.
-        shapes: shapes of its outputs.
-        scope: module path in which it stands.
-    """
-
-    name: str
-    params: dict[str, Any]
-    shapes: tuple[tuple[int, ...], ...]
-    scope: str
-
-    @property
-    def why(self) -> str:
-        """The equation, for reasons."""
-        return f"{self.name} in {self.scope}" if self.scope else self.name
-
+from llfc_jax.symmetry.values import Axes, Call, Reader, Value
 
 Rule = Callable[[Call, list[Value], Reader], list[Value]]
 RULES: dict[str, Rule] = {}
@@ -119,14 +34,6 @@ STACKED: set[str] = (
 NUMBERED: set[str] = set()  # primitives whose rules know of numbers that name places
 
 # fmt: off
-ANALYTIC = frozenset((
-    "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt",
-    "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "erf", "erf_inv",
-    "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic", "mul",
-    "name", "neg", "optimization_barrier", "pow", "rsqrt", "sin", "sinh",
-    "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "sharding_constraint", "pvary",
-    "device_put", "real", "imag", "conj",
-))
 ELEMENTWISE = ANALYTIC | frozenset((
     "abs", "and", "bessel_i0e", "bessel_i1e", "ceil", "clamp", "clz", "complex", "eq", "eq_to",
     "floor", "ge", "gt", "igamma", "igammac", "is_finite", "le", "lt", "max", "min", "ne",
@@ -136,29 +43,6 @@ ELEMENTWISE = ANALYTIC | frozenset((
     "zeta", "le_to", "lt_to", "dce_sink",
 ))
 # fmt: on
-CHOOSING = frozenset(
-    (
-        "argmax",
-        "argmin",
-        "cumsum",
-        "cumprod",
-        "cummax",
-        "cummin",
-        "cumlogsumexp",
-        "reduce_max",
-        "reduce_min",
-        "reduce_window_max",
-        "reduce_window_min",
-        "rev",
-        "sort",
-        "top_k",
-    )
-)
-SLICING = frozenset(("slice", "dynamic_slice", "split", "unstack"))
-PRODUCTS = frozenset(("dot_general", "conv_general_dilated"))
-SUMS = frozenset(("add", "add_any", "sub"))
-NEVER_ZERO = frozenset(("exp", "exp2", "logistic", "rsqrt", "cosh"))
-STEEP = 100.0  # scales beyond which the functions that follow may be constant up to rounding
 _SEPARATE = ("optimization_barrier", "device_put")  # each output is its own input
 _FOLDED: dict[str, Callable[..., Any]] = {  # counters of loops
     "add": operator.add,
@@ -270,120 +154,8 @@ def _elementwise(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
         return [Value((), number=folded)] * len(call.shapes)
     axes = meet([value.axes for value in inputs], call.why)
     points, wrapped = _numbers(call, inputs, reader)
-    distinct, nonzero = _distinct(call, inputs, axes), _nonzero(call, inputs, axes)
+    distinct, nonzero = is_distinct(call, inputs, axes), is_nonzero(call, inputs, axes)
     return [Value(axes, points, wrapped, distinct, nonzero)] * len(call.shapes)
-
-
-def _distinct(call: Call, inputs: list[Value], axes: Axes) -> bool:
-    """Whether no two numbers of an elementwise result are equal by construction.
-
-    Numbers that may be equal stay so when parameters are not added to them: a factor leaves zeros
-    zero, and what depends on the same data may cancel (a straight-through estimator).
-    """
-    if call.name not in ANALYTIC or not any(value.distinct for value in inputs):
-        return False
-    if _may_cancel([v for v in inputs if not _alike(v, axes)]):
-        return False
-    if call.name in SUMS:
-        return _shifted(inputs, axes, [v.distinct or _alike(v, axes) for v in inputs])
-    return all(
-        value.distinct or _is_plain_factor(value, axes, divides=call.name == "div" and i == 1)
-        for i, value in enumerate(inputs)
-    )
-
-
-def _is_plain_factor(value: Value, axes: Axes, *, divides: bool) -> bool:
-    """Whether numbers stay unequal when they are multiplied, divided or raised by a value."""
-    if value.number is not None:
-        size = abs(value.number)
-        return size >= 1 / STEEP if divides else 0 < size <= STEEP
-    if value.known:
-        return value.nonzero
-    return (value.nonzero or divides) and _alike(value, axes)
-
-
-def _nonzero(call: Call, inputs: list[Value], axes: Axes) -> bool:
-    """Whether no number of an elementwise result is zero by construction."""
-    held = [value.nonzero for value in inputs]
-    if call.name in NEVER_ZERO:
-        return True
-    if call.name in SUMS and _may_cancel(inputs):
-        return False
-    if call.name in SUMS and not all(value.known for value in inputs):
-        return _shifted(inputs, axes, held)
-    if call.name == "select_n":
-        return all(held[1:])
-    if call.name == "div":
-        return held[0]
-    if all(value.known for value in inputs):
-        return call.name in ("mul", "neg", "sqrt", "square", "integer_pow", "copy") and all(held)
-    if call.name == "convert_element_type" and not _is_float(call.params["new_dtype"]):
-        return False
-    return (call.name in ANALYTIC or call.name == "abs") and all(held)
-
-
-def _is_float(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.inexact) and jnp.dtype(dtype).itemsize >= 2
-
-
-def _may_cancel(inputs: Sequence[Value]) -> bool:
-    """Whether some of several values have numbers in common: h less its largest, say."""
-    held = [value for value in inputs if not value.known]
-    return any(
-        value.chosen and sum(other.data == value.data for other in held) > 1 for value in held
-    )
-
-
-def is_chosen(call: Call, inputs: Sequence[Value]) -> bool:
-    """Whether an equation's results have numbers of another value, at some places."""
-    if call.name in CHOOSING:
-        return True
-    if call.name in PRODUCTS:
-        return False
-    if call.name == "gather":  # rows of a table of parameters are nothing of the data
-        return inputs[0].data or inputs[0].chosen
-    if call.name in SLICING or call.name == "reduce_sum":
-        before, after = inputs[0].axes, call.shapes[0]
-        sizes = [find(axis).size for axis in before]
-        if call.name == "reduce_sum":
-            return inputs[0].chosen or math.prod(sizes) == math.prod(after)
-        rank = len(after) == len(sizes)
-        if not rank or any(n == 1 < size for n, size in zip(after, sizes, strict=True)):
-            return True
-    return any(value.chosen for value in inputs)
-
-
-def _shifted(inputs: list[Value], axes: Axes, held: list[bool]) -> bool:
-    """Whether a sum is so, given which operands are: all, or parameters along all free axes."""
-    if all(own or value.known for own, value in zip(held, inputs, strict=True)):
-        return any(held)
-    return any(
-        own and not value.data and not value.known and _varies(value, axes)
-        for own, value in zip(held, inputs, strict=True)
-    )
-
-
-def _alike(value: Value, axes: Axes) -> bool:
-    """Whether a value is the same along all axes of a result that may be permuted."""
-    return all(is_wild(t) or is_fixed(m) for t, m in zip(value.axes, axes, strict=False))
-
-
-def _varies(value: Value, axes: Axes) -> bool:
-    """Whether a value changes along all axes of a result that may be permuted."""
-    held = value.axes or tuple(Wild(find(t).size) for t in axes)
-    return all(not has_wild(t) or is_fixed(m) for t, m in zip(held, axes, strict=True))
-
-
-def _of_product(inputs: list[Value], kept: Sequence[Axes]) -> bool:
-    """Whether no two numbers of a sum of products are equal by construction.
-
-    Where all that it sums over is zero, it is zero along all its axes; and where an operand has
-    equal rows, the result has.
-    """
-    return all(
-        value.nonzero and (value.distinct or all(map(is_fixed, own)))
-        for value, own in zip(inputs, kept, strict=True)
-    )
 
 
 def _numbers(call: Call, inputs: list[Value], reader: Reader) -> tuple[Term | None, bool]:
@@ -446,7 +218,7 @@ def _dot(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     rows = [[t for i, t in enumerate(sides[k]) if i not in contract[k]] for k in (0, 1)]
     for k, side in enumerate(sides):
         reader.lost(rows[k], [t for i, t in enumerate(side) if i in contract[k]])
-    distinct = _of_product(inputs, [tuple(own) for own in rows])
+    distinct = is_distinct_product(inputs, [tuple(own) for own in rows])
     nonzero = all(value.nonzero for value in inputs)
     return [Value((*tied, *free), distinct=distinct, nonzero=nonzero)]
 
@@ -494,7 +266,7 @@ def _convolution(call: Call, inputs: list[Value], reader: Reader) -> list[Value]
         made = product([tied, right[1]])
     result = list(fresh_pinned(call.shapes[0], reason))
     result[numbers.out_spec[0]], result[numbers.out_spec[1]] = lhs[sample], made
-    distinct = _of_product(inputs, [(lhs[sample], *rest), (made,)])
+    distinct = is_distinct_product(inputs, [(lhs[sample], *rest), (made,)])
     return [Value(tuple(result), distinct=distinct, nonzero=all(v.nonzero for v in inputs))]
 
 

@@ -17,8 +17,8 @@ from jax import lax
 from llfc_jax.symmetry.axes import permute
 from llfc_jax.symmetry.naming import describe
 from llfc_jax.symmetry.reading import Reading
-from llfc_jax.symmetry.rules import Value
 from llfc_jax.symmetry.terms import Wild, atoms, each, find, fresh, pinned
+from llfc_jax.symmetry.values import Value
 
 TRIES = 12
 Case = tuple[Callable[..., Any], list[tuple[int, ...]]]

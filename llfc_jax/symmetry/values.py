@@ -1,0 +1,86 @@
+"""What is known of a value while a trace is read, and how a rule sees an equation."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from llfc_jax.symmetry.terms import Term
+
+Axes = tuple[Term, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Value:
+    """What is known of a value.
+
+    Attributes:
+        axes: a term for each axis.
+        points: the axis whose places its numbers are, as those of `argmax` or `iota`.
+        wrapped: `points` are counted from the axis' end.
+        distinct: no two of its numbers along an axis are equal by construction, as after a ReLU;
+            of numbers in float32 or wider, thought of as exact.
+        nonzero: none of its numbers is zero by construction, as after a ReLU.
+        data: it depends on the network's input.
+        chosen: its numbers are those of another value at some places, as those of a maximum: the
+            two may cancel.
+        number: the number that it is, for a literal.
+        known: it is made of constants alone.
+    """
+
+    axes: Axes
+    points: Term | None = None
+    wrapped: bool = False
+    distinct: bool = False
+    nonzero: bool = False
+    data: bool = False
+    chosen: bool = False
+    number: float | int | None = None
+    known: bool = False
+
+
+class Reader(Protocol):
+    """What rules may ask of whoever reads the equations."""
+
+    position: tuple[Any, ...]
+
+    def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
+        """`terms` are summed over in pairs of operands, with `beside` the same in both."""
+        ...
+
+    def lost(self, kept: Sequence[Term], gone: Sequence[Term]) -> None:
+        """Places along `gone` are mixed, while the same operand's axes `kept` stay."""
+        ...
+
+    def inside(self, jaxpr: Any, inputs: Sequence[Value], scope: str, step: Any) -> list[Value]:
+        """Values of the outputs of a nested jaxpr."""
+        ...
+
+    def reshaped(self, axes: Axes) -> None:
+        """Remember the axes that this equation's reshape gives."""
+        ...
+
+    def apart(self) -> Iterable[int]:
+        """Numbers of the axes of this equation's reshape whose places hold different axes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """An equation, as its rule sees it.
+
+    Attributes:
+        name: of the primitive.
+        params: its parameters.
+        shapes: shapes of its outputs.
+        scope: module path in which it stands.
+    """
+
+    name: str
+    params: dict[str, Any]
+    shapes: tuple[tuple[int, ...], ...]
+    scope: str
+
+    @property
+    def why(self) -> str:
+        """The equation, for reasons."""
+        return f"{self.name} in {self.scope}" if self.scope else self.name

@@ -42,8 +42,7 @@ def make(replica: int = 0, data: int = 1) -> Mesh | None:
         data: devices along `data`.
 
     Raises:
-        ConfigError: there are fewer devices, or, over several processes, some are left out; or JAX
-            is too old to lay out a part of a network's batch.
+        ConfigError: there are fewer devices, or, over several processes, some are left out.
     """
     devices = jax.devices()
     replica = replica or max(1, len(devices) // data)
@@ -54,10 +53,6 @@ def make(replica: int = 0, data: int = 1) -> Mesh | None:
         )
     if replica * data == 1:
         return None
-    if data > 1 and jax.__version_info__ < (0, 10):
-        raise ConfigError(
-            f"config.mesh.data {data} needs JAX 0.10 or newer, not {jax.__version__}; leave it at 1"
-        )
     kinds = (AxisType.Auto, AxisType.Auto)  # XLA follows the shardings of what goes in
     return jax.make_mesh((replica, data), (REPLICA, DATA), kinds, devices=devices[: replica * data])
 

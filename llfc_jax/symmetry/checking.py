@@ -217,8 +217,7 @@ def _floats(jaxpr: Any) -> Iterator[Any]:
 
 def double_precision() -> Any:
     """Returns a context in which JAX computes in float64."""
-    place = jax if hasattr(jax, "enable_x64") else jax.experimental  # JAX below 0.8
-    return getattr(place, "enable_x64")(True)  # noqa: B009
+    return jax.enable_x64(True)
 
 
 def _as_numpy(leaf: Any) -> Any:

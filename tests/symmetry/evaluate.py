@@ -4,8 +4,9 @@ The primitives that small programs are full of are written here in NumPy, indepe
 others run in JAX one by one. Loops and branches run in Python.
 """
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "tan": np.tan, "tanh": np.tanh, "stop_gradient": np.asarray, "copy": np.asarray,
     "copy_p": np.asarray, "name": np.asarray, "reduce_precision": np.asarray,
 }  # fmt: skip
+LIMITS = {"tanh": (-1, 1), "logistic": (0, 1), "erf": (-1, 1), "erfc": (0, 2), "exp": (0, np.inf)}
 REDUCE: dict[str, Callable[..., Any]] = {
     "reduce_sum": np.sum, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod,
     "reduce_and": np.all, "reduce_or": np.any,
@@ -51,6 +53,34 @@ def evaluate(jaxpr: Any, inputs: Any) -> list[Any]:
         found = _equation(eqn, [value(a) for a in eqn.invars])
         env |= dict(zip(eqn.outvars, found, strict=True))
     return [value(a) for a in inner.outvars]
+
+
+def saturates(jaxpr: Any, inputs: Any) -> bool:
+    """Returns whether a function came to its limit, where numbers that differ become equal."""
+    met: list[str] = []
+    with _watched(met):
+        evaluate(jaxpr, inputs)
+    return bool(met)
+
+
+@contextlib.contextmanager
+def _watched(met: list[str]) -> Iterator[None]:
+    plain = dict(ELEMENTWISE)
+
+    def watch(name: str) -> Callable[..., Any]:
+        def function(x: Any) -> Any:
+            found = plain[name](x)
+            if (np.isin(found, LIMITS[name]) & np.isfinite(x)).any():
+                met.append(name)
+            return found
+
+        return function
+
+    ELEMENTWISE.update({name: watch(name) for name in LIMITS})
+    try:
+        yield
+    finally:
+        ELEMENTWISE.update(plain)
 
 
 def _equation(eqn: Any, inputs: list[Any]) -> list[Any]:

@@ -7,8 +7,10 @@ import os
 import secrets
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from programs import examine
+from programs import decided_by_rounding, examine
 
 from llfc_jax.symmetry.checking import double_precision
 
@@ -28,3 +30,20 @@ def test_no_group_of_a_random_program_changes_it(batch: int) -> None:
             words = f"python tests/symmetry/programs.py --seed {seed} --only {number}"
             assert not found.wrong, f"{words}\n{found.wrong[0]}"
     assert groups > len(numbers)  # there is something to see
+
+
+@pytest.mark.parametrize(
+    ("scale", "activation", "rounding"),
+    [(1.0, jax.nn.relu, False), (1.0, jnp.tanh, False), (1e3, jnp.tanh, True)],
+    ids=["zeros that tie in exact arithmetic", "no tie", "tanh at its limit"],
+)
+def test_only_rounding_excuses_a_change(scale, activation, rounding) -> None:
+    rng = np.random.default_rng(0)
+    w, x = scale * rng.normal(size=(3, 5)), rng.normal(size=(16, 3)) - 1
+
+    def apply(weights, x):
+        return jax.nn.one_hot(jnp.argmax(activation(x @ weights[0]), 1), 5, dtype=x.dtype)
+
+    with double_precision():
+        jaxpr = jax.make_jaxpr(apply)([w], x)
+        assert decided_by_rounding(jaxpr, [w], x, rng) == rounding

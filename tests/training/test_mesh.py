@@ -21,10 +21,6 @@ from llfc_jax.training import train_pairs
 
 HERE = Path(__file__).parent
 
-pytestmark = pytest.mark.skipif(
-    jax.__version_info__ < (0, 10), reason="two devices for a batch need JAX 0.10"
-)
-
 
 def start(devices, *arguments):
     """meshed.py in a process of its own, on so many virtual devices."""

@@ -44,14 +44,14 @@ class RawDataset:
     Attributes:
         train: the train split.
         test: the test split.
-        classes: number of classes.
+        classes: number of classes, or of outputs; None where the data do not say.
         mean: pixel mean per channel, where the field has a published constant; else None.
         std: pixel deviation per channel, likewise.
     """
 
     train: Split
     test: Split
-    classes: int
+    classes: int | None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

@@ -37,11 +37,12 @@ class Data:
     """Which data set, and how it is cut to size; the arguments of `llfc_jax.data.load`.
 
     Attributes:
-        name: "digits" (embedded), "npz" (the user's arrays), or a data set of TFDS.
-        path: the .npz file.
+        name: "digits" or "text" (embedded), "npz" (the user's arrays), or a data set of TFDS.
+        path: the .npz file, or a text of one's own.
         data_dir: where TFDS keeps prepared data sets; its own default if None.
         train_size: number of training samples kept; all if None.
         test_size: number of test samples kept; all if None.
+        length: tokens in a sample, of text; 64 if None.
         size: images are scaled to this height and width.
         pad_to: images are padded with zeros to this height and width, after `size`.
         channels: images of one channel are copied to this many.
@@ -54,6 +55,7 @@ class Data:
     data_dir: str | None = None
     train_size: int | None = None
     test_size: int | None = None
+    length: int | None = None
     size: int | None = None
     pad_to: int | None = None
     channels: int | None = None

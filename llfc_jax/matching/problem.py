@@ -73,7 +73,8 @@ class Problem:
     def read_batches(self) -> Iterator[Batch]:
         """Yields every batch taken apart, with its mask."""
         for batch in map(read_batch, self.batches):
-            mask = self.task.default_mask(batch.y) if batch.mask is None else batch.mask
+            n = len(jax.tree.leaves(batch.x)[0])
+            mask = self.task.default_mask(batch.y, n) if batch.mask is None else batch.mask
             yield Batch(batch.x, batch.y, jnp.asarray(mask, jnp.float32))
 
     def first_inputs(self, samples: int) -> Inputs:

@@ -170,7 +170,7 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
         mesh = sharding.of(x)
         parts = sharding.size(mesh, sharding.SAMPLES)
         size = -(-first[0][0] // parts) * parts
-        mask = np.asarray(task.default_mask(y) if mask is None else mask, np.float32)
+        mask = np.asarray(task.default_mask(y, n) if mask is None else mask, np.float32)
         padded = x, y, mask
         if n < size:
             padded = jax.tree.map(partial(_fill, size=size, mode="edge"), (x, y))

@@ -1,7 +1,8 @@
 """A batch as people have it, taken apart: inputs, targets, and what counts.
 
 A batch is `(x, targets)`, `(x, targets, mask)`, or a mapping whose entry `labels` (or another name
-of `TARGETS`) holds the targets, the rest being `x`. `x` is an array or any tree of arrays, the
+of `TARGETS`) holds the targets, the rest being `x`; targets may be None where nothing looks at
+them. `x` is an array or any tree of arrays, the
 samples along each one's first axis. Arrays may be of any library that NumPy can read.
 """
 
@@ -23,7 +24,7 @@ class Batch(NamedTuple):
 
     Attributes:
         x: inputs, an array or a tree of arrays [n, ...].
-        y: targets, the same.
+        y: targets, the same; or None.
         mask: 1 for what counts, [n] or [n, t]; None where all does.
     """
 
@@ -43,8 +44,7 @@ def read_batch(batch: Any) -> Batch:
     if parts is None:
         raise DataError(
             "batches must be pairs (x [n, ...], labels [n]), arrays both or trees of arrays, "
-            f"(x, labels, mask), or mappings with an entry {TARGETS[0]!r}; not "
-            f"{_words(batch)}"
+            f"(x, labels, mask), or mappings with an entry {TARGETS[0]!r}; not {_words(batch)}"
         )
     x, y, mask = parts
     x, y = _as_arrays(x, "x"), _as_arrays(y, "labels")
@@ -65,11 +65,9 @@ def read_batch(batch: Any) -> Batch:
 
 def _take_apart(batch: Any) -> tuple[Any, Any, Any] | None:
     if isinstance(batch, Mapping):
-        name = next((name for name in TARGETS if name in batch), None)
-        if name is None:
-            return None
+        name = next((name for name in TARGETS if name in batch), "")
         rest = {k: v for k, v in batch.items() if k not in (name, MASK)}
-        return rest, batch[name], batch.get(MASK)
+        return rest, batch.get(name), batch.get(MASK)
     if isinstance(batch, (tuple, list)) and len(batch) in (2, 3):
         return batch[0], batch[1], batch[2] if len(batch) == 3 else None
     return None
@@ -77,6 +75,8 @@ def _take_apart(batch: Any) -> tuple[Any, Any, Any] | None:
 
 def _as_arrays(tree: Any, what: str) -> Any:
     """Returns a tree of arrays that JAX takes; other libraries' arrays are NumPy's."""
+    if tree is None:
+        return None
     if isinstance(tree, Mapping):
         return {name: _as_arrays(part, f"{what}[{name!r}]") for name, part in tree.items()}
     if isinstance(tree, (tuple, list)) and any(map(_is_part, tree)):

@@ -138,13 +138,13 @@ class Task:
             return mask
         return fit_mask(mask, targets.shape) * (targets != self.ignore)
 
-    def default_mask(self, targets: Any) -> AnyArray:
-        """Returns the mask of a batch that has none: [n], or [n, t] of the tokens that count."""
-        labels = jax.tree.leaves(targets)[0]
-        if self.tokens and labels.ndim > 1:
-            kept = np.ones(labels.shape[:2], bool)
-            return kept if self.ignore is None else labels != self.ignore
-        return np.ones(labels.shape[0])
+    def default_mask(self, targets: Any, n: int) -> AnyArray:
+        """Returns the mask of n samples that have none: [n], or [n, t] of the tokens that count."""
+        labels = jax.tree.leaves(targets)
+        if self.tokens and labels and labels[0].ndim > 1:
+            kept = np.ones(labels[0].shape[:2], bool)
+            return kept if self.ignore is None else labels[0] != self.ignore
+        return np.ones(n)
 
     def losses(self, outputs: PyTree, targets: PyTree, mask: Array) -> tuple[Array, Array]:
         """Returns the loss of each element, 0 where it does not count, and which count."""
@@ -165,7 +165,8 @@ class Task:
             targets: the batch's targets; `ignore` is left out.
             smoothing: share of each target spread evenly over all labels.
         """
-        mask = jnp.asarray(self.default_mask(targets), jnp.float32)
+        n = len(jax.tree.leaves(outputs)[0])
+        mask = jnp.asarray(self.default_mask(targets, n), jnp.float32)
         sums = self.sums(outputs, targets, mask)
         right, count = sums.get("accuracy", (jnp.asarray(jnp.nan), 1.0))
         if not self.labelled:
@@ -300,6 +301,11 @@ def _mask_of(n: int) -> jax.ShapeDtypeStruct:
 def _check_labelled(task: Task, outputs: PyTree, targets: PyTree) -> None:
     """Checks that outputs are [..., classes] for labels [...]."""
     leaves = jax.tree.leaves(outputs)
+    if not jax.tree.leaves(targets):
+        raise DataError(
+            f"the task {task.name!r} needs labels, and the batches have none; pass (x, labels), or "
+            "mappings with an entry 'labels'"
+        )
     axes = {"classification": "n", "tokens": "n, t"}.get(task.name, "n, ...")
     if len(leaves) != 1:
         raise GraphError(

@@ -41,10 +41,10 @@ def get_config(scale: str = "full") -> Any:
         pairs=("spawn_k2", "spawn_k10", "independent"),
         task="tokens",
         small={
-            "data": {"name": "text", "length": 64},
+            "data": {"name": "text", "length": 64, "train_size": 2_800},
             "network": {"dim": 64, "depth": 2, "heads": 4, "mlp_dim": 128, "dropout": 0.0},
-            "train": {"epochs": 12, "learning_rate": 3e-3},
-            "pairs": ("spawn_k1", "spawn_k4", "independent"),
+            "train": {"epochs": 8, "learning_rate": 3e-3},
+            "pairs": ("spawn_k1", "spawn_k3", "independent"),
         },
         tiny={
             "data": {"name": "text", "length": 16, "train_size": 640, "test_size": 128},

@@ -13,7 +13,7 @@ import numpy as np
 from llfc_jax.data.batches import Batches as SplitBatches
 from llfc_jax.data.dataset import Dataset
 from llfc_jax.errors import DataError
-from llfc_jax.tasks import Batch, read_batch
+from llfc_jax.tasks.batch import TARGETS, Batch, read_batch
 from llfc_jax.types import Batches
 
 Data: TypeAlias = Any
@@ -127,7 +127,11 @@ def _is_batch_of_arrays(data: Any) -> bool:
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         return False
     x, y = data[:2]
-    return hasattr(y, "shape") and (hasattr(x, "shape") or isinstance(x, (Mapping, tuple)))
+    if hasattr(x, "shape") and hasattr(y, "shape"):
+        return True
+    is_tree = isinstance(x, tuple) or (isinstance(x, Mapping) and not set(TARGETS) & set(x))
+    of_arrays = hasattr(y, "shape") or isinstance(y, Mapping)
+    return isinstance(data, tuple) and of_arrays and (is_tree or hasattr(x, "shape"))
 
 
 def hash_arrays(tree: object) -> str:

@@ -19,7 +19,7 @@ from llfc_jax.graph.graph import Visit
 from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide
-from llfc_jax.measures.rows import RowLayout, find_token_axes, keep_tokens
+from llfc_jax.measures.rows import RowLayout, find_token_axes, keep_features
 from llfc_jax.pair import interpolate
 from llfc_jax.parallel import loops
 from llfc_jax.tasks import Task
@@ -60,8 +60,7 @@ class TracedNetwork:
         self.token_axes, self.per_token = None, per_token
         if length is not None:
             self.token_axes = find_token_axes(self.graph, apply, variables, x, length)
-            if per_token:
-                self.graph = keep_tokens(self.graph, self.token_axes, length)
+        self.graph = keep_features(self.graph, self.token_axes if per_token else None, length)
         leaves, structure = jax.tree.flatten((abstract(variables), abstract(x)))
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         try:

@@ -65,17 +65,23 @@ def _only_axis(program: Program, samples: Axes, number: int, length: int) -> int
     return fits[0] if len(fits) == 1 else None
 
 
-def keep_tokens(graph: Graph, token_axes: Axes, length: int) -> Graph:
-    """Returns a graph in which only values that hold all tokens have features."""
-    program = graph.program
+def keep_features(graph: Graph, token_axes: Axes | None, length: int | None) -> Graph:
+    """Returns a graph in which only values that can be compared have features.
 
-    def holds(number: int) -> bool:
-        axis = token_axes[number]
-        sizes = length, length * program.samples
-        return axis is not None and program.avals[number].shape[axis] in sizes
-
-    held = {n: axis if holds(n) else None for n, axis in graph.sample_axes.items()}
-    return Graph(graph.program, find_sites(graph.program, held), held)
+    They are real, and where `token_axes` are given, they hold all `length` tokens.
+    """
+    program, kept = graph.program, dict(graph.sample_axes)
+    for number, axis in graph.sample_axes.items():
+        aval = program.avals[number]
+        compared = axis is None or not jnp.issubdtype(aval.dtype, jnp.complexfloating)
+        if axis is not None and token_axes is not None and length is not None:
+            tokens, sizes = token_axes[number], (length, length * program.samples)
+            compared = compared and tokens is not None and aval.shape[tokens] in sizes
+        if not compared:
+            kept[number] = None
+    if kept == graph.sample_axes:
+        return graph
+    return Graph(program, find_sites(program, kept), kept)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -148,12 +148,15 @@ class Task:
 
     def losses(self, outputs: PyTree, targets: PyTree, mask: Array) -> tuple[Array, Array]:
         """Returns the loss of each element, 0 where it does not count, and which count."""
+        losses = self._raw_losses(outputs, targets, mask)
+        weight = fit_mask(self.weigh(targets, mask), losses.shape)
+        return jnp.where(weight > 0, losses, 0), weight
+
+    def _raw_losses(self, outputs: PyTree, targets: PyTree, mask: Array) -> Array:
         weight = self.weigh(targets, mask)
         if self.labelled:  # what does not count may hold any label
             targets = jnp.where(fit_mask(weight, targets.shape) > 0, targets, 0)
-        losses = self.loss(jax.tree.map(wide, outputs), targets, weight)
-        weight = fit_mask(weight, losses.shape)
-        return jnp.where(weight > 0, losses, 0), weight
+        return self.loss(jax.tree.map(wide, outputs), targets, weight)
 
     def train_loss(
         self, outputs: PyTree, targets: PyTree, smoothing: float = 0.0
@@ -253,8 +256,10 @@ class Task:
         if self.labelled:
             _check_labelled(self, outputs, targets)
         try:
-            losses, _ = jax.eval_shape(self.losses, outputs, targets, _mask_of(n))
-            jax.eval_shape(self.sums, outputs, targets, _mask_of(n))
+            losses = jax.eval_shape(self._raw_losses, outputs, targets, _mask_of(n))
+            fits = losses.shape[:1] == (n,) and jnp.issubdtype(losses.dtype, jnp.floating)
+            if fits:
+                jax.eval_shape(self.sums, outputs, targets, _mask_of(n))
         except (GraphError, DataError):
             raise
         except Exception as error:
@@ -263,7 +268,7 @@ class Task:
                 f"task {self.name!r} does not fit outputs {shapes_of(outputs)} and targets "
                 f"{shapes_of(targets)}: {line}"
             ) from error
-        if losses.shape[:1] != (n,) or not jnp.issubdtype(losses.dtype, jnp.floating):
+        if not fits:
             raise GraphError(
                 f"task {self.name!r}: the loss must be real, one number for each of the {n} "
                 f"samples or more, not {losses.dtype}{list(losses.shape)}"

@@ -31,7 +31,7 @@ from llfc_jax.pair import check_pair
 from llfc_jax.parallel import loops, sharding
 from llfc_jax.results import Result
 from llfc_jax.tasks import Batch
-from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Targets, Variables
 
 
 class PairEvaluator:
@@ -122,6 +122,7 @@ class PairEvaluator:
             GraphError: the network does not take the batch, or the task not its outputs.
             DataError: targets that the task does not take.
         """
+        self.task.check_targets(batch.y)
         shapes = abstract(batch)
         program = self._traced(shapes).graph.program
         outputs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in
@@ -262,7 +263,7 @@ class PairEvaluator:
         places = self.grid.index(0.0), self.grid.index(1.0)
         static = network, self.task, tuple(parts), places, self.alpha_loop
 
-        def kernel(x: Inputs, y: Any, mask: jax.Array) -> dict[str, Any]:
+        def kernel(x: Inputs, y: Targets, mask: jax.Array) -> dict[str, Any]:
             return measure_batch(*static, (self.a, self.b), self._points, x, y, mask)
 
         with matmul_precision(self.options.precision):

@@ -4,7 +4,8 @@
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
 (what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `convert`,
-`report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
+`landscape` (curves and planes through modes), `report`, `experiments`, and `parallel` (devices and
+processes). All are imported when first used.
 """
 
 import importlib
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         data,
         experiments,
         graph,
+        landscape,
         matching,
         measures,
         networks,
@@ -40,6 +42,7 @@ __all__ = [
     "data",
     "experiments",
     "graph",
+    "landscape",
     "matching",
     "measures",
     "networks",

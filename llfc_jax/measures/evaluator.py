@@ -28,7 +28,7 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.measures.registry import check_options, configure
-from llfc_jax.pair import check_pair
+from llfc_jax.pair import Curve, check_pair
 from llfc_jax.parallel import loops, sharding
 from llfc_jax.results import Result
 from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
@@ -50,11 +50,13 @@ class PairEvaluator:
         options: how the pair is measured; the defaults if None.
         train_batches: data for renormalising.
         progress: called as (done, total, words) while renormalising.
+        curve: another way between a and b than the straight line; θ_α is then θ(α) of it.
 
     Attributes:
         network: the network as a `Network`.
         a: variables of a.
         b: variables of b.
+        curve: the way between them.
         options: how the pair is measured.
         grid: the α at which the network is run: those of the options, 0, ½ and 1.
         graph: the network's trace.
@@ -86,6 +88,7 @@ class PairEvaluator:
         options: EvalOptions | None = None,
         train_batches: Batches | None = None,
         progress: ProgressFn | None = None,
+        curve: Curve | None = None,
     ) -> None:
         self.options = options = options or EvalOptions()
         self.network = Network.of(network)
@@ -94,7 +97,8 @@ class PairEvaluator:
         self.batches, self.train_batches = batches, train_batches
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
         x, y, _ = next(pad_batches(batches))
-        self.a, self.b = sharding.replicate_like(x, (a, b))
+        self.curve = sharding.replicate_like(x, curve or Curve(a, b))
+        self.a, self.b = self.curve.a, self.curve.b
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -201,10 +205,15 @@ class PairEvaluator:
         renorm.check(self.graph, kind)
         if self.train_batches is None:
             raise ModeError(f"renormalise={kind!r} needs train_batches")
-        apply, a, b = self.network.apply, self.a, self.b
         with matmul_precision(self.options.precision):
             corrections = calibrate(
-                apply, a, b, self.grid, self.train_batches, kind, self.alpha_loop, progress
+                self.network.apply,
+                self.curve,
+                self.grid,
+                self.train_batches,
+                kind,
+                self.alpha_loop,
+                progress,
             )
         return Points(alphas, sharding.replicate_like(x, corrections))
 
@@ -221,7 +230,7 @@ class PairEvaluator:
         static = network, tuple(parts), places, self.alpha_loop
 
         def kernel(x: jax.Array, y: jax.Array, mask: jax.Array) -> dict[str, Any]:
-            return measure_batch(*static, (self.a, self.b), self._points, x, y, mask)
+            return measure_batch(*static, self.curve, self._points, x, y, mask)
 
         with matmul_precision(self.options.precision):
             found = accumulate(kernel, batches, progress, words, self.classes)

@@ -19,7 +19,6 @@ from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
-from llfc_jax.pair import interpolate
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
@@ -183,13 +182,14 @@ class Layerwise(Measure):
         graph, count = batch.graph, len(batch.graph.program.paths)
         masks = np.array([[i in leaves for i in range(count)] for _, leaves in plan])
         end = 0 if self.base == "a" else 1
-        keep, run, own = batch.modes[end], (batch.a, batch.b)[end], batch.places[1 - end]
+        modes = batch.curve.a, batch.curve.b
+        keep, run, own = modes[end], (batch.a, batch.b)[end], batch.places[1 - end]
         rest = np.delete(np.arange(len(batch.alphas)), own)
         at_base = jnp.stack(loss_and_right(run.output, batch.y, batch.mask))
 
         def at(point: tuple[jax.Array, jax.Array]) -> jax.Array:
             chosen, alpha = point
-            theta = _choose(chosen, interpolate(*batch.modes, alpha), keep)
+            theta = _choose(chosen, batch.curve.at(alpha), keep)
             logits = graph.evaluate(theta, batch.x).output
             return jnp.stack(loss_and_right(logits, batch.y, batch.mask))
 

@@ -1,0 +1,24 @@
+"""The loss around modes: curves of low loss between two of them, and planes through several."""
+
+from llfc_jax.landscape.figures import draw_curve, draw_plane
+from llfc_jax.landscape.fit import CurveOptions, FittedCurve, fit_curve, fit_curves
+from llfc_jax.landscape.measure import PlaneResult, measure_curve, measure_plane
+from llfc_jax.landscape.plane import Plane, plane_through, principal_plane, random_plane
+from llfc_jax.pair import Curve
+
+__all__ = [
+    "Curve",
+    "CurveOptions",
+    "FittedCurve",
+    "Plane",
+    "PlaneResult",
+    "draw_curve",
+    "draw_plane",
+    "fit_curve",
+    "fit_curves",
+    "measure_curve",
+    "measure_plane",
+    "plane_through",
+    "principal_plane",
+    "random_plane",
+]

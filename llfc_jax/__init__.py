@@ -3,9 +3,9 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `convert`,
-`landscape` (curves and planes through modes), `report`, `experiments`, and `parallel` (devices and
-processes). All are imported when first used.
+(what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `networks`,
+`data`, `training`, `convert`, `landscape` (curves and planes through modes), `report`,
+`experiments`, and `parallel` (devices and processes). All are imported when first used.
 """
 
 import importlib
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         parallel,
         report,
         symmetry,
+        tasks,
         training,
     )
     from llfc_jax.experiments.compare import compare
@@ -50,6 +51,7 @@ __all__ = [
     "report",
     "study",
     "symmetry",
+    "tasks",
     "training",
 ]
 

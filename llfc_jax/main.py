@@ -73,6 +73,8 @@ TERMINAL_COLUMNS = (
     "align",
     "error_a",
     "error_b",
+    "loss_a",
+    "loss_b",
     "error_barrier",
     "llfc_median",
     "llfc_ratio",

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "llfc_jax"
 FLOORS = (
     {"errors", "version"},
     {"types", "io", "fields"},
-    {"parallel", "pair", "progress", "frameworks"},
+    {"parallel", "pair", "progress", "frameworks", "tasks"},
     {"graph", "report"},
     {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},

@@ -20,7 +20,7 @@ from llfc_jax.report.page import Verdict, write_page
 
 PAGE = "comparison.html"
 COMPARED = (
-    (lmc_grade, "midpoint_barrier", "error barrier at α = ½", "{:.4f}"),
+    (lmc_grade, "midpoint_barrier", "barrier at α = ½", "{:.4f}"),
     (llfc_grade, "llfc_median", "1 - cos α of the median layer", "{:.2g}"),
 )
 

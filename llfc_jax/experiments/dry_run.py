@@ -16,7 +16,7 @@ from llfc_jax.graph import trace
 from llfc_jax.measures import MEASURES
 from llfc_jax.parallel import sharding
 from llfc_jax.training import list_runs
-from llfc_jax.training.step import make_task
+from llfc_jax.training.step import make_setup
 
 # Arrays of the parameters' size that an optimizer keeps beside them.
 OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}
@@ -36,11 +36,11 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         return {"sweep": _sweep(runs, config.together), **plan(runs[0].config)}
     dataset = data.load(**dataclasses.asdict(config.data))
     module = build_network(config, dataset)
-    x = jax.ShapeDtypeStruct((config.eval.batch_size, *dataset.shape), "float32")
+    x = dataset.inputs(config.eval.batch_size)
     variables = jax.eval_shape(lambda key: networks.init(module, key, x), jax.random.key(0))
     graph = trace(module.apply, variables, x)
     recipe = config.train
-    steps = make_task(module, recipe, dataset).steps
+    steps = make_setup(module, recipe, dataset).steps
     runs = list_runs(config.pairs, config.seed, recipe.epochs)
     together = max(
         sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,7 +206,7 @@ class Study:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkdirError(f"{path} is damaged; run again what wrote it") from error
         del content["verdicts"]
-        columns = summary_columns(rows)
+        columns = summary_columns(rows, summary)
         return cls(summary, columns, rows, {}, details=content, history=trained, notes=notes)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -238,9 +238,15 @@ class Study:
         return {**found, "notes": self.notes, **self.details}
 
 
-def summary_columns(measures: Iterable[str]) -> dict[str, str]:
-    """Returns the columns of a summary of these measures: column -> heading."""
+def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, str]:
+    """Returns the columns of a summary of these measures: column -> heading.
+
+    What no row holds, since the task has no such thing, is left out.
+    """
+    held = {column for row in rows for column in row}
     found = {"pair": "pair", "align": "aligned"}
     for name in measures:
-        found |= MEASURES[name].columns
+        every = {**MEASURES[name].other_columns, **MEASURES[name].columns}
+        usual = MEASURES[name].columns
+        found |= {k: v for k, v in every.items() if k in held} if held & set(every) else usual
     return {**found, "verdict": "verdict"}

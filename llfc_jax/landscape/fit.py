@@ -20,22 +20,24 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from llfc_jax import fields
+from llfc_jax import fields, tasks
 from llfc_jax.data.inputs import Data, as_splits
 from llfc_jax.errors import ConfigError, ModeError, unknown
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Values
 from llfc_jax.graph.graph import Visit
 from llfc_jax.graph.running_statistics import Held, read_normalisers
-from llfc_jax.measures.accumulate import pad_batches
+from llfc_jax.graph.trace import abstract
+from llfc_jax.measures.accumulate import check_outputs
 from llfc_jax.measures.batch import TracedNetwork
-from llfc_jax.measures.classification import check_labels, check_logits, loss_and_right
 from llfc_jax.measures.renormalise import Place, find_places, rescale
 from llfc_jax.measures.similarity import stack
 from llfc_jax.pair import Curve, check_pair, interpolate
-from llfc_jax.types import Model, ProgressFn, Variables
+from llfc_jax.tasks import Batch, Task
+from llfc_jax.tasks.batch import read_batch
+from llfc_jax.types import Inputs, Model, ProgressFn, Variables
 
 CurveKind = Literal["bezier", "chain"]
 STRIDE = 50  # steps of one call of the compiled program
@@ -51,6 +53,7 @@ class CurveOptions:
         batch_size: samples of a step; all of them where there are fewer.
         learning_rate: at first; it falls to zero along half a cosine.
         seed: of the drawn α and batches.
+        task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one.
 
     Raises:
         ConfigError: a value of the wrong type or size; the line names the field.
@@ -61,11 +64,13 @@ class CurveOptions:
     batch_size: int = 128
     learning_rate: float = 1e-2
     seed: int = 0
+    task: Task = dataclasses.field(default_factory=tasks.classification)
 
     def __post_init__(self) -> None:
         """Checks every field."""
         if self.kind not in get_args(CurveKind):
             raise ConfigError(unknown("kind of curve", self.kind, get_args(CurveKind)))
+        object.__setattr__(self, "task", tasks.build(self.task))
         for name, hint in fields.hints(type(self)).items():
             object.__setattr__(self, name, fields.convert(getattr(self, name), hint, name))
         for name in ("steps", "batch_size", "learning_rate"):
@@ -140,14 +145,13 @@ def fit_curves(
         raise ModeError("there is no pair; give at least one (a, b)")
     for a, b in modes:
         check_pair(a, b)
-    x, y = _gather(data, options.batch_size)
-    size = min(options.batch_size, len(y))
-    shape = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
-    traced = TracedNetwork(view.apply, modes[0][0], shape)
-    check_labels(int(y.min()), int(y.max()), check_logits(traced.graph, size))
+    samples = _gather(data, options)
+    first = jax.tree.map(lambda leaf: leaf[: options.batch_size], samples)
+    traced = TracedNetwork(view.apply, modes[0][0], abstract(first.x))
+    check_outputs(traced.graph, first, options.task, samples)
     ends = [stack(side) for side in zip(*modes, strict=True)]
     bends = interpolate(ends[0], ends[1], 0.5)
-    bends, losses = _fit(traced, options, ends, bends, x, y, progress)
+    bends, losses = _fit(traced, options, ends, bends, samples, progress)
     curves = []
     for i, (a, b) in enumerate(modes):
         bend = jax.tree.map(lambda leaf, i=i: leaf[i], bends)
@@ -156,13 +160,20 @@ def fit_curves(
     return curves
 
 
-def _gather(data: Data, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """Returns all samples of the train split, or of the only one."""
-    splits = as_splits(data, batch_size=batch_size)
-    kept = [(x[: int(mask.sum())], y[: int(mask.sum())])
-            for x, y, mask in pad_batches(splits.get("train", splits["test"]))]  # fmt: skip
-    x, y = (jnp.concatenate(parts) for parts in zip(*kept, strict=True))
-    return x, y
+def _gather(data: Data, options: CurveOptions) -> Batch:
+    """Returns all samples of the train split, or of the only one, as one batch."""
+    splits = as_splits(data, batch_size=options.batch_size)
+    batches = [read_batch(b) for b in splits.get("train", splits["test"])]
+    return jax.tree.map(
+        lambda *parts: jnp.concatenate(parts), *[_with_mask(b, options.task) for b in batches]
+    )
+
+
+def _with_mask(batch: Batch, task: Task) -> Batch:
+    if batch.mask is not None:
+        return batch
+    n = len(jax.tree.leaves(batch.x)[0])
+    return batch._replace(mask=np.asarray(task.default_mask(batch.y, n), np.float32))
 
 
 def _fit(
@@ -170,8 +181,7 @@ def _fit(
     options: CurveOptions,
     ends: Sequence[Variables],
     bends: Variables,
-    x: jax.Array,
-    y: jax.Array,
+    samples: Batch,
     progress: ProgressFn | None,
 ) -> tuple[Variables, Float[np.ndarray, "steps pairs"]]:
     """Runs all steps, `STRIDE` of them a call."""
@@ -183,7 +193,7 @@ def _fit(
     for first in range(0, options.steps, STRIDE):
         numbers = jnp.arange(first, min(first + STRIDE, options.steps))
         (state, memory), found = _run(
-            network, options, moving, (*ends, bends), (state, memory), numbers, x, y
+            network, options, moving, (*ends, bends), (state, memory), numbers, samples
         )
         losses.append(np.asarray(found, np.float64))
         if progress:
@@ -218,29 +228,31 @@ def _run(
     trees: tuple[Variables, Variables, Variables],
     state: PyTree,
     numbers: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
+    samples: Batch,
 ) -> tuple[PyTree, Float[Array, "steps pairs"]]:
     """Takes the steps of these numbers, of all pairs side by side."""
-    size = network.graph.program.avals[network.graph.program.input].shape[0]
+    size, task = network.graph.program.samples, options.task
     optimizer, key = _optimizer(options), jax.random.key(options.seed)
 
-    def loss(
-        leaves: list[jax.Array], trees: PyTree, alpha: jax.Array, rows: jax.Array
-    ) -> jax.Array:
+    def loss(leaves: list[jax.Array], trees: PyTree, alpha: jax.Array, batch: Batch) -> jax.Array:
         a, b, bend = trees
         held, structure = jax.tree.flatten(bend)
         for i, leaf in zip(moving, leaves, strict=True):
             held[i] = leaf
         theta = Curve(a, b, jax.tree.unflatten(structure, held), options.kind).at(alpha)
-        logits = run_on_batch(network.graph, theta, x[rows]).output
-        return loss_and_right(logits, y[rows], jnp.ones(size))[0] / size
+        outputs = run_on_batch(network.graph, theta, batch.x).output
+        sums = task.sums(outputs, batch.y, batch.mask)
+        return sums["loss"] / sums["count"]
 
     def step(state: PyTree, number: jax.Array) -> tuple[PyTree, jax.Array]:
         leaves, memory = state
-        alpha, rows = _draw(jax.random.fold_in(key, number), size, len(y))
+        alpha, rows = jax.random.split(jax.random.fold_in(key, number))
+        rows = jax.random.randint(rows, (size,), 0, len(samples.mask))
+        batch = jax.tree.map(lambda leaf: leaf[rows], samples)
         one = jax.value_and_grad(loss)
-        values, slopes = jax.vmap(one, (0, 0, None, None))(leaves, trees, alpha, rows)
+        values, slopes = jax.vmap(one, (0, 0, None, None))(
+            leaves, trees, jax.random.uniform(alpha), batch
+        )
         updates, memory = jax.vmap(optimizer.update)(slopes, memory)
         leaves = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), leaves, updates)
         return (leaves, memory), values
@@ -248,13 +260,7 @@ def _run(
     return jax.lax.scan(step, state, numbers)
 
 
-def _draw(key: Key[Array, ""], size: int, samples: int) -> tuple[jax.Array, jax.Array]:
-    """Returns α, and the rows of a batch."""
-    alpha, rows = jax.random.split(key)
-    return jax.random.uniform(alpha), jax.random.randint(rows, (size,), 0, samples)
-
-
-def run_on_batch(graph: Graph, variables: Variables, x: jax.Array) -> Values:
+def run_on_batch(graph: Graph, variables: Variables, x: Inputs) -> Values:
     """Runs a network with the batch's own statistics where it keeps running ones."""
     places = find_places(graph, "reset")
     if not places:

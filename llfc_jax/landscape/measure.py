@@ -8,23 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import ArrayLike, PyTree
 
+from llfc_jax import tasks
 from llfc_jax.data.inputs import Data, as_splits
 from llfc_jax.errors import ModeError
 from llfc_jax.frameworks import Network
+from llfc_jax.graph.trace import abstract
 from llfc_jax.landscape.fit import FittedCurve
 from llfc_jax.landscape.plane import Plane
 from llfc_jax.measures import EvalOptions, PairEvaluator, build
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import accumulate, pad_batches
+from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.calibration import calibrate
-from llfc_jax.measures.classification import check_logits, loss_and_right
 from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.pair import Curve
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import AnyArray, Model, ProgressFn, Variables
+from llfc_jax.tasks import Task
+from llfc_jax.types import AnyArray, Inputs, Model, ProgressFn, Variables
 
 ON_CURVES = ("lmc", "llfc", "ensemble")
 
@@ -84,8 +86,8 @@ class PlaneResult(Result):
     Attributes:
         xs: coordinates along the plane's first direction.
         ys: coordinates along its second one.
-        loss: mean cross-entropy [ys, xs].
-        error: share of samples classified wrongly [ys, xs].
+        loss: mean loss [ys, xs].
+        error: share that is wrong [ys, xs]; NaN where the task has no error rate.
         samples: number of samples.
         renormalise: "reset" where running statistics were taken anew at every point.
     """
@@ -131,6 +133,7 @@ def measure_plane(
     train: Data | None = None,
     renormalise: str = "none",
     batch_size: int = 500,
+    task: Task | str = "classification",
     progress: ProgressFn | None = None,
 ) -> PlaneResult:
     """Measures the loss at every point of a grid in one pass over the data.
@@ -144,6 +147,7 @@ def measure_plane(
         train: data for the running statistics; a data set brings its own, else `data` serves.
         renormalise: "none", or "reset": running statistics anew at every point.
         batch_size: samples at a time, where data are arrays.
+        task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one.
         progress: called as (done, total, words).
 
     Raises:
@@ -159,42 +163,47 @@ def measure_plane(
     view, splits = Network.of(network), as_splits(data, train, batch_size)
     points = np.stack(np.meshgrid(*grid), -1).reshape(-1, 2).astype(np.float32)
     way = _Grid(plane, jnp.asarray(points))
-    x, y, _ = next(pad_batches(splits["test"]))
+    task = tasks.build(task)
+    first = next(pad_batches(splits["test"], task))
     with matmul_precision("highest"):
-        traced = TracedNetwork(view.apply, plane.origin, jax.ShapeDtypeStruct(x.shape, x.dtype))
-        classes = check_logits(traced.graph, len(y))
+        traced = TracedNetwork(view.apply, plane.origin, abstract(first.x))
+        check_outputs(traced.graph, first, task)
         renorm.check(traced.graph, renormalise)
         numbers, corrections = np.arange(len(points), dtype=np.float32), renorm.NOTHING
         if renormalise == "reset":
             pooled = splits.get("train", splits["test"])
             wanted = tuple(map(float, numbers))
-            corrections = calibrate(view.apply, way, wanted, pooled, "reset", "map", progress)
+            corrections = calibrate(view.apply, way, wanted, pooled, "reset", "map", task, progress)
         found = accumulate(
-            lambda x, y, mask: _measure(traced, way, (numbers, corrections), x, y, mask),
+            lambda x, y, mask: _measure(traced, task, way, (numbers, corrections), x, y, mask),
             splits["test"],
             progress,
             "measuring the plane",
-            classes,
+            task=task,
         )
-    loss, right = (found[i].reshape(len(grid[1]), len(grid[0])) / found[2] for i in (0, 1))
+    values, shape = task.finish(found["judged"]), (len(grid[1]), len(grid[0]))
+    loss, error = (np.reshape(values.get(n, np.full(len(points), np.nan)), shape)
+                   for n in ("loss", "error"))  # fmt: skip
     columns, rows = (tuple(axis.tolist()) for axis in grid)
-    return PlaneResult(columns, rows, loss, 1 - right, int(found[2]), renormalise)
+    return PlaneResult(columns, rows, loss, error, int(found["samples"]), renormalise)
 
 
-@partial(jax.jit, static_argnames=("network",))
+@partial(jax.jit, static_argnames=("network", "task"))
 def _measure(
     network: TracedNetwork,
+    task: Task,
     way: _Grid,
     points: tuple[AnyArray, renorm.Correction],
-    x: jax.Array,
-    y: jax.Array,
+    x: Inputs,
+    y: PyTree,
     mask: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns summed loss and right predictions of a batch at every point, and its samples."""
+) -> dict[str, Any]:
+    """Returns the sums by which the task judges a batch at every point, and its samples."""
 
-    def at(point: tuple[jax.Array, renorm.Correction]) -> tuple[jax.Array, jax.Array]:
+    def at(point: tuple[jax.Array, renorm.Correction]) -> dict[str, Any]:
         number, correction = point
         values = renorm.evaluate(network.graph, way.at(number), x, correction)
-        return loss_and_right(values.output, y, mask)
+        return task.sums(values.output, y, mask)
 
-    return (*jax.lax.map(at, points), mask.sum())
+    samples = mask if mask.ndim == 1 else mask.max(1)
+    return {"judged": jax.lax.map(at, points), "samples": samples.sum()}

@@ -21,6 +21,7 @@ from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
+from llfc_jax.measures.rows import RowLayout
 from llfc_jax.measures.similarity import scale_of
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
@@ -97,7 +98,7 @@ class Spectrum(Measure):
     top: int = 5
     ranks: int = 256
 
-    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision", "per"})
     columns: ClassVar[Mapping[str, str]] = {"angle": "angle of subspaces, median"}
     section: ClassVar[Section] = Section(
         name="spectrum",
@@ -175,7 +176,7 @@ class Spectrum(Measure):
         found: dict[str, Any] = {}
         for name in plan:
             site = batch.graph[name]
-            both = [_unit_rows(batch.graph, site, v, batch.mask) for v in (batch.a, batch.b)]
+            both = [_unit_rows(batch.layout, site, v) for v in (batch.a, batch.b)]
             scales = [scale_of(h.reshape(1, -1))[0] for h in both]
             found[name] = tuple(
                 Squares(jnp.matmul(h / s, (h / s).T, precision="highest"), s)
@@ -280,14 +281,10 @@ def _pad(
     return out
 
 
-def _unit_rows(
-    graph: Graph, site: Site, values: Values, mask: Float[Array, " n"]
-) -> Float[Array, "units positions"]:
+def _unit_rows(layout: RowLayout, site: Site, values: Values) -> Float[Array, "units positions"]:
     """Returns pre-activations without bias, [units, samples * positions], padding zeroed."""
-    product, units = unit_axes(graph, site)
-    value = wide(values.all[product])
-    samples = graph.sample_axes[product]
-    value = value * mask.reshape([-1 if i == samples else 1 for i in range(value.ndim)])
+    product, units = unit_axes(layout.graph, site)
+    value = wide(values.all[product]) * layout.mask_of(product)
     value = jnp.moveaxis(value, units, range(len(units)))
     return value.reshape(int(np.prod(value.shape[: len(units)])), -1)
 

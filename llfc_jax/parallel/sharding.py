@@ -120,8 +120,8 @@ def shard_map_replicas(
 
 
 def of(x: object) -> Mesh | None:
-    """Returns the mesh that an array lies on; None for one device or the host."""
-    sharding = getattr(x, "sharding", None)
+    """Returns the mesh that arrays lie on; None for one device or the host."""
+    sharding = getattr(next(iter(jax.tree.leaves(x)), None), "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
         return sharding.mesh if isinstance(sharding.mesh, Mesh) else None
     return None
@@ -171,6 +171,6 @@ class _OnOneDevice:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array]]:
-        for x, y in self._batches:
-            yield x.addressable_data(0), y.addressable_data(0)
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._batches:
+            yield jax.tree.map(lambda leaf: leaf.addressable_data(0), batch)

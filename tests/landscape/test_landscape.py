@@ -133,6 +133,26 @@ def _trained(w: Any) -> Any:
     return w
 
 
+def test_a_task_without_classes():
+    def linear(w, x):
+        return x["in"] @ w
+
+    x, goal = {"in": X}, (X @ np.ones((5, 1), np.float32))
+    a, b = (np.ones((5, 1), np.float32) + d * np.eye(5, 1, dtype=np.float32) for d in (1, -1))
+    options = landscape.CurveOptions(steps=60, batch_size=30, task="regression", learning_rate=0.05)
+    fitted = landscape.fit_curve(linear, a, b, [(x, goal)], options)
+    best = (a + b) / 2  # on the bent curve as on the line the middle is the best there is
+    np.testing.assert_allclose(fitted.curve.bend, best, atol=0.5)
+    plane = landscape.plane_through(a, b, 2 * np.ones((5, 1), np.float32))
+    found = landscape.measure_plane(linear, plane, [(x, goal)], [0.0, 2.0], [0.0, 1.0],
+                                    task="regression")  # fmt: skip
+    wanted = [
+        [np.mean((X @ np.asarray(plane.at(u, v)) - goal) ** 2) for u in (0, 2)] for v in (0, 1)
+    ]
+    np.testing.assert_allclose(found.loss, wanted, rtol=1e-4)
+    assert np.isnan(found.error).all()
+
+
 def test_while_it_is_fitted_the_batch_normalises():
     graph = trace(normed, A, X)
     found = run_on_batch(graph, A, jnp.asarray(X)).output

@@ -3,8 +3,9 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `convert`,
-`report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
+(what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `checkpoints`,
+`convert`, `report`, `experiments`, and `parallel` (devices and processes). All are imported when
+first used. `load` and `save` read and write checkpoints.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from llfc_jax.version import __version__
 
 if TYPE_CHECKING:
     from llfc_jax import (
+        checkpoints,
         convert,
         data,
         experiments,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         symmetry,
         training,
     )
+    from llfc_jax.checkpoints.files import load, save
     from llfc_jax.experiments.compare import compare
     from llfc_jax.experiments.study import study
     from llfc_jax.experiments.study_result import Study
@@ -35,16 +38,19 @@ __all__ = [
     "Network",
     "Study",
     "__version__",
+    "checkpoints",
     "compare",
     "convert",
     "data",
     "experiments",
     "graph",
+    "load",
     "matching",
     "measures",
     "networks",
     "parallel",
     "report",
+    "save",
     "study",
     "symmetry",
     "training",
@@ -54,6 +60,8 @@ _NAMES = {
     "Network": "frameworks",
     "Study": "experiments.study_result",
     "compare": "experiments.compare",
+    "load": "checkpoints.files",
+    "save": "checkpoints.files",
     "study": "experiments.study",
 }
 

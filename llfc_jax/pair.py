@@ -57,6 +57,12 @@ def _interpolate_leaf(alpha: ArrayLike, p: ArrayLike, q: ArrayLike) -> jax.Array
     return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
 
 
+def leaf_paths(variables: Variables) -> tuple[str, ...]:
+    """Returns the path of every leaf, parts joined by "/", in tree order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
+
+
 def check_pair(a: Variables, b: Variables) -> None:
     """Checks that two trees are modes of one network.
 

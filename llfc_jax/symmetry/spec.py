@@ -18,8 +18,8 @@ import numpy as np
 from jax.core import Tracer
 
 from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.graph.trace import leaf_paths
 from llfc_jax.io import aside
+from llfc_jax.pair import leaf_paths
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Axis, Fixed, Permutation, from_json, permute, to_json, units
 

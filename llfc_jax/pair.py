@@ -106,9 +106,9 @@ def is_discrete(leaf: ArrayLike) -> bool:
 
 
 def _library(leaf: object) -> Any:
-    """Returns NumPy for what lies on a CPU, where it compiles and copies nothing, else JAX."""
+    """Returns NumPy for what lies on one CPU, where it compiles and copies nothing, else JAX."""
     here = not isinstance(leaf, jax.Array) or (
-        leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
+        leaf.is_fully_addressable and [d.platform for d in leaf.devices()] == ["cpu"]
     )
     return np if here else jnp
 

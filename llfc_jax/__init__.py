@@ -4,8 +4,9 @@
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
 (what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `networks`,
-`data`, `training`, `convert`, `landscape` (curves and planes through modes), `report`,
-`experiments`, and `parallel` (devices and processes). All are imported when first used.
+`data`, `training`, `checkpoints`, `convert`, `landscape` (curves and planes through modes),
+`report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
+`load` and `save` read and write checkpoints.
 """
 
 import importlib
@@ -15,6 +16,7 @@ from llfc_jax.version import __version__
 
 if TYPE_CHECKING:
     from llfc_jax import (
+        checkpoints,
         convert,
         data,
         experiments,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         tasks,
         training,
     )
+    from llfc_jax.checkpoints.files import load, save
     from llfc_jax.experiments.compare import compare
     from llfc_jax.experiments.study import study
     from llfc_jax.experiments.study_result import Study
@@ -38,17 +41,20 @@ __all__ = [
     "Network",
     "Study",
     "__version__",
+    "checkpoints",
     "compare",
     "convert",
     "data",
     "experiments",
     "graph",
     "landscape",
+    "load",
     "matching",
     "measures",
     "networks",
     "parallel",
     "report",
+    "save",
     "study",
     "symmetry",
     "tasks",
@@ -59,6 +65,8 @@ _NAMES = {
     "Network": "frameworks",
     "Study": "experiments.study_result",
     "compare": "experiments.compare",
+    "load": "checkpoints.files",
+    "save": "checkpoints.files",
     "study": "experiments.study",
 }
 

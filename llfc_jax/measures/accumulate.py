@@ -170,7 +170,8 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
                 "samples of one shape (pad them, and pass a mask)"
             )
         mesh = sharding.of(x)
-        parts = sharding.size(mesh, sharding.SAMPLES)
+        spec = sharding.samples_of(x)
+        parts = sharding.size(mesh, spec)
         size = -(-first[0][0] // parts) * parts
         mask = np.asarray(task.default_mask(y, n) if mask is None else mask, np.float32)
         padded = x, y, mask
@@ -178,7 +179,7 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
             padded = jax.tree.map(partial(_fill, size=size, mode="edge"), (x, y))
             padded = *padded, _fill(mask, size, "constant")
         padded = jax.tree.map(jnp.asarray, padded)
-        yield Batch(*(padded if mesh is None else sharding.put(padded, mesh, sharding.SAMPLES)))
+        yield Batch(*(padded if mesh is None else sharding.put(padded, mesh, spec)))
     if not first:
         raise DataError("there is no batch to measure on")
 

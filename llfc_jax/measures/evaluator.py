@@ -1,5 +1,6 @@
 """A pair under evaluation: checked and traced once, and measured in one pass by all measures."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,13 +98,16 @@ class PairEvaluator:
         self.network = Network.of(network)
         a, b = self.network.variables(a), self.network.variables(b)
         check_pair(a, b)
-        self.batches, self.train_batches = batches, train_batches
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
         self.task = options.task
+        self.batches = batches = sharding.follow(batches, (a, b))
+        self.train_batches = sharding.follow(train_batches, (a, b))
         first = next(pad_batches(batches, self.task))
         x = first.x
-        self.curve = sharding.replicate_like(x, curve or Curve(a, b))
-        self.a, self.b = self.curve.a, self.curve.b
+        self.a, self.b = sharding.place_pair(a, b, x)
+        self.curve = Curve(self.a, self.b)
+        if curve is not None:
+            self.curve = dataclasses.replace(curve, a=self.a, b=self.b)
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._first = abstract(first)
@@ -153,7 +157,7 @@ class PairEvaluator:
             DataError: data that are not finite, or do not fit the network.
         """
         check_options(measures, self.options)
-        batches = self.batches if batches is None else batches
+        batches = self.batches if batches is None else sharding.follow(batches, self.a)
         first = next(pad_batches(batches, self.task))
         self._check(first)
         network = self._traced(abstract(first))
@@ -268,6 +272,8 @@ class PairEvaluator:
 
 def _choose_loop(apply: Apply, variables: Variables, x: Inputs) -> loops.AlphaLoop:
     """Returns how the loop over α runs for this network on this backend."""
+    if sharding.is_spread(variables):
+        return "map"  # one point at a time: several would hold as many networks
     return loops.choose_loops(apply, abstract(variables), x).alphas
 
 

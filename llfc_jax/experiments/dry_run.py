@@ -114,7 +114,7 @@ def estimate_memory(
     spread = sum(parts) < _bytes(variables)
     how = options.alpha_loop or loops.choose_loops(view.apply, abstract(variables), x).alphas
     points = 1 if spread or how == "map" else len({*options.alphas, MIDDLE} - {0, 1})
-    given = {*graph.program.leaves, *graph.program.constants, graph.program.input}
+    given = {*graph.program.leaves, *graph.program.constants, *graph.program.inputs}
     features = sum(_size(v) for number, v in graph.program.avals.items() if number not in given)
     return {
         "modes": 2 * sum(parts),

@@ -2,7 +2,7 @@
 
 import os
 
-from llfc_jax.data import arrays, digits, statistics, text, transform  # noqa: F401 - registers data sets
+from llfc_jax.data import arrays, digit_parts, digits, statistics, text, transform  # noqa: F401 - registers data sets
 from llfc_jax.data.checks import check_positive, limit_samples
 from llfc_jax.data.dataset import Dataset, Split
 from llfc_jax.data.registry import DATASETS, DatasetRequest, RawDataset

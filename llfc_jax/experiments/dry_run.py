@@ -61,7 +61,8 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         "data": {
             "name": dataset.name,
             "train, test": f"{len(dataset.train):,}, {len(dataset.test):,} samples",
-            "shape": f"{' x '.join(map(str, dataset.shape))}, {dataset.classes} classes",
+            "shape": f"{' x '.join(map(str, dataset.shape))}, "
+            + ("no classes" if dataset.classes is None else f"{dataset.classes} classes"),
         },
         "network": {
             "name": str(config.network["name"]),

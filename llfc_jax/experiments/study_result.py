@@ -12,17 +12,20 @@ from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
-from llfc_jax.measures import MEASURES
+from llfc_jax.measures import MEASURES, LMCResult
 from llfc_jax.report import history, stored
+from llfc_jax.report.charts import Section
 from llfc_jax.report.page import Report, Table, Verdict
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
+from llfc_jax.tasks import TASKS
 from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+WHERE = ("pair", "align", "split")  # columns that say what a row is of
 QUESTION = (
     "Are two trained networks connected by a straight line between their weights, and do their "
     "features add up along it, layer by layer?"
@@ -216,7 +219,7 @@ class Study:
             The page, `report.html`.
         """
         path = Path(path)
-        sections = [(MEASURES[name].section, rows) for name, rows in self.rows.items()]
+        sections = [(show_metrics(name, rows), rows) for name, rows in self.rows.items()]
         if self.history:
             sections.append((history.SECTION, self.history))
         write_sealed(path / "summary.json", self.to_dict())
@@ -236,6 +239,19 @@ class Study:
         """Returns the content of `summary.json`."""
         found = {"summary": self.summary, "verdicts": [v.text for v in verdicts(self.summary)]}
         return {**found, "notes": self.notes, **self.details}
+
+
+def show_metrics(measure: str, rows: Sequence[Row]) -> Section:
+    """Returns the section of a measure, whose table of LMC has the columns of the rows' task."""
+    section = MEASURES[measure].section
+    if measure != "lmc" or not rows:
+        return section
+    held = {k: v for k, v in section.columns.items() if any(row[k] == row[k] for row in rows)}
+    usual = {field.name for field in dataclasses.fields(LMCResult)} | {*WHERE, *section.columns}
+    metrics = [name for name in rows[0] if name not in usual and "_barrier_" not in name]
+    headings = {name: words for make in TASKS.values() for name, words in make().columns}
+    columns = held | {name: headings.get(name, name) for name in metrics}
+    return dataclasses.replace(section, columns=columns)
 
 
 def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from llfc_jax.graph import Graph
 from llfc_jax.graph.trace import abstract
 from llfc_jax.parallel import sharding
 from llfc_jax.tasks import Batch, Task, classification, count_batches, read_batch
-from llfc_jax.types import AnyArray, Batches, Inputs, ProgressFn
+from llfc_jax.types import AnyArray, Batches, Inputs, ProgressFn, Scalar
 
 CLASSIFICATION = classification()
 # Batches in flight before their statistics are fetched: the device never waits for the host.
@@ -110,6 +110,51 @@ class Squares:
         return self.sums * np.square(np.asarray(self.scale, np.float64))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Covariance:
+    """Count, means, and summed products of the deviations from them, of many quantities.
+
+    Held divided by `scale` (means) and its square (products); merging is exact, as of `Moments`.
+    """
+
+    count: Any
+    mean: Any
+    products: Any
+    scale: Any
+
+    def merge(self, other: "Covariance") -> "Covariance":
+        """Returns the covariance of both sets of samples together."""
+        p, q = self.absolute(), other.absolute()
+        n = p.count + q.count
+        gap = q.mean - p.mean
+        between = np.outer(gap, gap) * (p.count * q.count / max(n, 1))
+        mean = p.mean + gap * (q.count / max(n, 1))
+        return Covariance(n, mean, p.products + q.products + between, p.scale)
+
+    def absolute(self) -> "Covariance":
+        """Returns it with the scale multiplied in, in float64."""
+        scale = np.asarray(self.scale, np.float64)
+        products = self.products * np.square(scale)
+        return Covariance(self.count, self.mean * scale, products, np.ones_like(scale))
+
+
+def covariance(
+    rows: Float[Array, "quantities n"], mask: Float[Array, " n"], scale: Scalar
+) -> Covariance:
+    """Returns the covariance of rows over the columns whose mask is 1.
+
+    Args:
+        rows: the quantities.
+        mask: which columns count.
+        scale: about the size of their entries, a power of two.
+    """
+    rows, n = jnp.where(mask > 0, rows / scale, 0), mask.sum()
+    mean = rows.sum(1) / jnp.maximum(n, 1)
+    off = jnp.where(mask > 0, rows - mean[:, None], 0)
+    return Covariance(n, mean, jnp.matmul(off, off.T, precision="highest"), scale)
+
+
 def moments(values: Float[Array, "*batch n"], mask: Float[Array, "*#batch n"]) -> Moments:
     """Returns moments over the last axis; a NaN, or a sample whose mask is 0, does not count."""
     counts = (mask > 0) & jnp.isfinite(values)
@@ -132,7 +177,7 @@ def moments_of_each(
 
 
 def _mergeable(node: object) -> bool:
-    return isinstance(node, (Moments, Products, Squares))
+    return isinstance(node, (Moments, Products, Squares, Covariance))
 
 
 def _merge(one: PyTree, other: PyTree) -> Any:
@@ -254,7 +299,7 @@ def accumulate(
     while merger.pending:
         merger.take()
     return jax.tree.map(
-        lambda node: node.absolute() if isinstance(node, (Products, Squares)) else node,
+        lambda node: node.absolute() if isinstance(node, (Products, Squares, Covariance)) else node,
         merger.merged,
         is_leaf=_mergeable,
     )

@@ -66,6 +66,7 @@ class Measure(abc.ABC):
         splits: the splits that it is measured on unless the options say otherwise.
         always: α that are measured whatever the grid, since numbers of the summary stand there.
         uses: the fields of `EvalOptions` that bear on it.
+        by_default: whether it is taken where no measures are named.
         refuses: the fields of `EvalOptions` that must keep their default, and why: field -> why.
     """
 
@@ -77,6 +78,7 @@ class Measure(abc.ABC):
     splits: ClassVar[tuple[str, ...]] = ("test",)
     always: ClassVar[tuple[float, ...]] = ()
     uses: ClassVar[frozenset[str]]
+    by_default: ClassVar[bool] = True
     refuses: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:

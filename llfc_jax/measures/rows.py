@@ -1,6 +1,7 @@
 """The features of a batch as rows: one for each sample, or one for each token, padding left out."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax
@@ -10,8 +11,10 @@ from jaxtyping import Array, Float
 from llfc_jax.errors import GraphError
 from llfc_jax.graph import Graph, Site
 from llfc_jax.graph import rows as rows_of_samples
+from llfc_jax.graph.queries import unit_axes
 from llfc_jax.graph.sites import find_sites
 from llfc_jax.graph.trace import Program, abstract, flatten
+from llfc_jax.measures.precision import wide
 from llfc_jax.types import Apply, Inputs, Variables
 
 Axes = Mapping[int, int | None]
@@ -156,6 +159,21 @@ class RowLayout:
         else:
             value = jnp.moveaxis(value, samples, 0)
         return value.reshape(self.mask.size, -1)
+
+    def units(
+        self, values: Mapping[int, jax.Array], site: Site
+    ) -> tuple[Float[Array, "units positions"], Float[Array, " positions"]]:
+        """Returns a linear site's features without bias, a row per unit, and which columns count.
+
+        Columns are samples times positions; those that do not count are zeros.
+        """
+        product, units = unit_axes(self.graph, site)
+        value, mask = wide(values[product]), self.mask_of(product)
+        front = range(len(units))
+        counts = jnp.moveaxis(jnp.broadcast_to(mask, value.shape), units, front)
+        value = jnp.moveaxis(value * mask, units, front)
+        width = math.prod(value.shape[: len(units)])
+        return value.reshape(width, -1), counts.reshape(width, -1)[0]
 
     def features(self, values: Mapping[int, jax.Array], site: Site) -> jax.Array:
         """Returns what is read at a site as rows [rows, d]."""

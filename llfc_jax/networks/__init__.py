@@ -4,7 +4,7 @@ Every module takes `train: bool = False` as a call argument, so `module.apply(va
 evaluation; x is float32 [n, h, w, c] (tokens [n, t] of `gpt`), the result logits [n, classes].
 """
 
-from llfc_jax.networks import gpt, lenet, mlp, resnet_cifar, resnet_imagenet, vgg, vit
+from llfc_jax.networks import gpt, lenet, mlp, resnet_cifar, resnet_imagenet, towers, unet, vgg, vit
 from llfc_jax.networks.registry import NETWORKS, build, count, init, network
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "network",
     "resnet_cifar",
     "resnet_imagenet",
+    "towers",
+    "unet",
     "vgg",
     "vit",
 ]

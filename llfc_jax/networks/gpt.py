@@ -25,7 +25,7 @@ def rotate(x: Float[Array, "n t heads size"]) -> Float[Array, "n t heads size"]:
     """Turns each pair of entries by an angle that grows with the position (Su et al. 2021)."""
     half = x.shape[-1] // 2
     speed = WAVELENGTH ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.arange(x.shape[1], dtype=jnp.float32)[:, None] * speed
+    angle = jnp.arange(x.shape[1], dtype=jnp.float32)[:, None] * speed[None]
     cos, sin = (f(angle)[None, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
     p, q = x[..., :half], x[..., half:]
     return jnp.concatenate([p * cos - q * sin, p * sin + q * cos], -1)
@@ -63,8 +63,8 @@ class Attention(nn.Module):
             q, k = rotate(q), rotate(k)
         k, v = (jnp.repeat(part, self.heads // self.groups, 2) for part in (k, v))
         scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) / size**0.5
-        seen = jnp.arange(t)[:, None] >= jnp.arange(t)
-        weights = jax.nn.softmax(jnp.where(seen, scores, -1e9).astype(jnp.float32))
+        seen = jnp.arange(t)[:, None] >= jnp.arange(t)[None]
+        weights = jax.nn.softmax(jnp.where(seen[None, None], scores, -1e9).astype(jnp.float32))
         mixed = jnp.einsum("nhqk,nkhd->nqhd", weights.astype(v.dtype), v)
         return nn.DenseGeneral(
             dim, (-2, -1), use_bias=self.bias, dtype=self.dtype, name="out"

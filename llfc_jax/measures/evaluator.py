@@ -29,7 +29,7 @@ from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.measures.registry import check_options, configure
 from llfc_jax.pair import Curve, check_pair
-from llfc_jax.parallel import loops, sharding
+from llfc_jax.parallel import loops, sharding, spread
 from llfc_jax.results import Result
 from llfc_jax.tasks import Batch
 from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
@@ -100,11 +100,11 @@ class PairEvaluator:
         check_pair(a, b)
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
         self.task = options.task
-        self.batches = batches = sharding.follow(batches, (a, b))
-        self.train_batches = sharding.follow(train_batches, (a, b))
+        self.batches = batches = spread.follow(batches, (a, b))
+        self.train_batches = spread.follow(train_batches, (a, b))
         first = next(pad_batches(batches, self.task))
         x = first.x
-        self.a, self.b = sharding.place_pair(a, b, x)
+        self.a, self.b = spread.place_pair(a, b, x)
         self.curve = Curve(self.a, self.b)
         if curve is not None:
             self.curve = dataclasses.replace(curve, a=self.a, b=self.b)
@@ -157,7 +157,7 @@ class PairEvaluator:
             DataError: data that are not finite, or do not fit the network.
         """
         check_options(measures, self.options)
-        batches = self.batches if batches is None else sharding.follow(batches, self.a)
+        batches = self.batches if batches is None else spread.follow(batches, self.a)
         first = next(pad_batches(batches, self.task))
         self._check(first)
         network = self._traced(abstract(first))
@@ -272,7 +272,7 @@ class PairEvaluator:
 
 def _choose_loop(apply: Apply, variables: Variables, x: Inputs) -> loops.AlphaLoop:
     """Returns how the loop over α runs for this network on this backend."""
-    if sharding.is_spread(variables):
+    if spread.is_spread(variables):
         return "map"  # one point at a time: several would hold as many networks
     return loops.choose_loops(apply, abstract(variables), x).alphas
 

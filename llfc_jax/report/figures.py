@@ -12,9 +12,9 @@ from llfc_jax.errors import ReportError
 from llfc_jax.io import aside
 from llfc_jax.report import style
 from llfc_jax.report.charts import Chart, Section
-from llfc_jax.report.content import read
 from llfc_jax.report.numbers import Rows, clean, describe
-from llfc_jax.report.vega import Spec, build_spec, columns_of, records
+from llfc_jax.report.points import read
+from llfc_jax.report.vega import Spec, build_spec, floor_words
 
 if TYPE_CHECKING:
     import altair
@@ -30,9 +30,10 @@ def draw(chart: Chart, rows: Rows, theme: style.Theme = style.SCREEN) -> Figure:
     """
     import altair  # takes a quarter of a second, which pages do without
 
-    spec = build_spec(chart, rows, theme, data="rows")
+    points = read(chart, rows)
+    spec = build_spec(chart, rows, theme, points, data="points")
     figure = (altair.FacetChart if "facet" in spec else altair.LayerChart).from_dict(spec)
-    figure.data = altair.Data(values=records(rows, columns_of(chart)))  # not checked row by row
+    figure.data = altair.Data(values=points.data)  # not checked point by point
     return figure
 
 
@@ -80,10 +81,10 @@ def save_all(
 
 def caption(chart: Chart, rows: Rows) -> str:
     """Returns the words below a figure in a paper: title, what to see, and what was pinned."""
-    content = read(chart, rows)
-    pinned = {**content.shared, **chart.where}
+    points = read(chart, rows)
+    pinned = {**points.shared, **chart.where}
     notes = [describe(column, value) for column, value in pinned.items()]
-    notes += [content.floor_words] if chart.log and content.clipped else []
+    notes += [floor_words(points)] if chart.log and points.clipped else []
     return clean(f"{chart.title}. {chart.caption}" + (f" ({', '.join(notes)})" if notes else ""))
 
 

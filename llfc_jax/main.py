@@ -71,12 +71,12 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0."
 TERMINAL_COLUMNS = (
     "pair",
     "align",
+    "verdict",
     "error_a",
     "error_b",
     "error_barrier",
     "llfc_median",
     "llfc_ratio",
-    "verdict",
 )
 DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
 # `llfc-jax plan configs/quickstart.py` is `--plan --config configs/quickstart.py`.

@@ -21,7 +21,7 @@ from llfc_jax.report.page import Verdict, write_page
 PAGE = "comparison.html"
 COMPARED = (
     (lmc_grade, "midpoint_barrier", "error barrier at α = ½", "{:.4f}"),
-    (llfc_grade, "llfc_median", "1 - cos α of the median layer", "{:.2g}"),
+    (llfc_grade, "llfc_median", "1 - cosine_α of the median layer", "{:.2g}"),
 )
 
 
@@ -52,8 +52,7 @@ def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str
     ]
     columns = {k: v for study in studies for k, v in study.columns.items()}
     rows = [{RUN: run.name, **row} for run in runs for row in run.summary]
-    headings = columns | {"verdict": columns.pop("verdict")}
-    write_page(page, make_comparison(runs, headings, [Verdict(said) for said in spreads(rows)]))
+    write_page(page, make_comparison(runs, columns, [Verdict(said) for said in spreads(rows)]))
     return rows
 
 

@@ -85,8 +85,8 @@ def study(
         >>> a = {"in": jnp.eye(4), "out": jnp.eye(4, 3)}
         >>> b = jax.tree.map(lambda w: 1.1 * w, a)
         >>> result = study(apply, a, b, (x, apply(a, x).argmax(-1)), measures=["lmc"])
-        >>> print(result)
-        pair is linearly mode connected (error barrier at α = ½: 0.00 points).
+        >>> str(result).partition(":")[0]
+        'pair is linearly mode connected'
     """
     settings = build_settings(measures, align, match or {}, seed, options, changes)
     name = fields.convert(name, str, "study: name")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+HEADLINE = "llfc_layers"  # the chart on the first screen of the page, where it was measured
 QUESTION = (
     "Are two trained networks connected by a straight line between their weights, and do their "
     "features add up along it, layer by layer?"
@@ -108,7 +109,7 @@ class Study:
         return dataclasses.replace(
             self,
             summary=self.summary + other.summary,
-            columns=self.columns | other.columns | {"verdict": self.columns["verdict"]},
+            columns=self.columns | other.columns,
             rows=rows,
             aligned={**self.aligned, **other.aligned},
             history=self.history + other.history,
@@ -228,6 +229,7 @@ class Study:
                 verdicts=self.verdicts,
                 sections=sections,
                 details=self.details,
+                headline=HEADLINE if "llfc" in self.rows else None,
             ),
             path,
         )
@@ -240,7 +242,7 @@ class Study:
 
 def summary_columns(measures: Iterable[str]) -> dict[str, str]:
     """Returns the columns of a summary of these measures: column -> heading."""
-    found = {"pair": "pair", "align": "aligned"}
+    found = {"pair": "pair", "align": "aligned", "verdict": "verdict"}
     for name in measures:
         found |= MEASURES[name].columns
-    return {**found, "verdict": "verdict"}
+    return found

@@ -59,7 +59,7 @@ class Commutativity(Measure):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
-    columns: ClassVar[Mapping[str, str]] = {"com_ratio": "dist com / least of W, H"}
+    columns: ClassVar[Mapping[str, str]] = {"com_ratio": "Dist_com / min(Dist_W, Dist_H)"}
     section: ClassVar[Section] = Section(
         name="commutativity",
         title="Second condition: commutativity",

@@ -67,7 +67,7 @@ class Ensemble(Measure):
     uses: ClassVar[frozenset[str]] = frozenset(
         {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
-    columns: ClassVar[Mapping[str, str]] = {"disagreement": "disagrees with the mixed logits"}
+    columns: ClassVar[Mapping[str, str]] = {"disagreement": "differs from the ensemble"}
     section: ClassVar[Section] = Section(
         name="ensemble",
         title="The output layer: Lemma 1 and the ensemble",

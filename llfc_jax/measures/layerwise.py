@@ -92,7 +92,7 @@ class Layerwise(Measure):
         "renormalise": "its points lie off the line that is renormalised; measure without "
         "layerwise, or set renormalise='none'"
     }
-    columns: ClassVar[Mapping[str, str]] = {"layer_barrier": "barrier of one layer, worst"}
+    columns: ClassVar[Mapping[str, str]] = {"layer_barrier": "barrier of one layer, highest"}
     section: ClassVar[Section] = Section(
         name="layerwise",
         title="One layer at a time",

@@ -98,7 +98,7 @@ class Spectrum(Measure):
     ranks: int = 256
 
     uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
-    columns: ClassVar[Mapping[str, str]] = {"angle": "angle of subspaces, median"}
+    columns: ClassVar[Mapping[str, str]] = {"angle": "angle between subspaces, median (°)"}
     section: ClassVar[Section] = Section(
         name="spectrum",
         title="Spectra and subspaces",

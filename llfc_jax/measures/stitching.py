@@ -74,7 +74,7 @@ class Stitching(Measure):
     sites: str | tuple[str, ...] = CUTS
 
     uses: ClassVar[frozenset[str]] = frozenset({"sites", "renormalise", "precision"})
-    columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error stitched, worst"}
+    columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error when stitched, highest"}
     section: ClassVar[Section] = Section(
         name="stitching",
         title="Stitching",

@@ -95,7 +95,7 @@ class WeakAdditivity(Measure):
     uses: ClassVar[frozenset[str]] = frozenset(
         {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
-    columns: ClassVar[Mapping[str, str]] = {"weak_median": "activation defect, median"}
+    columns: ClassVar[Mapping[str, str]] = {"weak_median": "weak additivity, median distance"}
     section: ClassVar[Section] = Section(
         name="weak_additivity",
         title="First condition: weak additivity of the activations",

@@ -12,6 +12,7 @@ from llfc_jax.errors import ReportError
 from llfc_jax.io import aside
 from llfc_jax.report import style
 from llfc_jax.report.charts import Chart, Section
+from llfc_jax.report.html import sentence
 from llfc_jax.report.numbers import Rows, clean, describe
 from llfc_jax.report.points import read
 from llfc_jax.report.vega import Spec, build_spec, floor_words
@@ -85,7 +86,8 @@ def caption(chart: Chart, rows: Rows) -> str:
     pinned = {**points.shared, **chart.where}
     notes = [describe(column, value) for column, value in pinned.items()]
     notes += [floor_words(points)] if chart.log and points.clipped else []
-    return clean(f"{chart.title}. {chart.caption}" + (f" ({', '.join(notes)})" if notes else ""))
+    said = f"{sentence(chart.title)} {chart.caption}"
+    return clean(said + (f" ({', '.join(notes)})" if notes else ""))
 
 
 def _convert(spec: Spec, kind: str) -> str | bytes:

@@ -17,10 +17,10 @@ LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
 # Column -> the figure's title, the words of its axis, whether that is logarithmic.
 DRAWN = {
     "error_barrier": ("Error barrier on the line", "error barrier", False),
-    "llfc_median": ("Distance of the features from LLFC, median layer", "1 - cosine α", True),
+    "llfc_median": ("Distance of the features from LLFC, median layer", "1 - cosine_α", True),
     "llfc_ratio": (
         "How much closer the features are to the mixture than those of a to those of b",
-        "1 - cosine AB over 1 - cosine α",
+        "1 - cosine_AB over 1 - cosine_α",
         True,
     ),
     "com_ratio": (
@@ -215,8 +215,8 @@ def columns(means: Sequence[Row]) -> dict[str, str]:
         "align": "aligned by",
         "seeds": "seeds",
         "error_barrier": "error barrier",
-        "llfc_median": "1 - cos α, median layer",
-        "llfc_ratio": "1 - cos AB over 1 - cos α",
+        "llfc_median": "1 - cosine_α, median layer",
+        "llfc_ratio": "times below 1 - cosine_AB",
     }
     first = means[0] if means else {}
     fields = itertools.takewhile(lambda name: name != "pair", first)

@@ -17,9 +17,11 @@ FORMAT = ".4~g"
 TICKS = 12  # so many numbers along x are ticks themselves
 READ = "read"  # name of the layer that the pointer reads
 _SMALL = "['¹','²','³','⁴','⁵','⁶','⁷','⁸','⁹','¹⁰','¹¹','¹²','¹³','¹⁴','¹⁵','¹⁶']"
+_POWER = "ceil(-log(datum.value) / LN10 - 1e-9)"
+_DIGIT = f"round(datum.value * pow(10, {_POWER}))"
 _LOG_LABEL = (
     "datum.value > 0.0099 ? format(datum.value, '~g') : "
-    f"'10⁻' + {_SMALL}[round(-log(datum.value) / LN10) - 1]"
+    f"({_DIGIT} > 1 ? {_DIGIT} + '·' : '') + '10⁻' + {_SMALL}[{_POWER} - 1]"
 )
 
 

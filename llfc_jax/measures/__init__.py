@@ -18,6 +18,7 @@ from llfc_jax.measures.registry import (
     refusals,
 )
 from llfc_jax.measures.similarity import Rows, compare
+from llfc_jax.measures.simplex import SimplexResult, simplex
 
 # The report's order is that of these lines: each file lists its measure as it is imported.
 # isort: off
@@ -48,6 +49,7 @@ __all__ = [
     "Measure",
     "PairEvaluator",
     "Rows",
+    "SimplexResult",
     "Spectrum",
     "SpectrumResult",
     "Stitching",
@@ -68,6 +70,7 @@ __all__ = [
     "lmc",
     "measure",
     "refusals",
+    "simplex",
     "spectrum",
     "stitching",
     "theorem1",

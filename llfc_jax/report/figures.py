@@ -133,5 +133,8 @@ def _fit(spec: Spec, width: float) -> Spec:
     for _ in range(2):  # once is exact, unless labels turn or drop out
         measured = re.search(r'width="([\d.]+)"', str(_convert(spec, "svg")))
         excess = (float(measured[1]) if measured else width) - width
-        panel["width"] = max(30.0, panel["width"] - excess / spec.get("columns", 1))
+        fitted = max(30.0, panel["width"] - excess / spec.get("columns", 1))
+        if "aspect" in spec.get("usermeta", {}):
+            panel["height"] *= fitted / panel["width"]
+        panel["width"] = fitted
     return spec

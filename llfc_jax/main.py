@@ -3,7 +3,8 @@
 Any field of the config can be set from here: `--config.seed=1`. `--list` shows what there is to
 choose from, `--plan` what a run would do. `--rerun out/q` runs again what a result records, into
 another directory, and compares every number. `--compare out/a out/b` shows runs side by side on one
-page. `--report out/q` makes the page again from stored results.
+page. `--report out/q` makes the page again from stored results; `--figures pdf` with it writes
+every figure.
 
 `llfc-jax run CONFIG`, `sweep CONFIG`, `plan CONFIG`, `list`, `compare DIR DIR`, `rerun DIR` and
 `report DIR` are short for these flags.
@@ -12,6 +13,7 @@ Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and
 which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
 """
 
+import ast
 import os
 import re
 import sys
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
 from llfc_jax.errors import ConfigError, HostsError, LlfcError
@@ -48,6 +50,9 @@ RERUN = flags.DEFINE_string(
 )
 REPORT = flags.DEFINE_string(
     "report", None, "Make the page of a run's directory again from its stored results."
+)
+FIGURES = flags.DEFINE_list(
+    "figures", [], "With --report: write its figures for a paper too, as pdf, svg or png."
 )
 COMPARE = flags.DEFINE_bool(
     "compare", False, "Show the runs in the directories that follow side by side on one page."
@@ -255,10 +260,16 @@ def _compare(paths: Sequence[str]) -> None:
 
 
 def _rebuild(directory: str) -> None:
-    from llfc_jax.report import stored
+    """Makes the page of a directory again, and its figures where they are asked for."""
+    from llfc_jax.report import figures, stored, style
 
-    page = str(stored.rebuild(directory).resolve())
-    _print({"report": page}, f"report: {page}")
+    page = stored.rebuild(directory).resolve()
+    folder = page.parent / "figures"
+    if FIGURES.value:
+        for section, rows in stored.read(directory).sections:
+            figures.save_all(section, rows, folder, FIGURES.value, style.PAPER)
+    said = {"report": str(page)} | ({"figures": str(folder)} if FIGURES.value else {})
+    _print(said, "\n".join(f"{name}: {path}" for name, path in said.items()))
 
 
 def _list() -> None:
@@ -298,8 +309,13 @@ def _stop(line: str, code: int) -> NoReturn:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags; a mistake in them or in the config file is one line and exit status 2."""
+    argv, swept = _split_sweep(_expand_subcommand(list(argv)))
+    sys.argv = argv  # where the config's flag looks for its fields
     try:
-        return flags.FLAGS(_expand_subcommand(list(argv)))
+        rest = flags.FLAGS(argv)
+        for field, values in swept.items():
+            _set_sweep(field, values)
+        return rest
     except SystemExit:
         # absl ends --help, which it shows while parsing, with status 1.
         sys.exit(0 if any(flag.startswith(("--help", "-help")) for flag in argv) else MISTAKE)
@@ -335,6 +351,41 @@ def _expand_subcommand(argv: list[str]) -> list[str]:
     if len(argv) > 1 and argv[1] in SUBCOMMANDS:
         return [argv[0], *SUBCOMMANDS[argv[1]], *argv[2:]]
     return argv
+
+
+def _split_sweep(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Returns the arguments without those that sweep over a field, and these: field -> values.
+
+    A config holds no empty place for every field that can be swept over, as the flags' own parser
+    wants it.
+    """
+    rest, swept = [], {}
+    for argument in argv:
+        if found := re.fullmatch(r"--?config\.sweep\.([\w.]+)=(.*)", argument, re.DOTALL):
+            swept[found[1]] = found[2]
+        else:
+            rest.append(argument)
+    return rest, swept
+
+
+def _set_sweep(field: str, values: str) -> None:
+    """Sets the values that a field takes in a sweep; what they are is checked with the config."""
+    if CONFIG.value is None:
+        raise ValueError("name a config: --config configs/quickstart.py")
+    try:
+        listed = ast.literal_eval(values)
+    except (ValueError, SyntaxError):
+        raise ValueError(
+            f'--config.sweep.{field} takes a tuple of values, as in "(0.1,0.2)", not {values!r}'
+        ) from None
+    with CONFIG.value.unlocked():
+        *groups, name = field.split(".")
+        place = CONFIG.value.sweep
+        for group in groups:
+            if not isinstance(place.get(group), ConfigDict):
+                place[group] = ConfigDict()
+            place = place[group]
+        place[name] = listed
 
 
 def cli() -> None:

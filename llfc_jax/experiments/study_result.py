@@ -15,6 +15,7 @@ from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
 from llfc_jax.measures import MEASURES
 from llfc_jax.report import history, stored
 from llfc_jax.report.page import Report, Table, Verdict
+from llfc_jax.report.style import SCREEN, Theme
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
 from llfc_jax.types import Variables
@@ -160,19 +161,15 @@ class Study:
             raise DataError(unknown("measure", measure, self.rows))
         return self.rows[measure]
 
-    def plot(self, name: str) -> Any:
-        """Returns one of the charts, by the name of its file.
+    def plot(self, name: str, theme: Theme = SCREEN) -> Any:
+        """Returns one of the charts, by its name, as an Altair chart.
+
+        `report.style.PAPER` is a theme for papers.
 
         Raises:
             DataError: no measure of this study has such a chart; the line names the nearest.
         """
-        from llfc_jax.report.figures import draw
-
-        charts = {c.name: (c, m) for m in self.rows for c in MEASURES[m].section.charts}
-        if name not in charts:
-            raise DataError(unknown("figure", name, charts))
-        chart, measure = charts[name]
-        return draw(chart, self.rows[measure])
+        return self._report().plot(name, theme)
 
     @classmethod
     def read(
@@ -217,21 +214,22 @@ class Study:
             The page, `report.html`.
         """
         path = Path(path)
+        write_sealed(path / "summary.json", self.to_dict())
+        return stored.write(self._report(), path)
+
+    def _report(self) -> Report:
+        """Returns what the page shows."""
         sections = [(MEASURES[name].section, rows) for name, rows in self.rows.items()]
         if self.history:
             sections.append((history.SECTION, self.history))
-        write_sealed(path / "summary.json", self.to_dict())
-        return stored.write(
-            Report(
-                title=self.title,
-                lead=self.lead,
-                tables=[Table(self.summary, self.columns)],
-                verdicts=self.verdicts,
-                sections=sections,
-                details=self.details,
-                headline=HEADLINE if "llfc" in self.rows else None,
-            ),
-            path,
+        return Report(
+            title=self.title,
+            lead=self.lead,
+            tables=[Table(self.summary, self.columns)],
+            verdicts=self.verdicts,
+            sections=sections,
+            details=self.details,
+            headline=HEADLINE if "llfc" in self.rows else None,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.pair import check_pair, mix
 from llfc_jax.parallel import sharding
 from llfc_jax.parallel.loops import AlphaLoop, choose_loops, map_over
+from llfc_jax.report.style import SCREEN, Theme
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
@@ -56,11 +57,11 @@ class SimplexResult(Result):
         corners = np.array([values[weights[:, i] == 1][0] for i in range(3)])
         return float(np.max(values - weights @ corners))
 
-    def plot(self, name: str | None = None) -> Any:
+    def plot(self, name: str | None = None, theme: Theme = SCREEN) -> Any:
         """Returns the triangle as an Altair chart, coloured by `name`: "loss" or "error"."""
         from llfc_jax.report.triangle import draw_triangle
 
-        return draw_triangle(self.records(), name or "loss")
+        return draw_triangle(self.records(), name or "loss", theme)
 
 
 def simplex(

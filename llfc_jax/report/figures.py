@@ -13,6 +13,7 @@ from llfc_jax.io import aside
 from llfc_jax.report import style
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.html import sentence
+from llfc_jax.report.marks import wrap_titles
 from llfc_jax.report.numbers import Rows, clean, describe
 from llfc_jax.report.points import read
 from llfc_jax.report.vega import Spec, build_spec, floor_words
@@ -26,8 +27,9 @@ Figure: TypeAlias = "altair.LayerChart | altair.FacetChart"
 def draw(chart: Chart, rows: Rows, theme: style.Theme = style.SCREEN) -> Figure:
     """Returns `rows` drawn as `chart` says, as an Altair chart; notebooks show it.
 
-    Its menus choose pair, alignment and what `chart.where` pins; a click on the legend shows one
-    line, the pointer reads values, dragging and pinching move and zoom (`vega.build_spec`).
+    `style.PAPER` is a theme for a column of a paper, `style.PAPER_WIDE` for two. The chart's menus
+    choose pair, alignment and what `chart.where` pins; a click on the legend shows one line, the
+    pointer reads values, dragging and pinching move and zoom (`vega.build_spec`).
     """
     import altair  # takes a quarter of a second, which pages do without
 
@@ -38,13 +40,14 @@ def draw(chart: Chart, rows: Rows, theme: style.Theme = style.SCREEN) -> Figure:
     return figure
 
 
-def save(figure: "Figure | Spec", path: str | os.PathLike[str], width: float | None = None) -> Path:
+def save(figure: "Figure | Spec", path: str | os.PathLike[str]) -> Path:
     """Writes a chart as .svg, .png (300 dots per inch), .pdf or .json (its Vega-Lite spec).
+
+    One that was drawn with a paper's theme is exactly as wide as this theme says.
 
     Args:
         figure: what `draw` or `vega.build_spec` returns.
         path: the file; its ending says the kind.
-        width: of the whole figure, in inches; panels are made to fit.
 
     Raises:
         ReportError: for another ending, or where vl-convert is missing, which draws the files.
@@ -52,8 +55,8 @@ def save(figure: "Figure | Spec", path: str | os.PathLike[str], width: float | N
     path = Path(path)
     kind = path.suffix.lstrip(".")
     spec = figure if isinstance(figure, dict) else figure.to_dict()
-    if width:
-        spec = _fit(spec, 72 * width)
+    if width := spec.get("usermeta", {}).get("width"):
+        spec = _fit(spec, width)
     content = json.dumps(spec, ensure_ascii=False) if kind == "json" else _convert(spec, kind)
     with aside(path) as place:
         place.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -67,13 +70,9 @@ def save_all(
     formats: Iterable[str] = ("svg",),
     theme: style.Theme = style.SCREEN,
 ) -> list[Path]:
-    """Writes every chart of a section as `directory/NAME.FORMAT`; returns the paths.
-
-    With a theme of a paper the figures are exactly as wide as its column.
-    """
-    width = None if theme.heading else theme.width / 72
+    """Writes every chart of a section as `directory/NAME.FORMAT`; returns the paths."""
     return [
-        save(spec, Path(directory) / f"{chart.name}.{kind}", width)
+        save(spec, Path(directory) / f"{chart.name}.{kind}")
         for chart in section.charts
         for spec in [build_spec(chart, rows, theme)]
         for kind in formats
@@ -130,11 +129,14 @@ def _fit(spec: Spec, width: float) -> Spec:
     """Returns the spec with panels so wide that the whole figure has the given width."""
     spec = json.loads(json.dumps(spec))
     panel: dict[str, Any] = spec.get("spec", spec)
-    for _ in range(2):  # once is exact, unless labels turn or drop out
+    for _ in range(5):  # once is exact, unless titles wrap, or labels turn or drop out
         measured = re.search(r'width="([\d.]+)"', str(_convert(spec, "svg")))
         excess = (float(measured[1]) if measured else width) - width
+        if abs(excess) < 1:
+            break
         fitted = max(30.0, panel["width"] - excess / spec.get("columns", 1))
-        if "aspect" in spec.get("usermeta", {}):
+        if spec["usermeta"].get("scaled"):
             panel["height"] *= fitted / panel["width"]
         panel["width"] = fitted
+        wrap_titles(panel, spec["config"]["axis"]["titleFontSize"])
     return spec

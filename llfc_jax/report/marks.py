@@ -31,20 +31,28 @@ def build_panel(chart: Chart, points: Points, theme: style.Theme, width: float) 
     if chart.mark == "heat":
         height = max(8.0, 1.3 * theme.size) * max(3, len(points.lines))
     layers = {"heat": _heat, "bars": _bars}.get(chart.mark, _lines)(chart, points, theme)
-    for layer in layers:
-        for axis, room in (("x", width), ("y", height)):  # titles no longer than their axes
+    panel = {"width": round(width), "height": round(height), "layer": layers}
+    wrap_titles(panel, theme.size)
+    return panel
+
+
+def wrap_titles(panel: Spec, size: float) -> None:
+    """Breaks the titles of a panel's axes into lines no longer than these."""
+    for layer in panel["layer"]:
+        for axis, room in (("x", panel["width"]), ("y", panel["height"])):
             channel = layer["encoding"][axis]
-            lines = textwrap.wrap(channel["title"], max(12, int(room / (0.5 * theme.size))))
-            if len(lines) > 1:
-                layer["encoding"][axis] = channel | {"title": lines}
-    return {"width": round(width), "height": round(height), "layer": layers}
+            title = channel.get("title") or ""
+            words = title if isinstance(title, str) else " ".join(title)
+            lines = textwrap.wrap(words, max(12, int(room / (0.5 * size))))
+            layer["encoding"][axis] = channel | ({"title": lines} if len(lines) > 1 else {})
 
 
 def _heat(chart: Chart, points: Points, theme: style.Theme) -> list[Spec]:
     """Returns the layer of a map of coloured cells."""
     powers = {"labelExpr": _LOG_LABEL, "values": _ticks(points)[::2]}
-    label = powers if chart.log else {"format": "~g"}
-    legend = {"title": chart.y_label, "gradientLength": 200, "labelOverlap": "greedy", **label}
+    label = powers if chart.log else {"format": FORMAT}
+    length = {"expr": "min(200, 0.4 * room)"}
+    legend = {"title": chart.y_label, "gradientLength": length, "labelOverlap": "greedy", **label}
     down = {"labelOverlap": "greedy", "labelLimit": 130, "grid": False}
     encoding = {
         "x": _x(chart, points),
@@ -131,7 +139,7 @@ def build_selections(chart: Chart, points: Points) -> list[Spec]:
 
 def _x(chart: Chart, points: Points) -> Spec:
     x: Spec = {"field": "x", "title": chart.x_label}
-    axis: Spec = {"labelOverlap": "greedy"}
+    axis: Spec = {"labelOverlap": "greedy", "labelSeparation": 4}
     if points.names is not None:
         upright = sum(len(name) + 2 for name in points.names) > 32
         axis |= {"labelAngle": -90 if upright else 0, "labelLimit": 130}
@@ -146,7 +154,7 @@ def _x(chart: Chart, points: Points) -> Spec:
 
 
 def _y(chart: Chart, points: Points) -> Spec:
-    axis: Spec = {"tickCount": 5, "format": "~g"}
+    axis: Spec = {"tickCount": 5, "format": FORMAT}
     scale: Spec = {"zero": chart.mark == "bars" or points.from_zero}
     if not points.from_zero or chart.spread == "bars":
         scale["padding"] = 5

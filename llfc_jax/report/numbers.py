@@ -113,7 +113,7 @@ def format_spread(value: float, spread: float) -> str:
         return format_number(value)
     lead = f"{spread:e}"
     place = int(lead.partition("e")[2]) - (lead[0] == "1")  # power of ten of the last digit
-    exponent = math.floor(math.log10(abs(value))) if value else 0
+    exponent = math.floor(math.log10(max(abs(value), spread)))
     if not -4 <= max(exponent, place) < 7:  # one common power of ten
         power = max(exponent, place, -300)
         scaled = format_spread(value / 10.0**power, spread / 10.0**power)

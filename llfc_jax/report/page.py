@@ -9,15 +9,19 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
+from llfc_jax.errors import DataError, unknown
 from llfc_jax.io import write_text
 from llfc_jax.report import html, numbers, style, vega
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.numbers import Rows, clean, distinct, plain
 from llfc_jax.report.points import Points, parameter, read
+
+if TYPE_CHECKING:
+    from llfc_jax.report.figures import Figure
 
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
 Json = dict[str, Any]
@@ -76,6 +80,19 @@ class Report:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     headline: str | None = None
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def plot(self, name: str, theme: style.Theme = style.SCREEN) -> "Figure":
+        """Returns one of the charts, by its name, as an Altair chart; see `figures.draw`.
+
+        Raises:
+            DataError: there is no such chart; the line names the nearest.
+        """
+        from llfc_jax.report.figures import draw
+
+        charts = {c.name: (c, rows) for section, rows in self.sections for c in section.charts}
+        if name not in charts:
+            raise DataError(unknown("figure", name, charts))
+        return draw(*charts[name], theme)
 
 
 def write_page(path: str | os.PathLike[str], report: Report) -> None:

@@ -92,8 +92,10 @@ class Theme:
             "axis": words | {"domainColor": soft, "tickColor": soft, "gridColor": rule},
             "axisX": {"grid": False},
             "legend": words
-            | {"orient": "bottom", "labelColor": ink, "columnPadding": 14, "symbolSize": 60,
-               "titleOrient": "left", "offset": 6},
+            | {"orient": "bottom", "labelColor": ink, "columnPadding": 14,
+               "symbolSize": 5.5 * self.size,
+               "titleOrient": "left", "offset": 6,
+               "layout": {"expr": "{bottom: {anchor: 'start', direction: 'vertical'}}"}},
             "header": {"labelColor": ink, "labelFontSize": self.size, "labelFontWeight": "bold",
                        "labelAnchor": "start", "labelPadding": 3},
             "title": {"anchor": "start", "color": ink, "fontSize": 1.1 * self.size, "offset": 8,

@@ -41,7 +41,7 @@ def build_triangle(rows: Rows, value: str, theme: style.Theme) -> dict[str, Any]
     axis = {"type": "quantitative", "axis": None}
     x = axis | {"field": "u", "scale": {"domain": [-MARGIN, 1 + MARGIN]}}
     y = axis | {"field": "v", "scale": {"domain": [-MARGIN, HEIGHT + MARGIN]}}
-    legend = {"title": value, "orient": "right", "format": "~g", "titleOrient": "top"}
+    legend = {"title": value, "orient": "right", "format": ".4~g", "titleOrient": "top"}
     colour = {"field": value, "type": "quantitative", "legend": legend,
               "scale": {"scheme": "viridis", "reverse": True}}  # fmt: skip
     # Hexagons around the points of the grid, a little larger, so that no gap shows between them.
@@ -51,7 +51,7 @@ def build_triangle(rows: Rows, value: str, theme: style.Theme) -> dict[str, Any]
     return {
         "width": round(width),
         "height": round(width * (HEIGHT + 2 * MARGIN) / (1 + 2 * MARGIN)),
-        "usermeta": {"aspect": "fixed"},
+        "usermeta": {"scaled": True} | ({} if theme.heading else {"width": theme.width}),
         "layer": [
             {"data": {"values": cells}, "mark": mark,
              "encoding": {"x": x, "y": y, "color": colour, "tooltip": tips}},

@@ -53,6 +53,7 @@ def build_spec(
         ],
         **_title(chart, points, theme),
         **({} if theme.css else {"config": theme.config()}),  # the page has one for all charts
+        **({} if theme.css or theme.heading else {"usermeta": {"width": theme.width}}),
     }
     if len(points.labels) < 2:
         return _clean(spec | panel)

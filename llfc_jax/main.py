@@ -25,7 +25,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
-from llfc_jax.errors import ConfigError, HostsError, LlfcError
+from llfc_jax.errors import ConfigError, HostsError, LlfcError, unknown
+from llfc_jax.version import __version__
 
 if TYPE_CHECKING:
     from llfc_jax.experiments.config import Config
@@ -45,6 +46,7 @@ QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON, and nothing else, to stdout.")
 WIDE = flags.DEFINE_bool("wide", False, "Print tables in one piece, however wide the terminal.")
 LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alignments, measures.")
+VERSION = flags.DEFINE_bool("version", False, "Print the version.")
 RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
 )
@@ -93,6 +95,7 @@ SUBCOMMANDS = {
     "compare": ["--compare"],
     "rerun": ["--rerun"],
     "report": ["--report"],
+    "help": ["--help"],
 }
 
 
@@ -102,6 +105,8 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every step of every checkpoint
     try:
         if len(argv) > 1 and not COMPARE.value:
+            if CONFIG.value is None:
+                raise ConfigError(unknown("command", argv[1], SUBCOMMANDS))
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
         _dispatch(console, argv[1:])
         sys.stdout.flush()
@@ -117,6 +122,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _dispatch(console: Console, paths: Sequence[str]) -> None:
     """Does the one thing that the flags ask for. JAX is imported only where it is needed."""
+    if VERSION.value:
+        print(f"llfc_jax {__version__}")
+        return
     if LIST.value:
         _list()
         return
@@ -155,7 +163,7 @@ def _read_config() -> Any:
         ConfigError: there is none, or reading it fails.
     """
     if CONFIG.value is None:
-        raise ConfigError("name a config: --config configs/quickstart.py")
+        raise ConfigError("name a config: --config configs/quickstart.py; --help has all flags")
     file, _ = _config_file()
     if not file.is_file():
         raise ConfigError(f"there is no config file {file}")
@@ -341,6 +349,12 @@ def _explain_flag_error(line: str) -> str:
         )
     if missing := re.search(r"No such file or directory: '([^']+)'", line):
         return f"there is no config file {missing[1]}"
+    if missing := re.match(r"Missing value for flag (--\w+)", line):
+        return f"{missing[1]} needs a value: a config file, or a directory"
+    if wrong := re.match(r"Unknown command line flag '(\w+)'(?:\. Did you mean: (\w+))?", line):
+        return f"there is no flag --{wrong[1]}" + (
+            f"; did you mean --{wrong[2]}?" if wrong[2] else ""
+        )
     if "Configuration is not available" in line:
         return f"the config file cannot be read: {line.rpartition(': ')[2]}"
     return line

@@ -1,6 +1,7 @@
 """`llfc_jax.study`: the whole report for two modes of any network in one call."""
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def study(
     progress: ProgressFn | bool | None = None,
     **changes: object,
 ) -> Study:
-    """Measures two modes of any network, aligned in any way, and report it.
+    """Measures two modes of any network, aligned in any way, and reports on them.
 
     θ_α = α a + (1 - α) b: α multiplies `a`.
 
@@ -146,7 +147,8 @@ def build_settings(
     known = {field.name for field in dataclasses.fields(EvalOptions)}
     for change in changes:
         if change not in known:
-            raise ConfigError(unknown("argument of study", change, known))
+            own = inspect.signature(study).parameters.keys() - {"changes"}
+            raise ConfigError(unknown("argument of study", change, known | own))
     plain = {name: _plain_values(value) for name, value in changes.items()}
     if options is not None and not isinstance(options, EvalOptions):
         raise ConfigError(f"study: options must be an EvalOptions, not a {type(options).__name__}")

@@ -113,16 +113,17 @@ class LLFC(Measure):
         name="llfc",
         title="Layerwise linear feature connectivity",
         text=(
-            "Linear feature connectivity asks more than a low loss: at every layer, the features "
-            "of the network at `α a + (1 - α) b` should be, up to a scale, the same mixture of "
-            "the features of a and of b. `1 - cosine_α` measures by how much they are not: 0 "
-            "means that they point the same way.\n\n"
-            "It says something only beside `1 - cosine_AB`, how far apart the features of a and b "
-            "themselves are. Where the first is far below the second, two different networks "
-            "have features that add up; where both are alike, they do not; where the second is "
-            "near 0, or an end is no better than chance, the figure says nothing, and the table "
-            "says so. The coefficient is the scale: near 1, the features are not only parallel "
-            "to the mixture but equal to it."
+            "Layerwise linear feature connectivity (LLFC) asks for more than a low loss: "
+            "at every layer, the features of the network at `α a + (1 - α) b` should be, "
+            "up to a scale, the same mixture of the features of a and of b. `1 - "
+            "cosine_α` is their distance from that mixture: 0 means that both point the "
+            "same way.\n\n"
+            "Read it beside `1 - cosine_AB`, the distance between the features of a and b "
+            "themselves. LLFC holds where the first is far below the second; where the "
+            "two are similar, it does not. Where the second is near 0, or an end is no "
+            "better than chance, a small distance proves nothing, and the table says so. "
+            "The coefficient is the scale: near 1, the features are not only parallel to "
+            "the mixture but equal to it."
         ),
         charts=(
             Chart(

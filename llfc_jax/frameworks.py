@@ -54,7 +54,7 @@ class Network:
         model: a tree of arrays -> a mode in its framework's form; undoes `variables`.
         framework: what it was made from.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> Network.of(lambda weights, x: x @ weights).apply(np.ones((2, 1)), np.ones((3, 2))).shape
         (3, 1)

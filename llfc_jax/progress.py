@@ -169,7 +169,7 @@ class _Lines:
 def _count(done: int, total: int, seconds: float) -> str:
     """Returns how much is done, and the time left if it goes on as it did.
 
-    Example:
+    Examples:
         >>> _count(2, 8, 11.0), _count(3, 0, 20.0)
         ('2/8, 33 s left', '3')
     """
@@ -181,7 +181,7 @@ def _count(done: int, total: int, seconds: float) -> str:
 def _duration(seconds: float) -> str:
     """Returns a time in words, to about a tenth.
 
-    Example:
+    Examples:
         >>> _duration(42.3), _duration(754), _duration(12000)
         ('42 s', '13 min', '3.3 h')
     """

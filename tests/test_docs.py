@@ -45,6 +45,11 @@ def test_examples_in_docstrings_give_what_they_say(path):
     assert not found.failed
 
 
+def test_examples_have_the_heading_under_which_the_documentation_shows_code():
+    wrong = [path.name for path in MODULES if re.search(r"^ *Example:$", path.read_text(), re.M)]
+    assert not wrong, "write Examples:"
+
+
 class Net(nn.Module):
     """A network of a reader's: small, with BatchNorm or without."""
 

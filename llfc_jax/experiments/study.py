@@ -78,7 +78,7 @@ def study(
         LlfcError: one of its kinds, with one line, before long work starts: modes that are no
             pair, data that do not fit the network, unknown names.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> x = jax.random.normal(jax.random.key(0), (60, 4))
         >>> def apply(w, x):

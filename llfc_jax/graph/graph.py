@@ -315,7 +315,7 @@ def trace(network: Model, variables: Model, x: Inputs) -> Graph:
     Raises:
         GraphError: the network fails on these shapes, or returns more than one array.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> def apply(w, x):
         ...     return jnp.maximum(x @ w["first"] + w["shift"], 0) @ w["second"]

@@ -90,7 +90,7 @@ def simplex(
         ModeError: not three modes of one network, or no step.
         DataError: the data do not fit the network.
 
-    Example:
+    Examples:
         >>> modes, x, y = [np.eye(2), 2 * np.eye(2), 3 * np.eye(2)], np.ones((3, 2)), [0, 1, 1]
         >>> found = simplex(lambda w, x: x @ w, modes, [(x, np.array(y))], steps=2)
         >>> found.weights.tolist()[:3], round(found.barrier("loss"), 6)

@@ -13,7 +13,6 @@ Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and
 which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
 """
 
-import ast
 import os
 import re
 import sys
@@ -22,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 from rich.console import Console
 
+from llfc_jax import arguments
 from llfc_jax.errors import ConfigError, HostsError, LlfcError, unknown
 from llfc_jax.version import __version__
 
@@ -86,17 +86,6 @@ TERMINAL_COLUMNS = (
     "llfc_ratio",
 )
 DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
-# `llfc-jax plan configs/quickstart.py` is `--plan --config configs/quickstart.py`.
-SUBCOMMANDS = {
-    "run": ["--config"],
-    "sweep": ["--config"],
-    "plan": ["--plan", "--config"],
-    "list": ["--list"],
-    "compare": ["--compare"],
-    "rerun": ["--rerun"],
-    "report": ["--report"],
-    "help": ["--help"],
-}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -106,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1 and not COMPARE.value:
             if CONFIG.value is None:
-                raise ConfigError(unknown("command", argv[1], SUBCOMMANDS))
+                raise ConfigError(unknown("command", argv[1], arguments.SUBCOMMANDS))
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
         _dispatch(console, argv[1:])
         sys.stdout.flush()
@@ -317,12 +306,12 @@ def _stop(line: str, code: int) -> NoReturn:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags; a mistake in them or in the config file is one line and exit status 2."""
-    argv, swept = _split_sweep(_expand_subcommand(list(argv)))
+    argv, swept = arguments.split_sweep(arguments.expand_subcommand(list(argv)))
     sys.argv = argv  # where the config's flag looks for its fields
     try:
         rest = flags.FLAGS(argv)
         for field, values in swept.items():
-            _set_sweep(field, values)
+            arguments.set_sweep(CONFIG.value, field, values)
         return rest
     except SystemExit:
         # absl ends --help, which it shows while parsing, with status 1.
@@ -335,71 +324,11 @@ def parse(argv: Sequence[str]) -> list[str]:
         _stop(f"error: the config has no field {(wrong[1] if wrong else said)!r}{hint}", MISTAKE)
     except (flags.Error, TypeError, ValueError) as error:
         # What goes wrong in a config file comes with its traceback: the last line says what.
-        _stop(f"error: {_explain_flag_error(str(error).strip().splitlines()[-1])}", MISTAKE)
+        _stop(
+            f"error: {arguments.explain_flag_error(str(error).strip().splitlines()[-1])}", MISTAKE
+        )
     except Exception as error:
-        _stop(f"error: {_explain_flag_error(str(error))}", MISTAKE)
-
-
-def _explain_flag_error(line: str) -> str:
-    """Returns what a mistake in a flag is, where the flag parser's own words do not say it."""
-    if "malformed node" in line:
-        return (
-            "a flag gives one value to a group of fields; set a field of it, as in "
-            "--config.network.name=mlp"
-        )
-    if missing := re.search(r"No such file or directory: '([^']+)'", line):
-        return f"there is no config file {missing[1]}"
-    if missing := re.match(r"Missing value for flag (--\w+)", line):
-        return f"{missing[1]} needs a value: a config file, or a directory"
-    if wrong := re.match(r"Unknown command line flag '(\w+)'(?:\. Did you mean: (\w+))?", line):
-        return f"there is no flag --{wrong[1]}" + (
-            f"; did you mean --{wrong[2]}?" if wrong[2] else ""
-        )
-    if "Configuration is not available" in line:
-        return f"the config file cannot be read: {line.rpartition(': ')[2]}"
-    return line
-
-
-def _expand_subcommand(argv: list[str]) -> list[str]:
-    """Returns the arguments with a subcommand replaced by the flags that it stands for."""
-    if len(argv) > 1 and argv[1] in SUBCOMMANDS:
-        return [argv[0], *SUBCOMMANDS[argv[1]], *argv[2:]]
-    return argv
-
-
-def _split_sweep(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Returns the arguments without those that sweep over a field, and these: field -> values.
-
-    A config holds no empty place for every field that can be swept over, as the flags' own parser
-    wants it.
-    """
-    rest, swept = [], {}
-    for argument in argv:
-        if found := re.fullmatch(r"--?config\.sweep\.([\w.]+)=(.*)", argument, re.DOTALL):
-            swept[found[1]] = found[2]
-        else:
-            rest.append(argument)
-    return rest, swept
-
-
-def _set_sweep(field: str, values: str) -> None:
-    """Sets the values that a field takes in a sweep; what they are is checked with the config."""
-    if CONFIG.value is None:
-        raise ValueError("name a config: --config configs/quickstart.py")
-    try:
-        listed = ast.literal_eval(values)
-    except (ValueError, SyntaxError):
-        raise ValueError(
-            f'--config.sweep.{field} takes a tuple of values, as in "(0.1,0.2)", not {values!r}'
-        ) from None
-    with CONFIG.value.unlocked():
-        *groups, name = field.split(".")
-        place = CONFIG.value.sweep
-        for group in groups:
-            if not isinstance(place.get(group), ConfigDict):
-                place[group] = ConfigDict()
-            place = place[group]
-        place[name] = listed
+        _stop(f"error: {arguments.explain_flag_error(str(error))}", MISTAKE)
 
 
 def cli() -> None:

@@ -107,19 +107,13 @@ def _convert(spec: Spec, kind: str) -> str | bytes:
 
 
 def _without_pointer(spec: Spec) -> Spec:
-    """Returns the spec without what only the pointer uses: its selections and unseen points."""
+    """Returns the spec without its selections, and without points that only the pointer sees."""
     spec = json.loads(json.dumps(spec))
-    spec["params"] = [p for p in spec.get("params", []) if "select" not in p]
-    spec["transform"] = [
-        step
-        for step in spec.get("transform", [])
-        if not (isinstance(step.get("filter"), dict) and "param" in step["filter"])
+    spec["params"] = [
+        {"name": p["name"], "value": p["name"] != "hover"} if "select" in p else p
+        for p in spec.get("params", [])
     ]
     panel: dict[str, Any] = spec.get("spec", spec)
-    for layer in panel["layer"]:
-        for channel in layer["encoding"].values():
-            if isinstance(channel, dict):
-                channel.pop("condition", None)
     seen = [x for x in panel["layer"] if x["encoding"].get("opacity", {}).get("value") != 0]
     panel["layer"] = seen
     return spec

@@ -16,7 +16,7 @@ FLOORS = (
     {"graph", "report"},
     {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},
-    {"experiments"},
+    {"experiments", "arguments"},
     {"main", "__init__"},
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

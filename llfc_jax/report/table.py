@@ -140,7 +140,7 @@ def _blocks(
 
 def _wrap(heading: str, width: int) -> list[str]:
     """Returns a heading in lines, which no minus sign begins or ends."""
-    lines = textwrap.wrap(heading.replace(" - ", "\0-\0"), width)
+    lines = textwrap.wrap(heading.replace(" - ", "\0-\0"), width, break_long_words=False)
     return [line.replace("\0", " ") for line in lines]
 
 

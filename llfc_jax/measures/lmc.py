@@ -116,7 +116,7 @@ class LMC(Measure):
                 x="alpha",
                 y={"error": "error"},
                 x_label="α (0: network b, 1: network a)",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="split",
             ),
             Chart(

@@ -99,7 +99,7 @@ class Stitching(Measure):
                 x="layer",
                 y={"error": "stitched", "error_a": "network a", "error_b": "network b"},
                 x_label="last layer of the first network",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="direction",
             ),
         ),

@@ -24,3 +24,7 @@ def __getattr__(name: str) -> ModuleType:
     if name in __all__:
         return importlib.import_module(f"llfc_jax.report.{name}")
     raise AttributeError(f"module 'llfc_jax.report' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

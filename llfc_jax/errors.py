@@ -51,7 +51,7 @@ class HostsError(LlfcError, RuntimeError):
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
     """Returns one line for a name that is not among `known`, with the nearest one.
 
-    Example:
+    Examples:
         >>> unknown("network", "mpl", ["lenet5", "mlp"])
         "unknown network 'mpl'; did you mean 'mlp'? Known: lenet5, mlp"
     """

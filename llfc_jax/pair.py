@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from llfc_jax.errors import ModeError
 from llfc_jax.types import Variables
@@ -99,16 +100,42 @@ def interpolate(a: Variables, b: Variables, alpha: ArrayLike) -> Variables:
     return jax.tree.map(functools.partial(_interpolate_leaf, alpha), a, b)
 
 
+def mix(modes: Sequence[Variables], weights: Float[Array, " modes"]) -> Variables:
+    """Returns the point Σ_i w_i θ_i of the plane through several modes; see `interpolate`.
+
+    Args:
+        modes: of one network.
+        weights: barycentric coordinates: one per mode, with the sum 1; may be traced.
+    """
+    shares = list(jnp.asarray(weights))
+    return jax.tree.map(lambda *leaves: _mix_leaves(leaves, shares), *modes)
+
+
 def _interpolate_leaf(alpha: ArrayLike, p: ArrayLike, q: ArrayLike) -> jax.Array:
-    p, q = jnp.asarray(p), jnp.asarray(q)
-    if not jnp.issubdtype(p.dtype, jnp.inexact):
-        return p
-    wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
-    weight = jnp.asarray(alpha, wide)
-    mixed = (weight * p.astype(wide) + (1 - weight) * q.astype(wide)).astype(p.dtype)
-    if p.dtype.itemsize == 1:  # float8: most of its types have no infinity
+    p = jnp.asarray(p)
+    weight = jnp.asarray(alpha, _wide(p.dtype))
+    return _mix_leaves((p, q), (weight, 1 - weight))
+
+
+def _mix_leaves(leaves: Sequence[ArrayLike], weights: Sequence[jax.Array]) -> jax.Array:
+    first, *others = map(jnp.asarray, leaves)
+    if not jnp.issubdtype(first.dtype, jnp.inexact):
+        return first
+    wide = _wide(first.dtype)
+    parts = [
+        w.astype(wide) * p.astype(wide) for w, p in zip(weights, (first, *others), strict=True)
+    ]
+    mixed = functools.reduce(jnp.add, parts).astype(first.dtype)
+    if first.dtype.itemsize == 1:  # float8: most of its types have no infinity
         return mixed
-    return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
+    shared = functools.reduce(jnp.logical_and, (first == other for other in others))
+    return jnp.where(jnp.isinf(first) & shared, first, mixed)
+
+
+def _wide(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the type in which leaves of a type are mixed: float32 or wider."""
+    exact = dtype.itemsize == 1 or not jnp.issubdtype(dtype, jnp.inexact)
+    return jnp.dtype(jnp.float32) if exact else jnp.promote_types(dtype, jnp.float32)
 
 
 def leaf_paths(variables: Variables) -> tuple[str, ...]:

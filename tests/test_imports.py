@@ -18,7 +18,7 @@ FLOORS = (
     {"graph", "report"},
     {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},
-    {"experiments", "landscape"},
+    {"experiments", "landscape", "arguments"},
     {"main", "__init__"},
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

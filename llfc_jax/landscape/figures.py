@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llfc_jax.landscape.measure import PlaneResult
+from llfc_jax.landscape.plane import PlaneResult
 
 if TYPE_CHECKING:
     import altair as alt

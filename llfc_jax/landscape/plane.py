@@ -11,18 +11,22 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, Key
 
+from llfc_jax.data.inputs import Data
 from llfc_jax.errors import ModeError
 from llfc_jax.graph import Graph
 from llfc_jax.graph.queries import linear_sites
 from llfc_jax.graph.trace import Equation, Program
+from llfc_jax.landscape.points import PointOptions, judge_points
 from llfc_jax.pair import check_pair
-from llfc_jax.types import Variables
+from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.types import Model, ProgressFn, Variables
 
 FLAT = 1e-6  # sine of the angle below which two directions are one
 
@@ -42,8 +46,14 @@ class Plane:
     u: Variables
     v: Variables
 
-    def at(self, x: ArrayLike, y: ArrayLike) -> Variables:
+    @property
+    def a(self) -> Variables:
+        """Variables of the network's shapes."""
+        return self.origin
+
+    def at(self, *coordinates: ArrayLike) -> Variables:
         """Returns θ(x, y); x and y may be traced."""
+        x, y = coordinates
         return jax.tree.map(functools.partial(_moved, x, y), self.origin, self.u, self.v)
 
     def project(self, variables: Variables) -> tuple[float, float, float]:
@@ -56,6 +66,66 @@ class Plane:
         gap, u, v = (_vector(t) for t in (_difference(variables, self.origin), self.u, self.v))
         x, y = (float(gap @ w / (w @ w)) for w in (u, v))
         return x, y, float(np.linalg.norm(gap - x * u - y * v))
+
+
+@result
+class PlaneResult(Result):
+    """Loss and error over a plane.
+
+    Attributes:
+        xs: coordinates along the plane's first direction.
+        ys: coordinates along its second one.
+        loss: mean loss [ys, xs].
+        error: share that is wrong [ys, xs]; NaN where the task has no error rate.
+        samples: number of samples.
+        renormalise: "reset" where running statistics were taken anew at every point.
+    """
+
+    xs: tuple[float, ...] = labels("x")
+    ys: tuple[float, ...] = labels("y")
+    loss: Any = axes("ys", "xs")
+    error: Any = axes("ys", "xs")
+    samples: int = setting()
+    renormalise: str = setting("none")
+
+
+def measure_plane(
+    network: Model,
+    plane: Plane,
+    data: Data,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    train: Data | None = None,
+    options: PointOptions | None = None,
+    progress: ProgressFn | None = None,
+) -> PlaneResult:
+    """Measures the loss at every point of a grid in one pass over the data.
+
+    Args:
+        network: what `Network.of` takes.
+        plane: the plane.
+        data: (x, labels), batches of such pairs, or a data set.
+        xs: coordinates along u.
+        ys: coordinates along v.
+        train: data for the running statistics; a data set brings its own, else `data` serves.
+        options: how it is measured; the defaults if None.
+        progress: called as (done, total, words).
+
+    Raises:
+        ModeError: no coordinates, numbers that are not finite, or a renormalisation that does not
+            fit the network.
+        LlfcError: data that do not fit the network.
+    """
+    options = options or PointOptions()
+    grid = [np.asarray(sorted(map(float, axis))) for axis in (xs, ys)]
+    if not all(axis.size and np.isfinite(axis).all() for axis in grid):
+        raise ModeError("xs and ys must be finite numbers, at least one of each")
+    points = np.stack(np.meshgrid(*grid), -1).reshape(-1, 2)
+    values, samples = judge_points(network, plane, points, data, train, options, progress)
+    shape = len(grid[1]), len(grid[0])
+    loss, error = (np.reshape(values[name], shape) for name in ("loss", "error"))
+    columns, rows = (tuple(axis.tolist()) for axis in grid)
+    return PlaneResult(columns, rows, loss, error, samples, options.renormalise)
 
 
 def plane_through(a: Variables, b: Variables, c: Variables) -> Plane:

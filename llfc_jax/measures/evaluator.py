@@ -73,7 +73,7 @@ class PairEvaluator:
             judges.
         DataError: the batches are none, or labels outside the classes.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from llfc_jax import measures
         >>> a, b, x, y = np.eye(2), 2 * np.eye(2), np.ones((3, 2)), np.array([0, 1, 1])

@@ -80,7 +80,7 @@ def check(
         MatchingError: a permutation of a group changes the outputs by more than that, or the
             network does not run on the batch.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from llfc_jax.symmetry import permutation_spec
         >>> def apply(w, x):

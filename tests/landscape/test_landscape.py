@@ -145,7 +145,7 @@ def test_a_task_without_classes():
     np.testing.assert_allclose(fitted.curve.bend, best, atol=0.5)
     plane = landscape.plane_through(a, b, 2 * np.ones((5, 1), np.float32))
     found = landscape.measure_plane(linear, plane, [(x, goal)], [0.0, 2.0], [0.0, 1.0],
-                                    task="regression")  # fmt: skip
+                                    options=landscape.PointOptions("regression"))  # fmt: skip
     wanted = [
         [np.mean((X @ np.asarray(plane.at(u, v)) - goal) ** 2) for u in (0, 2)] for v in (0, 1)
     ]
@@ -237,8 +237,10 @@ def test_the_loss_over_a_plane_is_that_of_each_point(renormalise):
     xs, ys, statistics = (-1.0, 0.0, 2.5, 6.0), (-2.0, 0.0, 3.0), renormalise == "reset"
     network = normed if statistics else mlp
     found, other = (
-        landscape.measure_plane(network, plane, (X, Y), xs, ys, renormalise=renormalise,
-                                batch_size=size) for size in (90, 32)
+        landscape.measure_plane(
+            network, plane, (X, Y), xs, ys,
+            options=landscape.PointOptions(renormalise=renormalise, batch_size=size),
+        ) for size in (90, 32)
     )  # fmt: skip
     wanted = [[plain(plane.at(x, y), statistics=statistics) for x in xs] for y in ys]
     np.testing.assert_allclose(np.stack([found.loss, found.error], -1), wanted, rtol=2e-4)
@@ -283,10 +285,20 @@ BAD = {
     ),
     "no norm": (
         lambda: landscape.measure_plane(
-            mlp, landscape.plane_through(A, B, C), (X, Y), [0.0], [0.0], renormalise="reset"
+            mlp,
+            landscape.plane_through(A, B, C),
+            (X, Y),
+            [0.0],
+            [0.0],
+            options=landscape.PointOptions(renormalise="reset"),
         ),
         ModeError,
         "needs BatchNorm",
+    ),
+    "repair": (
+        lambda: landscape.PointOptions(renormalise="repair"),
+        ModeError,
+        "'none' or 'reset'",
     ),
     "measure": (
         lambda: landscape.measure_curve(mlp, Curve(A, B), (X, Y), measures=["stitching"]),

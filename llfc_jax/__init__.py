@@ -3,7 +3,7 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `convert`,
+(what may be moved in it), `matching`, `measures`, `merging`, `networks`, `data`, `training`, `convert`,
 `report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
 """
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         graph,
         matching,
         measures,
+        merging,
         networks,
         parallel,
         report,
@@ -42,6 +43,7 @@ __all__ = [
     "graph",
     "matching",
     "measures",
+    "merging",
     "networks",
     "parallel",
     "report",

@@ -16,6 +16,7 @@ FLOORS = (
     {"graph", "report"},
     {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},
+    {"merging"},
     {"experiments"},
     {"main", "__init__"},
 )

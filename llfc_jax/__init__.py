@@ -3,8 +3,9 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `merging`, `networks`, `data`, `training`, `convert`,
-`report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
+(what may be moved in it), `matching`, `measures`, `merging`, `networks`, `data`, `training`,
+`convert`, `report`, `experiments`, and `parallel` (devices and processes). All are imported when
+first used.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """Matching: find the symmetry that moves one mode towards another.
 
-`align` finds it by any of `METHODS`; `merge` makes one network of several. What may be moved is
-the subject of `llfc_jax.symmetry`.
+`align` finds it by any of `METHODS`. What may be moved is the subject of `llfc_jax.symmetry`, and
+`llfc_jax.merging` makes one network of several.
 """
 
 from llfc_jax.matching.align import align, check_symmetry

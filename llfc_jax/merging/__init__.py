@@ -5,12 +5,14 @@
 """
 
 from llfc_jax.merging.averages import GeometricMedian, KarcherMean, Mean, Slerp, Weighted
+from llfc_jax.merging.files import merge_files
 from llfc_jax.merging.informed import FisherWeighted, RegMean
 from llfc_jax.merging.merge import merge
 from llfc_jax.merging.options import MergeOptions
 from llfc_jax.merging.rebasin import GitRebasin, Merged, merge_many
 from llfc_jax.merging.registry import RULES, build_rule, merge_rule
 from llfc_jax.merging.rule import Leaf, LeafRule, Rule
+from llfc_jax.merging.search import SearchResult, search
 from llfc_jax.merging.soups import GreedySoup
 from llfc_jax.merging.statistics import InputGram, fisher_diagonal, input_grams
 from llfc_jax.merging.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
@@ -33,6 +35,7 @@ __all__ = [
     "Merged",
     "RegMean",
     "Rule",
+    "SearchResult",
     "Slerp",
     "TaskArithmetic",
     "Ties",
@@ -41,6 +44,8 @@ __all__ = [
     "fisher_diagonal",
     "input_grams",
     "merge",
+    "merge_files",
     "merge_many",
     "merge_rule",
+    "search",
 ]

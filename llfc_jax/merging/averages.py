@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.registry import merge_rule
 from llfc_jax.merging.rule import Leaf, LeafRule, Scope, combine
 
 if TYPE_CHECKING:
-    from llfc_jax.merging.aligned import AlignedModels
+    from llfc_jax.merging.inputs import MergeInputs
 
 ITERATIONS = 1000  # of a few numbers each; a compiled program takes them all
 SMALL = 1e-6  # sine of an angle below which an arc is its chord, to float32's rounding
 
-Gram = Float[Array, "models models"]
-Weights = Float[Array, " models"]
+Gram = Any  # [models, models], of either library
+Weights = Any  # [models]
 
 
 @merge_rule("mean")
@@ -94,31 +93,25 @@ class CurvedRule(LeafRule):
     """Base of the rules whose coefficients follow from the models' inner products.
 
     Attributes:
-        scope: "leaf" for inner products over each leaf alone, "model" over all leaves together,
-            which takes another pass over the models.
+        scope: "leaf" for inner products over each leaf alone, "model" over all leaves together.
     """
 
-    scope: Scope = "leaf"
-
-    def survey(self, models: "AlignedModels") -> Any:
-        """Returns the coefficients of each model from one pass, where the scope is the model.
+    def survey(self, models: "MergeInputs") -> Any:
+        """Returns the coefficient of each model, from one pass.
 
         Raises:
-            MergeError: a model lacks a leaf that is merged.
+            MergeError: the scope is the model, and one lacks a leaf that is merged.
         """
-        if self.scope == "leaf":
-            return None
-        models.check_whole(self.name)
-        xp = np if models.on_host else jnp
-        total = xp.zeros((models.count, models.count))
+        if self.scope == "model":
+            models.check_whole(self.name)
+        total: Any = 0
         for leaf in models.leaves():
             total = total + leaf.gram()
-        return self.coefficients(total, xp)
+        return self.coefficients(total, np if models.on_host else jnp)
 
     def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
         """Returns the combination."""
-        weights = self.coefficients(leaf.gram(), leaf.xp) if survey is None else survey
-        return combine(leaf, list(weights))
+        return combine(leaf, list(survey))
 
     @abc.abstractmethod
     def coefficients(self, gram: Gram, xp: ModuleType) -> Weights:
@@ -137,7 +130,7 @@ class Slerp(CurvedRule):
 
     Attributes:
         t: place on the arc, a share: 0 is the first model, 1 the second.
-        scope: see `CurvedRule`.
+        scope: "leaf" for the angle within each leaf, "model" for one of whole models.
     """
 
     t: float = 0.5
@@ -172,7 +165,7 @@ class KarcherMean(CurvedRule):
     1973.
 
     Attributes:
-        scope: see `CurvedRule`.
+        scope: "leaf" for a direction of each leaf, "model" for one of whole models.
     """
 
     scope: Scope = "leaf"
@@ -214,7 +207,7 @@ class GeometricMedian(CurvedRule):
     Pillutla et al., "Robust aggregation for federated learning", 2022.
 
     Attributes:
-        scope: see `CurvedRule`.
+        scope: "leaf" for a median of each leaf, "model" for one of whole models.
     """
 
     scope: Scope = "leaf"

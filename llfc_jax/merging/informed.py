@@ -1,4 +1,4 @@
-"""Rules that know more of each model than its weights: how the loss bends, what layers are given."""
+"""Rules that know more of each model than its weights: curvatures, and inputs of layers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -40,10 +40,10 @@ class FisherWeighted(LeafRule):
             check_per_model(self, "weights", self.weights, count)
 
     def check_statistics(
-        self, name: str, shape: tuple[int, ...], statistics: Sequence[Any]
+        self, name: str, shapes: Sequence[tuple[int, ...]], statistics: Sequence[Any]
     ) -> None:
         """Checks that each model has Fisher information of the leaf's shape."""
-        for found in statistics:
+        for shape, found in zip(shapes, statistics, strict=True):
             if found is None or np.shape(found) != shape:
                 raise MergeError(
                     f"statistics has shape {None if found is None else np.shape(found)} for "
@@ -55,8 +55,7 @@ class FisherWeighted(LeafRule):
         xp, kind = leaf.xp, leaf.models[0].dtype
         given = self.weights
         shares = [1.0 if given is None else given[i] for i in leaf.holders]
-        part = tuple(map(slice, leaf.models[0].shape))
-        fishers = [xp.asarray(f).astype(kind)[part] for f in leaf.statistics or ()]
+        fishers = [xp.asarray(f).astype(kind) for f in leaf.statistics or ()]
         largest = fishers[0]
         for fisher in fishers[1:]:
             largest = xp.maximum(largest, fisher)
@@ -87,14 +86,15 @@ class RegMean(LeafRule):
 
     shrink: float = 0.9
 
+    whole_leaves: ClassVar[bool] = True
     needs_statistics: ClassVar[str] = "the Gram matrices of its layers' inputs (input_grams)"
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"shrink": (0, 1)}
 
     def check_statistics(
-        self, name: str, shape: tuple[int, ...], statistics: Sequence[Any]
+        self, name: str, shapes: Sequence[tuple[int, ...]], statistics: Sequence[Any]
     ) -> None:
         """Checks that the Gram matrices fit the leaf."""
-        for found in statistics:
+        for shape, found in zip(shapes, statistics, strict=True):
             if found is None:
                 continue
             inside = isinstance(found, InputGram) and all(a < len(shape) for a in found.axes)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llfc_jax.frameworks import Network
-from llfc_jax.merging.aligned import align_models
 from llfc_jax.merging.options import MergeOptions
+from llfc_jax.merging.prepare import prepare_inputs
 from llfc_jax.merging.registry import build_rule
 from llfc_jax.merging.rule import Rule
 from llfc_jax.types import Model, Variables
@@ -58,4 +58,4 @@ def merge(
         view = Network.of(network)
         models = [view.variables(model) for model in models]
         base = None if base is None else view.variables(base)
-    return built.merge(align_models(models, base, built, statistics, options))
+    return built.merge(prepare_inputs(models, base, built, statistics, options))

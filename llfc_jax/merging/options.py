@@ -13,8 +13,8 @@ class MergeOptions:
 
     Attributes:
         skip: paths of leaves that are not merged, or of what holds them; `*` matches anything:
-            "params/head", "*.bias". They are the base's where it has them in that shape, else the
-            first model's.
+            "params/head", "*.bias". They are the base's where it has them in that shape and type,
+            else the first model's.
         missing: a leaf that some model or the base lacks: "error" refuses; "first" leaves the
             first model's as it is; "present" merges it over the models that have it (and leaves it
             as it is where the rule needs a base and that has none). Leaves that only others have

@@ -1,8 +1,8 @@
-"""Magnitudes of a given rank, of one leaf or of all leaves of a model together.
+"""Magnitudes of a given rank among the entries of task vectors.
 
-Over a model they are found exactly without holding it: the bits of floating-point magnitudes, read
-as integers, have the same order, so each pass over the leaves counts how many fall on each value of
-the next 16 bits. Two passes settle float32, four float64.
+On the host they are found exactly without holding the vector: the bits of floating-point
+magnitudes, read as integers, have the same order, so each pass over the leaves counts how many fall
+on each value of the next 16 bits. Two passes settle float32, four float64.
 """
 
 from collections import defaultdict
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from llfc_jax.merging.rule import CHUNK, Leaf
+from llfc_jax.merging.rule import CHUNK
 
 if TYPE_CHECKING:
-    from llfc_jax.merging.aligned import AlignedModels
+    from llfc_jax.merging.inputs import MergeInputs
 
 DIGIT = 16  # bits that a pass settles
 Ranks = Callable[[int], Sequence[Any]]
@@ -25,36 +25,18 @@ Counts = dict[tuple[int, int], Int[np.ndarray, " digits"]]
 """(model, leading bits) -> how many entries have each value of the next bits."""
 
 
-def thresholds_of_leaf(leaf: Leaf, ranks: Ranks) -> list[list[Any]]:
-    """Returns the magnitudes of given ranks in each task vector of a leaf: [model][rank].
-
-    A rank below 1 gives inf, one above the number of entries -inf.
-    """
-    if leaf.xp is np:
-        return [[_of_rank(np.abs(task).reshape(-1), int(rank)) for rank in ranks(task.size)]
-                for task in leaf.tasks]  # fmt: skip
-    return [_of_ranks(jnp.abs(task).reshape(-1), ranks) for task in leaf.tasks]
-
-
-def _of_rank(magnitudes: Float[np.ndarray, " n"], rank: int) -> Any:
-    if not 1 <= rank <= magnitudes.size:
-        return np.inf if rank < 1 else -np.inf
-    place = magnitudes.size - rank
-    return np.partition(magnitudes, place)[place]
-
-
 def _of_ranks(magnitudes: Float[Array, " n"], ranks: Ranks) -> list[Any]:
-    """Returns the same where ranks may be traced."""
+    """Returns the magnitudes of given ranks, which may be traced."""
     size = magnitudes.size
     ordered = jnp.pad(jnp.sort(magnitudes), 1, constant_values=(-jnp.inf, jnp.inf))
     return [ordered[jnp.clip(size + 1 - rank, 0, size + 1)] for rank in ranks(size)]
 
 
-def thresholds_of_models(models: "AlignedModels", ranks: Ranks) -> list[list[Any]]:
-    """Returns the magnitudes of given ranks in each model's whole task vector: [model][rank].
+def find_thresholds(models: "MergeInputs", ranks: Ranks) -> list[list[Any]]:
+    """Returns the magnitudes of given ranks in each model's task vector: [model][rank].
 
-    On the host in two passes over the leaves (four for float64), with a leaf of each model in
-    memory; on accelerators, and under a trace, from all task vectors at once.
+    On the host in two passes over the leaves (four for float64), with a block of each model in
+    memory; on accelerators, and under a trace, from whole task vectors.
 
     Args:
         models: the models, and their base.
@@ -75,7 +57,7 @@ def thresholds_of_models(models: "AlignedModels", ranks: Ranks) -> list[list[Any
             for holder, of in enumerate(wanted)]  # fmt: skip
 
 
-def _select(models: "AlignedModels", wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+def _select(models: "MergeInputs", wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Any]:
     """Returns (model, rank) -> the magnitude of that rank."""
     bits = np.dtype(f"uint{8 * models.dtype.itemsize}")
     leading = dict.fromkeys(wanted, 0)

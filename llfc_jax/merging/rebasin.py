@@ -22,7 +22,7 @@ from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
-    from llfc_jax.merging.aligned import AlignedModels
+    from llfc_jax.merging.inputs import MergeInputs
 
 
 @merge_rule("git_rebasin")
@@ -49,7 +49,7 @@ class GitRebasin(Rule):
     seed: int = 0
     solver: Solver = "auto"
 
-    def merge(self, models: "AlignedModels") -> Variables:
+    def merge(self, models: "MergeInputs") -> Variables:
         """Returns the mean of the permuted models.
 
         Raises:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -10,24 +11,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, MergeError
-from llfc_jax.types import Variables
+from llfc_jax.types import AnyArray, Variables
 
 if TYPE_CHECKING:
-    from llfc_jax.merging.aligned import AlignedModels
+    from llfc_jax.merging.inputs import MergeInputs
 
 Scope = Literal["leaf", "model"]
 """What a norm or a quantile is taken over: each leaf alone, or all leaves of a model."""
 
+BLOCK = 1 << 22  # entries of a leaf that go through a rule at once, on the host
 CHUNK = 1 << 20  # entries that are widened to float64 at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One leaf of the models, as a rule sees it.
+    """One leaf of the models, or a block of its entries, as a rule sees it.
 
     Attributes:
         name: its path.
@@ -36,6 +38,8 @@ class Leaf:
         base: the leaf in the base, where the rule needs one.
         statistics: what the rule needs to know of the leaf, for each of `models`; None where
             there is nothing for this leaf.
+        block: which block of the leaf's entries it is, flat; None for the whole leaf in its shape.
+        masked: where all models hold the same infinity, which stands as 0 here; None for nowhere.
         xp: NumPy where all arrays lie in the memory of a CPU, else `jax.numpy`.
     """
 
@@ -44,6 +48,8 @@ class Leaf:
     holders: tuple[int, ...]
     base: Any = None
     statistics: tuple[Any, ...] | None = None
+    block: int | None = None
+    masked: Any = None
     xp: ModuleType = np
 
     @property
@@ -54,14 +60,19 @@ class Leaf:
     def draw_uniform(self, seed: int, holder: int) -> Any:
         """Returns random numbers in [0, 1) in the leaf's shape, for one model.
 
-        They depend on the seed, the leaf's name and the model's place alone: not on the other
-        leaves, on their order or on the library that computes.
+        They depend on the seed, the leaf's path and the model's place alone: not on the other
+        leaves, on their order, or on the library that computes.
         """
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(self.name.encode()))
+        key = jax.random.fold_in(key, holder)
         shape = np.shape(self.models[0])
-        return self.xp.asarray(jax.random.uniform(jax.random.fold_in(key, holder), shape))
+        size = math.prod(shape)
+        sizes = [min(BLOCK, size - at) for at in range(0, max(size, 1), BLOCK)]
+        drawn = [jax.random.uniform(jax.random.fold_in(key, (self.block or 0) + i), (count,))
+                 for i, count in enumerate(sizes)]  # fmt: skip
+        return self.xp.concatenate([self.xp.asarray(part) for part in drawn]).reshape(shape)
 
-    def gram(self) -> Float[Array, "models models"]:
+    def gram(self) -> Float[AnyArray, "models models"]:
         """Returns the inner products <θ_i, θ_j>, in float64 on the host."""
         flat = [self.xp.reshape(model, -1) for model in self.models]
         if self.xp is jnp:
@@ -124,35 +135,47 @@ class Rule(abc.ABC):
             raise MergeError("there is no model to merge; pass a list of variables")
 
     def check_statistics(  # noqa: B027
-        self, name: str, shape: tuple[int, ...], statistics: Sequence[Any]
+        self, name: str, shapes: Sequence[tuple[int, ...]], statistics: Sequence[Any]
     ) -> None:
-        """Checks what is known of a leaf in each model, None where that is nothing.
+        """Checks what is known of a leaf in each model (None for nothing), given its shapes.
 
         Raises:
             MergeError: it does not fit the leaf.
         """
 
     @abc.abstractmethod
-    def merge(self, models: "AlignedModels") -> Variables:
+    def merge(self, models: "MergeInputs") -> Variables:
         """Returns one model made of several, with the first one's structure and types."""
 
 
 class LeafRule(Rule):
     """Base of the rules that merge one leaf at a time.
 
-    No more than one leaf of each model is held. What a rule has to know of whole models (a norm,
-    a quantile) it gathers in `survey`, in passes of their own over all leaves.
+    What a rule has to know beyond the entry that it merges (a norm, a quantile) it gathers in
+    `survey`, in passes of their own over the leaves: over each leaf alone just before it is
+    merged, or once over the whole models.
+
+    Attributes:
+        scope: "leaf" for a survey of each leaf, "model" for one of whole models.
+        whole_leaves: whether it needs leaves in their shape; else they come in blocks.
     """
 
-    def survey(self, models: "AlignedModels") -> Any:
-        """Returns what `merge_leaf` needs to know of whole models; None for nothing."""
+    scope: Scope = "leaf"
+    whole_leaves: ClassVar[bool] = False
+
+    def survey(self, models: "MergeInputs") -> Any:
+        """Returns what `merge_leaf` needs to know beyond a leaf's entries; None for nothing.
+
+        Args:
+            models: with one leaf, or with all, as the scope says.
+        """
         return None
 
     @abc.abstractmethod
     def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
         """Returns the merged leaf, in the type of what the rule is given."""
 
-    def merge(self, models: "AlignedModels") -> Variables:
+    def merge(self, models: "MergeInputs") -> Variables:
         """Returns one model made of several, with the first one's structure and types."""
         return models.build(self)
 

@@ -12,7 +12,7 @@ from llfc_jax.merging.rule import Rule
 from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
-    from llfc_jax.merging.aligned import AlignedModels
+    from llfc_jax.merging.inputs import MergeInputs
 
 
 @merge_rule("greedy_soup")
@@ -34,7 +34,7 @@ class GreedySoup(Rule):
     evaluate: Callable[[Variables], Any]
     higher_is_better: bool = True
 
-    def merge(self, models: "AlignedModels") -> Variables:
+    def merge(self, models: "MergeInputs") -> Variables:
         """Returns the mean of the chosen models.
 
         Raises:
@@ -50,7 +50,7 @@ class GreedySoup(Rule):
                 chosen, best = [*chosen, i], score
         return models.choose(sorted(chosen)).build(Mean())
 
-    def _score(self, models: "AlignedModels", chosen: list[int]) -> float:
+    def _score(self, models: "MergeInputs", chosen: list[int]) -> float:
         score = float(self.evaluate(models.choose(sorted(chosen)).build(Mean())))
         if math.isnan(score):
             raise MergeError(f"evaluate gives NaN for the mean of models {sorted(chosen)}")

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -158,8 +158,8 @@ def _dense_layers(graph: Graph) -> Iterator[tuple[Site, tuple[int, ...]]]:
 
     A leaf that is used along different axes (a tied embedding, say) is left out.
     """
-    found = [(site, axes) for site in graph.sites
-             if site.kind == "linear" and site.leaf and (axes := _input_axes(graph, site))]  # fmt: skip
+    linear = [site for site in graph.sites if site.kind == "linear" and site.leaf]
+    found = [(site, axes) for site in linear if (axes := _input_axes(graph, site))]
     used: dict[str, set[tuple[int, ...]]] = {}
     for site, axes in found:
         used.setdefault(site.leaf, set()).add(axes)

@@ -9,12 +9,12 @@ import numpy as np
 
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.averages import check_per_model
-from llfc_jax.merging.quantiles import thresholds_of_leaf, thresholds_of_models
+from llfc_jax.merging.quantiles import find_thresholds
 from llfc_jax.merging.registry import merge_rule
 from llfc_jax.merging.rule import Leaf, LeafRule, Scope
 
 if TYPE_CHECKING:
-    from llfc_jax.merging.aligned import AlignedModels
+    from llfc_jax.merging.inputs import MergeInputs
 
 Range = Mapping[str, tuple[float, float]]
 
@@ -59,18 +59,15 @@ def elect(tasks: Sequence[Any], xp: Any) -> Any:
     signs = xp.sign(sum(tasks))
     agree = [(xp.sign(task) == signs) & (task != 0) for task in tasks]
     total = sum(xp.where(of, task, 0) for of, task in zip(agree, tasks, strict=True))
-    return total / xp.maximum(sum(of.astype(total.dtype) for of in agree), 1)
+    return total / xp.maximum(sum(agree, start=0 * total), 1)
 
 
 class TrimmingRule(LeafRule):
     """Base of the rules that keep entries of a task vector by the rank of their magnitude.
 
     Attributes:
-        scope: "leaf" ranks the entries of each leaf alone, "model" those of the whole model,
-            which takes passes of its own (two in float32).
+        scope: "leaf" ranks the entries of each leaf alone, "model" those of the whole model.
     """
-
-    scope: Scope
 
     needs_base: ClassVar[bool] = True
 
@@ -82,15 +79,9 @@ class TrimmingRule(LeafRule):
         """
         raise NotImplementedError
 
-    def survey(self, models: "AlignedModels") -> list[list[Any]] | None:
-        """Returns the magnitudes at these ranks, where the scope is the model."""
-        return thresholds_of_models(models, self.ranks) if self.scope == "model" else None
-
-    def thresholds(self, leaf: Leaf, survey: list[list[Any]] | None) -> list[list[Any]]:
-        """Returns the magnitudes at these ranks for each of the leaf's models."""
-        if survey is None:
-            return thresholds_of_leaf(leaf, self.ranks)
-        return [survey[i] for i in leaf.holders]
+    def survey(self, models: "MergeInputs") -> list[list[Any]]:
+        """Returns the magnitudes at these ranks: [model][rank]."""
+        return find_thresholds(models, self.ranks)
 
 
 def _share(share: Any, size: int) -> Any:
@@ -113,7 +104,8 @@ class Ties(TrimmingRule):
     Attributes:
         density: the share of entries of each τ_i that are kept (ties at the threshold all stay).
         scale: λ.
-        scope: "model" as in the paper, or "leaf"; see `TrimmingRule`.
+        scope: "model" ranks the entries of a whole model, as in the paper; "leaf" those of a
+            leaf.
     """
 
     density: float = 0.2
@@ -128,7 +120,7 @@ class Ties(TrimmingRule):
 
     def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
         """Returns θ_0 + λ times the elected mean of the trimmed task vectors."""
-        limits = self.thresholds(leaf, survey)
+        limits = [survey[i] for i in leaf.holders]
         tasks = [leaf.xp.where(abs(task) >= limit, task, 0)
                  for task, (limit,) in zip(leaf.tasks, limits, strict=True)]  # fmt: skip
         return leaf.base + self.scale * elect(tasks, leaf.xp)
@@ -149,7 +141,8 @@ class Breadcrumbs(TrimmingRule):
         drop_small: share of entries left out at the small end, β in the paper.
         drop_large: share left out at the large end, the outliers; 1 - γ in the paper.
         scale: λ, α in the paper.
-        scope: "leaf" as in the paper, or "model"; see `TrimmingRule`.
+        scope: "leaf" ranks the entries of each leaf, as in the paper; "model" those of a whole
+            model.
     """
 
     drop_small: float = 0.85
@@ -165,7 +158,7 @@ class Breadcrumbs(TrimmingRule):
 
     def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
         """Returns θ_0 + λ Σ m_i τ_i."""
-        limits = self.thresholds(leaf, survey)
+        limits = [survey[i] for i in leaf.holders]
         kept = [leaf.xp.where((abs(task) >= low) & (abs(task) <= high), task, 0)
                 for task, (low, high) in zip(leaf.tasks, limits, strict=True)]  # fmt: skip
         return leaf.base + self.scale * sum(kept)
@@ -242,6 +235,7 @@ class Della(LeafRule):
     axis: int | None = None
 
     needs_base: ClassVar[bool] = True
+    whole_leaves: ClassVar[bool] = True
     ranges: ClassVar[Range] = {"drop": (0, 1), "spread": (0, 1)}
 
     def __post_init__(self) -> None:

@@ -183,7 +183,8 @@ class KarcherMean(CurvedRule):
             tangent = (ratio - (ratio * inner).sum() * direction) / count
             length = xp.sqrt(xp.maximum(tangent @ cosines @ tangent, 0))
             moved = xp.cos(length) * direction + xp.sinc(length / np.pi) * tangent
-            return moved / xp.sqrt(moved @ cosines @ moved)
+            square = moved @ cosines @ moved
+            return moved / xp.sqrt(xp.where(square > 0, square, 1))
 
         even = xp.full(count, 1 / count)
         square = even @ cosines @ even

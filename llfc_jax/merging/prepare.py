@@ -24,6 +24,8 @@ from llfc_jax.merging.statistics import InputGram
 from llfc_jax.pair import equal_leaves
 from llfc_jax.types import Variables
 
+STATISTICS = "statistics"
+
 
 def prepare_inputs(
     models: Sequence[Variables],
@@ -59,7 +61,7 @@ def prepare_inputs(
         )
     named = [name_leaves(model, f"models[{i}]") for i, model in enumerate(models)]
     of_base = {} if base is None else name_leaves(base, "the base")
-    known = [name_leaves(of, "statistics") for of in statistics or ()]
+    known = [name_leaves(of, STATISTICS) for of in statistics or ()]
     _check_patterns(options, [*named, of_base])
     if options.missing == "error":
         _check_same_names(named, of_base if rule.needs_base else None, options)
@@ -86,7 +88,7 @@ def name_leaves(tree: Variables, what: str) -> dict[str, Any]:
                 "the variables alone, or network="
             )
         named[name] = leaf
-    if not named:
+    if not named and what != STATISTICS:
         raise MergeError(f"{what} has no arrays; pass the network's variables")
     return named
 

@@ -175,9 +175,10 @@ def test_leaves_keep_their_type_and_are_merged_in_a_wider_one(dtype, library):
     assert found.dtype == dtype
     assert isinstance(found, jax.Array) == (library is jnp)
     exact = np.mean([np.asarray(leaf).astype(np.float64) for leaf in given], 0)
-    np.testing.assert_array_equal(np.asarray(found, np.float32),
-                                  exact.astype(np.float32).astype(dtype).astype(np.float32)
-                                  if dtype != np.float64 else found)  # fmt: skip
+    if found.dtype.itemsize < 4:  # rounded once, from float32
+        exact = exact.astype(np.float32).astype(dtype)
+        np.testing.assert_array_equal(np.asarray(found, np.float32), exact.astype(np.float32))
+    np.testing.assert_allclose(np.asarray(found, np.float64), exact.astype(np.float64), atol=1e-6)
 
 
 def test_types_may_differ_between_models():
@@ -246,7 +247,7 @@ def test_trees_of_any_kind():
     net = linen.Dense(2)
     linen_ = [net.init(jax.random.key(i), np.ones((1, 3))) for i in range(2)]
     kernel = merge(linen_, network=net)["params"]["kernel"]
-    np.testing.assert_allclose(kernel, sum(v["params"]["kernel"] for v in linen_) / 2, rtol=1e-6)
+    np.testing.assert_allclose(kernel, sum(v["params"]["kernel"] for v in linen_) / 2, atol=1e-6)
     modules = [nnx.Linear(3, 2, rngs=nnx.Rngs(i)) for i in range(2)]
     found = merge(modules, network=modules[0])
     np.testing.assert_allclose(
@@ -278,7 +279,6 @@ def test_lists_and_names_that_are_wrong():
     refused("is complex", [{"w": np.ones(2, complex)}] * 2, rule="slerp")
     found = merge([{"w": np.full(2, v)} for v in (1 + 1j, 3 + 3j)])
     np.testing.assert_array_equal(found["w"], 2 + 2j)
-    refused("missing must be one of", [a, b], options=None, rule="mean") if False else None
     with pytest.raises(MergeError, match="missing must be"):
         MergeOptions(missing="drop")  # pyright: ignore
     with pytest.raises(MergeError, match="skip must be"):

@@ -119,6 +119,8 @@ class Rule(abc.ABC):
             object.__setattr__(self, option, value)
             low, high = self.ranges.get(option, (-np.inf, np.inf))
             for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise MergeError(f"merge rule {self.name!r}: {option} must be finite")
                 if isinstance(number, float) and not low <= number <= high:
                     raise MergeError(
                         f"merge rule {self.name!r}: {option} must lie between {low:g} and "

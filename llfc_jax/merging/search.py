@@ -16,7 +16,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.merging.inputs import MergeInputs
 from llfc_jax.merging.options import MergeOptions
 from llfc_jax.merging.prepare import prepare_inputs
-from llfc_jax.merging.registry import build_rule
+from llfc_jax.merging.registry import RULES, build_rule
 from llfc_jax.merging.rule import LeafRule, Rule
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Model, Variables
@@ -95,8 +95,6 @@ def search(
     points = _lay_out(grid, together)
     first = {name: _plain(values[0]) for name, values in points.items()}
     built = _with_options(rule, rule_options, first)
-    if not isinstance(built, LeafRule):
-        raise MergeError(f"merge rule {built.name!r} merges no leaf alone, so it has no program")
     if network is not None:
         view = Network.of(network)
         models = [view.variables(model) for model in models]
@@ -134,15 +132,25 @@ def _sweep(
 
 def _with_options(
     rule: str | Rule, options: Mapping[str, object], swept: Mapping[str, Any]
-) -> Rule:
-    """Returns the rule at the first point, checked."""
+) -> LeafRule:
+    """Returns the rule at the first point, checked.
+
+    Raises:
+        MergeError: it merges no leaf alone, or has no such options.
+    """
+    kind = type(rule) if isinstance(rule, Rule) else RULES.get(rule, LeafRule)
+    if not issubclass(kind, LeafRule):
+        raise MergeError(f"merge rule {kind.name!r} merges no leaf alone, so it has no program")
     if isinstance(rule, Rule):
         known = fields.hints(type(rule))
         for name in swept:
             if name not in known:
                 raise MergeError(unknown(f"option of {rule.name!r}", name, known))
-        return dataclasses.replace(build_rule(rule, **options), **swept)
-    return build_rule(rule, **{**options, **swept})
+        built = dataclasses.replace(build_rule(rule, **options), **swept)
+    else:
+        built = build_rule(rule, **{**options, **swept})
+    assert isinstance(built, LeafRule)
+    return built
 
 
 def _lay_out(grid: Mapping[str, Any], together: bool) -> dict[str, np.ndarray]:

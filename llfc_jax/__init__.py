@@ -4,8 +4,8 @@
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
 (what may be moved in it), `matching`, `measures`, `merging`, `networks`, `data`, `training`,
-`convert`, `report`, `experiments`, and `parallel` (devices and processes). All are imported when
-first used.
+`checkpoints`, `convert`, `report`, `experiments`, and `parallel` (devices and processes). All are
+imported when first used. `load` and `save` read and write checkpoints.
 """
 
 import importlib
@@ -15,6 +15,7 @@ from llfc_jax.version import __version__
 
 if TYPE_CHECKING:
     from llfc_jax import (
+        checkpoints,
         convert,
         data,
         experiments,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         symmetry,
         training,
     )
+    from llfc_jax.checkpoints.files import load, save
     from llfc_jax.experiments.compare import compare
     from llfc_jax.experiments.study import study
     from llfc_jax.experiments.study_result import Study
@@ -37,17 +39,20 @@ __all__ = [
     "Network",
     "Study",
     "__version__",
+    "checkpoints",
     "compare",
     "convert",
     "data",
     "experiments",
     "graph",
+    "load",
     "matching",
     "measures",
     "merging",
     "networks",
     "parallel",
     "report",
+    "save",
     "study",
     "symmetry",
     "training",
@@ -57,6 +62,8 @@ _NAMES = {
     "Network": "frameworks",
     "Study": "experiments.study_result",
     "compare": "experiments.compare",
+    "load": "checkpoints.files",
+    "save": "checkpoints.files",
     "study": "experiments.study",
 }
 

@@ -57,6 +57,12 @@ def _interpolate_leaf(alpha: ArrayLike, p: ArrayLike, q: ArrayLike) -> jax.Array
     return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
 
 
+def leaf_paths(variables: Variables) -> tuple[str, ...]:
+    """Returns the path of every leaf, parts joined by "/", in tree order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
+
+
 def check_pair(a: Variables, b: Variables) -> None:
     """Checks that two trees are modes of one network.
 
@@ -100,9 +106,9 @@ def is_discrete(leaf: ArrayLike) -> bool:
 
 
 def _library(leaf: object) -> Any:
-    """Returns NumPy for what lies on a CPU, where it compiles and copies nothing, else JAX."""
+    """Returns NumPy for what lies on one CPU, where it compiles and copies nothing, else JAX."""
     here = not isinstance(leaf, jax.Array) or (
-        leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
+        leaf.is_fully_addressable and [d.platform for d in leaf.devices()] == ["cpu"]
     )
     return np if here else jnp
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import llfc_jax
-from llfc_jax import convert
 from llfc_jax.data.registry import DATASETS
 from llfc_jax.experiments import study as studies
 from llfc_jax.experiments import verdicts
@@ -135,7 +134,7 @@ def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(studies.study.__kwdefaults__, "measures", ("lmc",))  # quicker than all
     given = names()
-    convert.save("a.safetensors", jax.tree.map(np.asarray, as_pytorch(given["a"])))
+    llfc_jax.save("a.safetensors", jax.tree.map(np.asarray, as_pytorch(given["a"])))
     for block in CODE.findall(path.read_text("utf-8")):
         exec(compile(block, path.name, "exec"), given)
 

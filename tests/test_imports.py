@@ -12,7 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "llfc_jax"
 FLOORS = (
     {"errors", "version"},
     {"types", "io", "fields"},
-    {"parallel", "pair", "progress", "frameworks"},
+    {"parallel", "pair", "progress"},
+    {"checkpoints"},
+    {"frameworks"},
     {"graph", "report"},
     {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},

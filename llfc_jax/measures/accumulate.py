@@ -159,7 +159,8 @@ def pad_batches(
         if n > first:
             raise DataError(f"a batch of {n} follows one of {first}: only the last may be smaller")
         mesh = sharding.of(x)
-        parts = sharding.size(mesh, sharding.SAMPLES)
+        spec = sharding.samples_of(x)
+        parts = sharding.size(mesh, spec)
         size = -(-first // parts) * parts
         mask = np.ones(size, np.float32)
         if n < size:
@@ -168,7 +169,7 @@ def pad_batches(
             x = jnp.pad(jnp.asarray(x), fill + [(0, 0)] * (np.ndim(x) - 1), mode="edge")
             y = jnp.pad(jnp.asarray(y), fill, mode="edge")
         padded = jnp.asarray(x), jnp.asarray(y), jnp.asarray(mask)
-        yield padded if mesh is None else sharding.put(padded, mesh, sharding.SAMPLES)
+        yield padded if mesh is None else sharding.put(padded, mesh, spec)
     if not first:
         raise DataError("there is no batch to measure on")
 

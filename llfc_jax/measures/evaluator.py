@@ -91,10 +91,11 @@ class PairEvaluator:
         self.network = Network.of(network)
         a, b = self.network.variables(a), self.network.variables(b)
         check_pair(a, b)
-        self.batches, self.train_batches = batches, train_batches
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
+        self.batches = batches = sharding.follow(batches, (a, b))
+        self.train_batches = sharding.follow(train_batches, (a, b))
         x, y, _ = next(pad_batches(batches))
-        self.a, self.b = sharding.replicate_like(x, (a, b))
+        self.a, self.b = sharding.place_pair(a, b, x)
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -137,7 +138,7 @@ class PairEvaluator:
             DataError: data that are not finite, or do not fit the network.
         """
         check_options(measures, self.options)
-        batches = self.batches if batches is None else batches
+        batches = self.batches if batches is None else sharding.follow(batches, self.a)
         x, y, _ = next(pad_batches(batches))
         network = self._traced(jax.ShapeDtypeStruct(x.shape, x.dtype))
         check_logits(network.graph, len(y))
@@ -235,6 +236,8 @@ class PairEvaluator:
 
 def _choose_loop(apply: Apply, variables: Variables, x: Inputs) -> loops.AlphaLoop:
     """Returns how the loop over α runs for this network on this backend."""
+    if sharding.is_spread(variables):
+        return "map"  # one point at a time: several would hold as many networks
     return loops.choose_loops(apply, abstract(variables), x).alphas
 
 

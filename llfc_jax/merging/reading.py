@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from jax.core import Tracer
 
+from llfc_jax.checkpoints.mapped import release
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.rule import BLOCK, Leaf, LeafRule
 from llfc_jax.merging.slot import Slot
@@ -59,12 +60,21 @@ def read_blocks(slot: Slot, host: bool, whole: bool) -> Iterator[Leaf]:
         arrays = [np.reshape(_take(leaf, (0, slot.size)), slot.shape) for leaf in models]
         base = None if base is None else np.reshape(_take(base, (0, slot.size)), slot.shape)
         yield _widen(slot, arrays, base, statistics, None, np)
+        _release(*arrays, base)
         return
     opened = None if statistics is None else [_open(of, slot) for of in statistics]
     for number, bounds in enumerate(blocks_of(slot)):
         known = None if opened is None else tuple(_take(of, bounds) for of in opened)
         of_base = None if base is None else _take(base, bounds)
-        yield _widen(slot, [_take(leaf, bounds) for leaf in models], of_base, known, number, np)
+        parts = [_take(leaf, bounds) for leaf in models]
+        yield _widen(slot, parts, of_base, known, number, np)
+        _release(*parts, of_base)
+
+
+def _release(*arrays: np.ndarray | None) -> None:
+    for array in arrays:
+        if array is not None:
+            release(array)
 
 
 def blocks_of(slot: Slot) -> list[Bounds]:
@@ -73,17 +83,15 @@ def blocks_of(slot: Slot) -> list[Bounds]:
 
 
 def _open(leaf: Any, slot: Slot) -> Any:
-    """Returns a leaf of which blocks can be taken; what is read in parts is not read yet."""
-    if leaf is None or (hasattr(leaf, "read_entries") and slot.common is None):
-        return leaf
+    """Returns a leaf's entries, flat; what lies in a file is not read yet."""
+    if leaf is None:
+        return None
     array = np.asarray(leaf)
     return (array if slot.common is None else array[tuple(map(slice, slot.common))]).reshape(-1)
 
 
 def _take(leaf: Any, bounds: Bounds) -> np.ndarray:
     """Returns a block of a leaf's entries."""
-    if hasattr(leaf, "read_entries"):
-        return leaf.read_entries(*bounds)
     return leaf[bounds[0] : bounds[1]]
 
 

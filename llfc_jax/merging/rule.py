@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Scope = Literal["leaf", "model"]
 """What a norm or a quantile is taken over: each leaf alone, or all leaves of a model."""
 
-BLOCK = 1 << 22  # entries of a leaf that go through a rule at once, on the host
+BLOCK = 1 << 19  # entries of a leaf that go through a rule at once, on the host
 CHUNK = 1 << 20  # entries that are widened to float64 at a time
 
 

@@ -99,8 +99,8 @@ def test_what_cannot_be_merged_is_refused_and_leaves_nothing(tmp_path):
     for paths, out, options, words in (
         ([a, tmp_path / "gone"], "out", {}, "there is no"),
         ([a, a], "a", {}, "holds one of the models"),
-        ([a, a], "out", {"rule": "fisher"}, "needs statistics"),
-        ([a, a], "out", {"rule": "greedy_soup", "evaluate": len}, "needs whole models"),
+        ([a, a], "out", {"rule": "fisher"}, "needs more than the leaves"),
+        ([a, a], "out", {"rule": "greedy_soup", "evaluate": len}, "needs more than the leaves"),
         ([a, a], "out", {"rule": "ties"}, "pass base="),
     ):
         with pytest.raises((DataError, MergeError), match=words):
@@ -118,10 +118,10 @@ def test_damaged_files_are_named(tmp_path, cut):
     safetensors.save_file(make(0), tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "b.safetensors").write_bytes(whole[:cut])
-    with pytest.raises(DataError, match=r"b\.safetensors cannot be read as safetensors"):
+    with pytest.raises(DataError, match=r"b\.safetensors cannot be read as \.safetensors"):
         merge_files([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], tmp_path / "out")
     (tmp_path / "i.index.json").write_text("{}")
-    with pytest.raises(DataError, match="cannot be read as an index"):
+    with pytest.raises(DataError, match=r"cannot be read as \.index"):
         merge_files([tmp_path / "i.index.json"], tmp_path / "out")
 
 

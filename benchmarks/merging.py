@@ -100,8 +100,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--out", flags.out, "--one", rule]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
         seconds, peak, before = json.loads(done.stdout)
-        print(f"{rule}: {seconds:.1f} s, {seconds / copied:.1f} times copying; peak {peak:.0f} MB, "
-              f"{before:.0f} MB of it before, {peak / largest:.2f} of the largest file")  # fmt: skip
+        print(f"{rule}: {seconds:.1f} s, {seconds / copied:.1f} times copying; peak {peak:.0f}, "
+              f"{before:.0f} MB of it before, {peak / largest:.2f} of a file")  # fmt: skip
         shutil.rmtree(flags.out / "merged")
 
 

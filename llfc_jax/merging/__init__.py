@@ -5,6 +5,7 @@
 """
 
 from llfc_jax.merging.averages import GeometricMedian, KarcherMean, Mean, Slerp, Weighted
+from llfc_jax.merging.diagnosis import Diagnosis, diagnose
 from llfc_jax.merging.files import merge_files
 from llfc_jax.merging.informed import FisherWeighted, RegMean
 from llfc_jax.merging.merge import merge
@@ -22,6 +23,7 @@ __all__ = [
     "Breadcrumbs",
     "Dare",
     "Della",
+    "Diagnosis",
     "FisherWeighted",
     "GeometricMedian",
     "GitRebasin",
@@ -41,6 +43,7 @@ __all__ = [
     "Ties",
     "Weighted",
     "build_rule",
+    "diagnose",
     "fisher_diagonal",
     "input_grams",
     "merge",

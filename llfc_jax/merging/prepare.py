@@ -111,7 +111,8 @@ def _kind(leaf: Any) -> str:
     return "discrete" if discrete else "none"
 
 
-def _is_skipped(name: str, options: MergeOptions) -> bool:
+def is_skipped(name: str, options: MergeOptions) -> bool:
+    """Returns whether the options leave out a leaf of this path."""
     return any(fnmatch.fnmatchcase(name, pattern + end)
                for pattern in options.skip for end in ("", "/*", ".*"))  # fmt: skip
 
@@ -121,7 +122,7 @@ def _check_patterns(options: MergeOptions, trees: Sequence[Mapping[str, Any]]) -
     names = sorted(set().union(*trees))
     for pattern in options.skip:
         one = MergeOptions(skip=(pattern,))
-        if not any(_is_skipped(name, one) for name in names):
+        if not any(is_skipped(name, one) for name in names):
             raise MergeError(unknown("leaf to skip", pattern, names[:20]))
 
 
@@ -132,8 +133,8 @@ def _check_same_names(
     trees = {f"models[{i}]": tree for i, tree in enumerate(named)}
     trees |= {} if base is None else {"the base": base}
     for who, tree in trees.items():
-        lacking = [n for n in named[0] if n not in tree and not _is_skipped(n, options)]
-        extra = [n for n in tree if n not in named[0] and not _is_skipped(n, options)]
+        lacking = [n for n in named[0] if n not in tree and not is_skipped(n, options)]
+        extra = [n for n in tree if n not in named[0] and not is_skipped(n, options)]
         lora = any("lora" in name.lower() for name in (*lacking, *extra))
         advice = "fold the LoRA factors into the weights" if lora else "name it in skip"
         for names, verb, than in ((lacking, "lacks", "has"), (extra, "has", "lacks")):
@@ -156,7 +157,7 @@ def _slot(
     """Returns one leaf of the result, checked."""
     holders = tuple(i for i, tree in enumerate(named) if name in tree)
     leaves, base = tuple(named[i][name] for i in holders), of_base.get(name)
-    kind, skipped = _kind(leaves[0]), _is_skipped(name, options)
+    kind, skipped = _kind(leaves[0]), is_skipped(name, options)
     fits = base is not None and (np.shape(base), dtype_of(base)) == (
         np.shape(leaves[0]), dtype_of(leaves[0]))  # fmt: skip
     incomplete = len(holders) < len(named) and options.missing == "first"

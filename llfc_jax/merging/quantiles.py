@@ -78,10 +78,12 @@ def _select(models: "MergeInputs", wanted: set[tuple[int, int]]) -> dict[tuple[i
 
 def _count(magnitudes: np.ndarray, holder: int, shift: int, counts: Counts) -> None:
     """Adds a leaf's entries to the counts of one model's digits."""
-    flat, prefixes = magnitudes.reshape(-1), [p for of, p in counts if of == holder]
+    flat, kind = magnitudes.reshape(-1), magnitudes.dtype.type
+    first = shift + DIGIT == 8 * magnitudes.itemsize
     for start in range(0, flat.size, CHUNK):
-        digits = flat[start : start + CHUNK] >> flat.dtype.type(shift)
-        values = (digits & flat.dtype.type((1 << DIGIT) - 1)).astype(np.int64)
-        for prefix in prefixes:
-            here = values if not prefix else values[digits >> flat.dtype.type(DIGIT) == prefix]
-            counts[holder, prefix] += np.bincount(here, minlength=1 << DIGIT)
+        part = flat[start : start + CHUNK]
+        leading = None if first else part >> kind(shift + DIGIT)
+        for prefix in [prefix for of, prefix in counts if of == holder]:
+            here = part if leading is None else part[leading == prefix]
+            digits = (here >> kind(shift)) & kind((1 << DIGIT) - 1)
+            counts[holder, prefix] += np.bincount(digits.astype(np.int64), minlength=1 << DIGIT)

@@ -57,8 +57,8 @@ def elect(tasks: Sequence[Any], xp: Any) -> Any:
     TIES calls it electing the sign and merging disjointly; 0 where the sum is 0.
     """
     signs = xp.sign(sum(tasks))
-    agree = [(xp.sign(task) == signs) & (task != 0) for task in tasks]
-    total = sum(xp.where(of, task, 0) for of, task in zip(agree, tasks, strict=True))
+    agree = [task * signs > 0 for task in tasks]
+    total = sum(of * task for of, task in zip(agree, tasks, strict=True))
     return total / xp.maximum(sum(agree, start=0 * total), 1)
 
 
@@ -121,7 +121,7 @@ class Ties(TrimmingRule):
     def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
         """Returns θ_0 + λ times the elected mean of the trimmed task vectors."""
         limits = [survey[i] for i in leaf.holders]
-        tasks = [leaf.xp.where(abs(task) >= limit, task, 0)
+        tasks = [task * (abs(task) >= limit)
                  for task, (limit,) in zip(leaf.tasks, limits, strict=True)]  # fmt: skip
         return leaf.base + self.scale * elect(tasks, leaf.xp)
 
@@ -159,7 +159,7 @@ class Breadcrumbs(TrimmingRule):
     def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
         """Returns θ_0 + λ Σ m_i τ_i."""
         limits = [survey[i] for i in leaf.holders]
-        kept = [leaf.xp.where((abs(task) >= low) & (abs(task) <= high), task, 0)
+        kept = [task * ((abs(task) >= low) & (abs(task) <= high))
                 for task, (low, high) in zip(leaf.tasks, limits, strict=True)]  # fmt: skip
         return leaf.base + self.scale * sum(kept)
 
@@ -201,7 +201,7 @@ class Dare(LeafRule):
         tasks = []
         for holder, task in zip(leaf.holders, leaf.tasks, strict=True):
             kept = leaf.draw_uniform(self.seed, holder) >= self.drop
-            tasks.append(leaf.xp.where(kept, task / (1 - self.drop), 0))
+            tasks.append(kept * (task / (1 - self.drop)))
         return leaf.base + self.scale * (
             elect(tasks, leaf.xp) if self.combine == "elect" else sum(tasks)
         )

@@ -19,7 +19,8 @@ from llfc_jax.report.charts import Chart
 from llfc_jax.results import Result, axes, labels, result
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
-CLOSE = 0.05  # a merge whose loss is at most this above its models' does not break
+CLOSE = 0.05  # nats that a merge's loss may lie above another and count as equal to it
+MOSTLY = 0.8  # share of a merge's loss that the mean of outputs loses too, to be its cause
 SHARE = 0.5  # layers whose cost is at least this share of the largest are named
 
 
@@ -100,20 +101,38 @@ class Diagnosis(Result):
 
     def _sentence(self, rule: int) -> str:
         loss, best = np.mean(self.loss[rule]), np.mean(np.asarray(self.model_loss).min(0))
-        begin = f"{self.rules[rule]}: loss {loss:.3g} against {best:.3g} of the models"
-        if loss - best <= CLOSE:
-            return f"{begin}; the merge holds."
+        ensemble = np.mean(self.ensemble_loss)
+        begin = (
+            f"{self.rules[rule]}: loss {loss:.3g}, against {best:.3g} of the best model for each "
+            f"task and {ensemble:.3g} of the mean of the models' outputs"
+        )
+        labelled = np.isfinite(self.accuracy[rule]).all()
+        limit = CLOSE if labelled else CLOSE * abs(best)
+        if loss - best <= limit:
+            return f"{begin}. The merge holds."
+        if ensemble - best >= MOSTLY * (loss - best):
+            return (
+                f"{begin}. The mean of the outputs loses about as much: the cause lies in the "
+                "models, not in how their weights are merged."
+            )
+        return f"{begin}. It breaks{self._where(rule)}."
+
+    def _where(self, rule: int) -> str:
+        """Returns where a merge breaks, in words."""
         cost, distance = self.cost[rule].mean(-1), np.asarray(self.distance)[rule].mean(-1)
         if cost.max() <= 0:
-            return f"{begin}; it breaks, and no single layer of a model's own makes it better."
+            return ", and no single layer of a model's own makes it better"
         worst = cost >= SHARE * cost.max()
         there, elsewhere = distance[worst], distance[~worst]
-        words = f"{begin}; it comes from {_name_ranges(self.layers, worst)}"
+        words = (
+            f": a model's own layer helps most at {_name_ranges(self.layers, worst)} (loss lower "
+            f"by up to {cost.max():.2g})"
+        )
         if np.isfinite(there).any():
-            words += f", where features are {np.nanmax(there):.2g} from the mixture"
+            words += f"; features there are {np.nanmax(there):.2g} from the mixture"
             if np.isfinite(elsewhere).any():
-                words += f" (elsewhere at most {np.nanmax(elsewhere):.2g})"
-        return f"{words}; a model's own weights there lower the loss by up to {cost.max():.2g}."
+                words += f", elsewhere at most {np.nanmax(elsewhere):.2g}"
+        return words
 
     def __str__(self) -> str:
         """Returns the table of rules and tasks, and the sentences."""
@@ -213,7 +232,7 @@ def diagnose(
     layers = parts[0].layers
     if any(part.layers != layers for part in parts):
         raise MergeError("the tasks' networks have other layers; diagnose them one by one")
-    names = [rule if isinstance(rule, str) else repr(rule) for rule in rules]
+    names = [str(rule) for rule in built]
     stacked = {name: np.stack([part.means[name] for part in parts], -1) for name in parts[0].means}
     numbered = tuple(f"models[{i}]" for i in range(len(trees)))
     return Diagnosis(tuple(names), tuple(tasks), layers, numbered, **stacked)

@@ -127,6 +127,16 @@ class Rule(abc.ABC):
                         f"{high:g}, not {number:g}"
                     )
 
+    def __str__(self) -> str:
+        """Returns its name, with the numbers and words among its options that were changed."""
+        changed = [
+            f"{field.name}={value:g}" if isinstance(value, float) else f"{field.name}={value}"
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+            and isinstance(value, (bool, int, float, str, tuple))
+        ]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
     def check(self, count: int) -> None:
         """Checks that the rule takes this number of models.
 

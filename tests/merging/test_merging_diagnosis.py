@@ -60,7 +60,7 @@ def test_every_number_is_that_of_float64():
     merges = [merge(MODELS), merge(MODELS, BASE, TaskArithmetic(2.0))]
     p, q = (run64(model, X) for model in MODELS)
     assert found.layers == NAMES
-    assert found.rules == ("mean", "TaskArithmetic(scale=2.0)")
+    assert found.rules == ("mean", "task_arithmetic(scale=2)")
     for i, merged in enumerate(merges):
         of = run64(merged, X)
         assert found.loss[i, 0] == pytest.approx(loss64(of[-1], Y), rel=1e-4)
@@ -86,7 +86,7 @@ def test_every_number_is_that_of_float64():
 def test_equal_models_hold_and_a_broken_layer_is_named():
     text = str(diagnose(apply, [BASE, BASE], BATCHES, ["mean"]))
     assert "mean: loss" in text
-    assert "the merge holds" in text
+    assert "The merge holds." in text
     order = np.arange(8)[::-1]  # the hidden units of one model in another order
     turned = {"l0": BASE["l0"], "l1": BASE["l1"][:, order], "l2": BASE["l2"][order]}
     sharp = [{**model, "l2": 8 * model["l2"]} for model in (BASE, turned)]
@@ -94,13 +94,18 @@ def test_equal_models_hold_and_a_broken_layer_is_named():
     assert found.distance[0, 0, 0] < 1e-6
     assert found.distance[0, 2, 0] > 0.1
     (sentence,) = found.sentences()
-    assert "it breaks" in sentence or "it comes from" in sentence
-    # One model's first layer doubled and turned: that layer alone is at fault.
-    worse = {**BASE, "l1": -3 * BASE["l1"]}
-    found = diagnose(apply, [BASE, worse], BATCHES, ["mean"])
+    assert "of the mean of the models' outputs. It breaks" in sentence
+    # Half of one model's hidden units in another order, and the layers after it as they were: the
+    # merge is at fault there, and nowhere else.
+    far = {**sharp[0], "l1": sharp[0]["l1"][:, order]}
+    found = diagnose(apply, [sharp[0], far], BATCHES, ["mean"])
+    assert found.cost[0].mean(-1).argmax() == 1
+    bad = {**BASE, "l2": -BASE["l2"]}
+    found = diagnose(apply, [BASE, bad], BATCHES, ["mean"])
     (sentence,) = found.sentences()
-    assert "it comes from l1, where features are" in sentence
-    assert found.cost[0].argmax() == 1
+    assert "the cause lies in the models" in sentence
+    (sentence,) = diagnose(apply, [sharp[0], far], BATCHES, ["mean"]).sentences()
+    assert "l1" in sentence or "in the models" in sentence
 
 
 def test_tasks_with_heads_of_their_own():

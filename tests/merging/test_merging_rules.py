@@ -1,6 +1,8 @@
 """Merge rules against their published definitions, written out for tiny models in float64."""
 
 import itertools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -346,6 +348,15 @@ def test_thresholds_are_exact_over_blocks_and_leaves(monkeypatch):
     monkeypatch.undo()
     for name in set(PLAIN) - {"dare", "della"}:
         close(run(name, models, base), cut[name], 1e-12)
+
+
+def test_the_page_lists_every_rule_and_its_class():
+    page = (Path(__file__).parents[2] / "docs" / "merging.md").read_text("utf-8")
+    table = page.partition("## Rules")[2].partition("## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(RULES)
+    for rule in RULES.values():
+        assert f"::: llfc_jax.merging.{rule.__name__}\n" in page
+        assert "Source: " in rule.__doc__
 
 
 def test_options_are_checked_when_a_rule_is_built():

@@ -9,6 +9,7 @@ them as they are and turned by 90 degrees; two more start independently. It take
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -32,7 +33,8 @@ class MLP(nn.Module):
 
 
 def loss(weights, x, y):
-    return optax.softmax_cross_entropy_with_integer_labels(MLP().apply(weights, x), y).mean()
+    logits = jnp.asarray(MLP().apply(weights, x))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
 @jax.jit

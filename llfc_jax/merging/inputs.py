@@ -87,7 +87,7 @@ class MergeInputs:
             MergeError: a model holds NaN or infinity, or a merged leaf is beyond its type.
         """
         host = self.on_host
-        of_models = rule.survey(self) if rule.scope == "model" else None
+        of_models = _survey(rule, self) if rule.scope == "model" else None
         ties = {slot.tied_to for slot in self.slots}
         done: dict[str, Any] = {}
         for slot in self.slots:
@@ -97,8 +97,9 @@ class MergeInputs:
             if slot.tied_to:
                 yield slot, done[slot.tied_to]
                 continue
-            survey = of_models if rule.scope == "model" else rule.survey(self.only(slot))
-            merged = merge_slot(slot, rule, survey, host)
+            survey = of_models if rule.scope == "model" else _survey(rule, self.only(slot))
+            with jax.default_matmul_precision("highest"):
+                merged = merge_slot(slot, rule, survey, host)
             if slot.name in ties:
                 done[slot.name] = merged
             yield slot, merged
@@ -131,3 +132,9 @@ class MergeInputs:
         slots = [dataclasses.replace(slot, leaves=of, holders=tuple(range(self.count)))
                  for slot, of in zip(self.slots, leaves, strict=True)]  # fmt: skip
         return dataclasses.replace(self, slots=tuple(slots))
+
+
+def _survey(rule: LeafRule, models: MergeInputs) -> Any:
+    """Returns what a rule needs to know, in full precision also where products default to less."""
+    with jax.default_matmul_precision("highest"):
+        return rule.survey(models)

@@ -61,7 +61,8 @@ def fisher_diagonal(
     leaves, structure = jax.tree.flatten(variables)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     for x, y in batches:
-        squares = _fisher(view.apply, labels == "model", tuple(moving), variables, x, y)
+        with jax.default_matmul_precision("highest"):
+            squares = _fisher(view.apply, labels == "model", tuple(moving), variables, x, y)
         total = squares if total is None else [p + q for p, q in zip(total, squares, strict=True)]
         samples += np.shape(y)[0]
     if total is None:

@@ -18,7 +18,7 @@ import jax
 
 from llfc_jax import checkpoints
 from llfc_jax.errors import GraphError, ModeError
-from llfc_jax.parallel import sharding
+from llfc_jax.parallel import spread
 from llfc_jax.types import Apply, Inputs, Variables
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Network:
         """
         if isinstance(mode, (str, os.PathLike)):
             mode = self.restore(checkpoints.load(mode))
-        return sharding.relabel(self.unwrap(mode))
+        return spread.relabel(self.unwrap(mode))
 
     @classmethod
     def of(cls, network: Any, **call: object) -> "Network":

@@ -15,7 +15,7 @@ from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import is_discrete
-from llfc_jax.parallel import sharding
+from llfc_jax.parallel import spread
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
@@ -64,7 +64,7 @@ def align(
         raise MatchingError("pass batches so that the spec can be proved, or call weight_matching")
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
-    batches = sharding.follow(batches, (a, b))
+    batches = spread.follow(batches, (a, b))
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
     problem = Problem(network, spec, a, b, () if batches is None else batches)

@@ -29,7 +29,7 @@ from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.measures.registry import check_options, configure
 from llfc_jax.pair import check_pair
-from llfc_jax.parallel import loops, sharding
+from llfc_jax.parallel import loops, sharding, spread
 from llfc_jax.results import Result
 from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
 
@@ -92,10 +92,10 @@ class PairEvaluator:
         a, b = self.network.variables(a), self.network.variables(b)
         check_pair(a, b)
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
-        self.batches = batches = sharding.follow(batches, (a, b))
-        self.train_batches = sharding.follow(train_batches, (a, b))
+        self.batches = batches = spread.follow(batches, (a, b))
+        self.train_batches = spread.follow(train_batches, (a, b))
         x, y, _ = next(pad_batches(batches))
-        self.a, self.b = sharding.place_pair(a, b, x)
+        self.a, self.b = spread.place_pair(a, b, x)
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -138,7 +138,7 @@ class PairEvaluator:
             DataError: data that are not finite, or do not fit the network.
         """
         check_options(measures, self.options)
-        batches = self.batches if batches is None else sharding.follow(batches, self.a)
+        batches = self.batches if batches is None else spread.follow(batches, self.a)
         x, y, _ = next(pad_batches(batches))
         network = self._traced(jax.ShapeDtypeStruct(x.shape, x.dtype))
         check_logits(network.graph, len(y))
@@ -236,7 +236,7 @@ class PairEvaluator:
 
 def _choose_loop(apply: Apply, variables: Variables, x: Inputs) -> loops.AlphaLoop:
     """Returns how the loop over α runs for this network on this backend."""
-    if sharding.is_spread(variables):
+    if spread.is_spread(variables):
         return "map"  # one point at a time: several would hold as many networks
     return loops.choose_loops(apply, abstract(variables), x).alphas
 

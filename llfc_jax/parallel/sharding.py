@@ -1,15 +1,14 @@
 """Where arrays lie when there is more than one device. All that is decided about it stands here.
 
+Modes that come spread over a mesh of their own are `parallel.spread`'s.
+
 The devices make a mesh of two axes, `replica` and `data`. Programs are written for whole arrays;
 `jit` cuts them up as their inputs lie, and XLA puts in the communication:
 
 - networks that train side by side are spread over `replica` and know nothing of each other;
 - the batch of a step is spread over `data`, so the gradients are summed across it;
 - a batch that is measured is spread over all devices, so its statistics are;
-- the data set (uint8) and the modes that are measured have a copy on every device;
-- modes that come spread over a mesh of their own (FSDP, tensor-parallel) stay as they lie; batches
-  that lie on that mesh stay as well, and others have a copy on each of its devices. Spreading the
-  samples instead would make XLA gather the weights: 7 times the memory in `tests/parallel`.
+- the data set (uint8) and the modes that are measured have a copy on every device.
 
 What does not divide evenly is filled up: replicas with some that are not alive, a batch that is
 measured with samples of weight zero. Without a mesh (None: a single device) nothing of this
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -149,94 +147,6 @@ def _follow_types(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
-def is_spread(tree: PyTree) -> bool:
-    """Returns whether any array of a tree is cut up over several devices."""
-    return any(
-        isinstance(leaf, jax.Array)
-        and not isinstance(leaf, jax.core.Tracer)
-        and len(leaf.devices()) > 1
-        and not leaf.is_fully_replicated
-        for leaf in jax.tree.leaves(tree)
-    )
-
-
-def spread_mesh(tree: PyTree) -> Mesh | None:
-    """Returns the mesh over which a tree is cut up; None where it is not."""
-    return next((of(leaf) for leaf in jax.tree.leaves(tree) if is_spread(leaf)), None)
-
-
-def relabel(tree: PyTree) -> Any:
-    """Returns a tree whose meshes let XLA follow the shardings; no data moves.
-
-    Meshes with explicit axes (the default of `jax.make_mesh`) want every operation of a network to
-    name the sharding of its result.
-    """
-
-    def one(x: Any) -> Any:
-        mesh = of(x) if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else None
-        if mesh is None or mesh == x.sharding.mesh:
-            return x
-        return jax.device_put(x, NamedSharding(mesh, x.sharding.spec))
-
-    return jax.tree.map(one, tree)
-
-
-def place_pair(a: PyTree, b: PyTree, x: object) -> tuple[Any, Any]:
-    """Returns two trees as they lie while they are measured with a batch.
-
-    If either is spread over a mesh, both lie as it does, each device with its part. Else they have
-    a copy on each device of the batch's mesh, or are put on the default device.
-
-    Args:
-        a: a tree of arrays, whose layout is taken where both have one.
-        b: another of the same structure.
-        x: a batch.
-    """
-    mesh = spread_mesh((a, b))
-    if mesh is not None:
-        return tuple(jax.tree.map(lambda *pair: _lay_like(mesh, *pair), *trees)
-                     for trees in ((a, a, b), (b, a, b)))  # fmt: skip
-    if of(x) is None:
-        return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, (a, b))
-    return replicate_like(x, (a, b))
-
-
-def _lay_like(mesh: Mesh, leaf: Any, a: Any, b: Any) -> jax.Array:
-    """Returns a leaf laid out as whichever of two is spread; one that neither is, everywhere."""
-    spec = next((x.sharding.spec for x in (a, b) if is_spread(x) and of(x) == mesh), EVERYWHERE)
-    return jax.device_put(leaf, NamedSharding(mesh, spec))
-
-
-def follow(batches: Any, tree: PyTree) -> Any:
-    """Returns batches that lie on the mesh over which a tree is spread; as they are if it is not.
-
-    Those that lie there already keep their layout; of others each device gets a copy.
-
-    Args:
-        batches: any; None, and what can be gone through only once, come back as they are.
-        tree: of arrays.
-    """
-    mesh = spread_mesh(tree)
-    if mesh is None or batches is None or iter(batches) is batches:
-        return batches
-    return _OnMesh(batches, mesh)
-
-
-class _OnMesh:
-    def __init__(self, batches: Any, mesh: Mesh) -> None:
-        self._batches, self._mesh = batches, mesh
-
-    def __len__(self) -> int:
-        return len(self._batches) if hasattr(self._batches, "__len__") else 0
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self._batches:
-            yield jax.tree.map(self._place, batch)
-
-    def _place(self, x: AnyArray) -> Any:
-        return relabel(x) if of(x) == self._mesh else put(x, self._mesh, EVERYWHERE)
-
-
 def replicate_like(x: object, tree: PyTree) -> Any:
     """Returns a tree as it is, or, if x lies on a mesh, with a copy on each of its devices."""
     mesh = of(x)
@@ -271,7 +181,7 @@ def on_one_device(batches: Batches) -> Any:
 
     That is for what runs on one device. Others are left as they are.
     """
-    x = next(iter(batches))[0]
+    x: Any = next(iter(batches))[0]
     return _OnOneDevice(batches) if of(x) and x.is_fully_replicated else batches
 
 

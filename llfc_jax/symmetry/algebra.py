@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.parallel.sharding import is_spread
+from llfc_jax.parallel.spread import is_spread
 from llfc_jax.symmetry.axes import Axis, Index, Permutation, library, permute
 
 Parents = tuple[tuple[str, str], ...]

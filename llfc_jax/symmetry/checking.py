@@ -13,7 +13,7 @@ from jax.extend.core import jaxpr_as_fun
 from llfc_jax.errors import LlfcError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph.trace import subjaxprs
-from llfc_jax.parallel import sharding
+from llfc_jax.parallel.spread import follow, is_spread
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Permutation, permute
 from llfc_jax.symmetry.spec import PermutationSpec
@@ -93,7 +93,7 @@ def check(
     view = Network.of(network)
     variables = view.variables(variables)
     spec.check_variables(variables)
-    spread = sharding.is_spread(variables)
+    spread = is_spread(variables)
     try:
         if not spread:
             with double_precision():
@@ -105,7 +105,7 @@ def check(
         pass
     try:
         if spread:
-            (x,) = sharding.follow([x], variables)
+            (x,) = follow([x], variables)
         else:
             variables, x = jax.tree.map(_as_numpy, variables), _as_numpy(x)
         return _check(spec, view.apply, variables, x, tolerance)
@@ -196,7 +196,7 @@ def _permuted(
     moved = {}
     for i in {number[path] for path, _ in spec.where(name)}:
         leaf, axes = leaves[i], spec.leaves[i][1]
-        if sharding.is_spread(leaf):
+        if is_spread(leaf):
             moved[i] = algebra.move_leaf(tuple(spec.parents.items()), axes, permutation, leaf)
         else:
             moved[i] = permute(leaf, axes, permutation, spec.parents)

@@ -101,11 +101,11 @@ def main():
     # Batches that lie on the mesh already, their samples over one of its axes.
     parts = [tuple(part[i : i + 4] for part in DATA) for i in (0, 4, 8)]
     on_mesh = jax.device_put(parts, NamedSharding(mesh, P("y")))
-    out["on_mesh"] = measures.lmc(Net(), a, b, on_mesh, alphas=OPTIONS["alphas"]).loss
+    on_host = jax.tree.map(np.asarray, one[1])
+    out["on_mesh"] = measures.lmc(Net(), a, on_host, on_mesh, alphas=OPTIONS["alphas"]).loss
     for name in ("one", "spread"):
-        out[name]["aligned"] = [
-            jax.tree.map(np.asarray, one.permutation) for one in out[name]["aligned"]
-        ]
+        (aligned,) = out[name].pop("aligned")
+        out[name]["permutation"] = jax.tree.map(np.asarray, aligned.permutation)
     Path(sys.argv[1]).write_bytes(pickle.dumps(out))
 
 

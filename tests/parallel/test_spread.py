@@ -38,7 +38,7 @@ def test_numbers_are_those_of_one_device(made):
 
 
 def test_weight_matching_finds_the_same_permutation(made):
-    (one,), (other,) = made["one"]["aligned"], made["spread"]["aligned"]
+    one, other = made["one"]["permutation"], made["spread"]["permutation"]
     assert one.keys() == other.keys()
     for group, index in one.items():
         np.testing.assert_array_equal(other[group], index)
@@ -50,7 +50,7 @@ def test_points_and_permuted_modes_stay_spread(made):
 
 
 def test_no_program_gathers_a_mode(made):
-    """At most one and a half times three modes' parts, beside activations or one leaf and scores."""
+    """One and a half times three modes' parts at most, and activations; or a leaf, and scores."""
     mode, peaks = made["held"][0], made["spread"]["peaks"]
     activations = made["spread_estimate"]["features"]
     assert activations < 2 * mode / DEVICES

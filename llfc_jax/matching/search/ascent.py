@@ -21,7 +21,7 @@ from llfc_jax.matching.placement import dtype_of, on_host
 from llfc_jax.matching.result import Match
 from llfc_jax.matching.search import compiled, host, spread, starts
 from llfc_jax.matching.search.plan import Plan, make_plan, unsettled
-from llfc_jax.parallel.sharding import is_spread
+from llfc_jax.parallel.spread import is_spread
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Variables
@@ -83,9 +83,10 @@ def ascend_best(
         dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
         if on_host((key, sides, indices)):
             with host.one_thread(plan):
-                return _on_host(key, host.Products(plan, *sides, dtype), options, indices)
+                products = host.Products(plan, sides[0], sides[1], dtype)
+                return _on_host(key, products, options, indices)
         if is_spread(sides):
-            products = spread.Products((spec, counted), *sides, dtype)
+            products = spread.Products((spec, counted), sides[0], sides[1], dtype)
             return _on_host(key, products, options, indices)
     return _compiled((spec, counted, options), key, sides, indices)
 
@@ -107,7 +108,8 @@ def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, numbe
 
 def _dtype(leaves: list[Any]) -> Any:
     """Returns float32, or a wider type if a leaf has one."""
-    return functools.reduce(jnp.promote_types, {dtype_of(leaf) for leaf in leaves}, jnp.float32)
+    wide = {dtype_of(leaf) for leaf in leaves if dtype_of(leaf).itemsize >= 4}
+    return functools.reduce(jnp.promote_types, wide, jnp.float32)
 
 
 # -- driven from the host ------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `convert`,
+(what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `networks`,
+`data`, `training`, `checkpoints`, `convert`, `landscape` (curves and planes through modes),
 `report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
+`load` and `save` read and write checkpoints.
 """
 
 import importlib
@@ -14,18 +16,22 @@ from llfc_jax.version import __version__
 
 if TYPE_CHECKING:
     from llfc_jax import (
+        checkpoints,
         convert,
         data,
         experiments,
         graph,
+        landscape,
         matching,
         measures,
         networks,
         parallel,
         report,
         symmetry,
+        tasks,
         training,
     )
+    from llfc_jax.checkpoints.files import load, save
     from llfc_jax.experiments.compare import compare
     from llfc_jax.experiments.study import study
     from llfc_jax.experiments.study_result import Study
@@ -35,18 +41,23 @@ __all__ = [
     "Network",
     "Study",
     "__version__",
+    "checkpoints",
     "compare",
     "convert",
     "data",
     "experiments",
     "graph",
+    "landscape",
+    "load",
     "matching",
     "measures",
     "networks",
     "parallel",
     "report",
+    "save",
     "study",
     "symmetry",
+    "tasks",
     "training",
 ]
 
@@ -54,6 +65,8 @@ _NAMES = {
     "Network": "frameworks",
     "Study": "experiments.study_result",
     "compare": "experiments.compare",
+    "load": "checkpoints.files",
+    "save": "checkpoints.files",
     "study": "experiments.study",
 }
 

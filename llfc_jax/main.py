@@ -81,6 +81,8 @@ TERMINAL_COLUMNS = (
     "verdict",
     "error_a",
     "error_b",
+    "loss_a",
+    "loss_b",
     "error_barrier",
     "llfc_median",
     "llfc_ratio",

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,60 @@ class ModePair:
     a: Variables
     b: Variables
     diverged: str | None = None
+
+
+class Way(Protocol):
+    """Whatever networks are taken from by a number: a curve, or the points of a plane."""
+
+    @property
+    def a(self) -> Variables:
+        """Variables of the networks' shapes."""
+        ...
+
+    def at(self, alpha: ArrayLike) -> Variables:
+        """Returns the network's variables at a number, which may be traced."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A way from b to a through weight space: θ(0) = b, θ(1) = a.
+
+    - "line": θ(α) = α a + (1 - α) b;
+    - "bezier": θ(α) = α² a + 2 α (1 - α) c + (1 - α)² b, with one bend c;
+    - "chain": straight from b to the bend c (at α = ½), and on to a.
+
+    (Garipov et al. 2018, "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", writes
+    t for 1 - α.)
+
+    Attributes:
+        a: the mode at α = 1.
+        b: the mode at α = 0.
+        bend: c; None for a line.
+        kind: "line", "bezier" or "chain".
+    """
+
+    a: Variables
+    b: Variables
+    bend: Variables | None = None
+    kind: str = dataclasses.field(default="line", metadata={"static": True})
+
+    def at(self, alpha: ArrayLike) -> Variables:
+        """Returns θ(α).
+
+        Args:
+            alpha: scalar; may be traced. Outside [0, 1] the formulas are continued.
+        """
+        if self.kind == "line" or self.bend is None:
+            return interpolate(self.a, self.b, alpha)
+        if self.kind == "bezier":  # de Casteljau: the ends come back exactly
+            late = interpolate(self.a, self.bend, alpha)
+            return interpolate(late, interpolate(self.bend, self.b, alpha), alpha)
+        alpha = jnp.asarray(alpha)
+        late = interpolate(self.a, self.bend, 2 * alpha - 1)
+        early = interpolate(self.bend, self.b, 2 * alpha)
+        return jax.tree.map(functools.partial(jnp.where, alpha > 0.5), late, early)
 
 
 def interpolate(a: Variables, b: Variables, alpha: ArrayLike) -> Variables:
@@ -84,6 +138,12 @@ def _wide(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(jnp.float32) if exact else jnp.promote_types(dtype, jnp.float32)
 
 
+def leaf_paths(variables: Variables) -> tuple[str, ...]:
+    """Returns the path of every leaf, parts joined by "/", in tree order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
+
+
 def check_pair(a: Variables, b: Variables) -> None:
     """Checks that two trees are modes of one network.
 
@@ -127,9 +187,9 @@ def is_discrete(leaf: ArrayLike) -> bool:
 
 
 def _library(leaf: object) -> Any:
-    """Returns NumPy for what lies on a CPU, where it compiles and copies nothing, else JAX."""
+    """Returns NumPy for what lies on one CPU, where it compiles and copies nothing, else JAX."""
     here = not isinstance(leaf, jax.Array) or (
-        leaf.is_fully_addressable and all(d.platform == "cpu" for d in leaf.devices())
+        leaf.is_fully_addressable and [d.platform for d in leaf.devices()] == ["cpu"]
     )
     return np if here else jnp
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import llfc_jax
-from llfc_jax import convert
 from llfc_jax.data.registry import DATASETS
 from llfc_jax.experiments import study as studies
 from llfc_jax.experiments import verdicts
@@ -132,7 +131,9 @@ def names():
         "key": jax.random.key(0),
         "lm": lm,
         "weights": lm.init(jax.random.key(0), tokens),
+        "weights_b": lm.init(jax.random.key(1), tokens),
         "tokens": tokens,
+        "labels": tokens + 1,
         "others": jnp.zeros((60, 8)),
         "logits_of_pytorch": logits,
         **{name: [(x, y)] for name in ("data", "train", "test")},
@@ -163,7 +164,7 @@ def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch, requ
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(studies.study.__kwdefaults__, "measures", ("lmc",))  # quicker than all
     given = names()
-    convert.save("a.safetensors", jax.tree.map(np.asarray, as_pytorch(given["a"])))
+    llfc_jax.save("a.safetensors", jax.tree.map(np.asarray, as_pytorch(given["a"])))
     for block in CODE.findall(path.read_text("utf-8")):
         exec(compile(block, path.name, "exec"), given)
     images = re.findall(r"\(images/gallery/(\S+)\)", path.read_text("utf-8"))

@@ -24,13 +24,15 @@ def normalise(
 ) -> jax.Array:
     """Returns `(x / 255 - mean) / std` of uint8 images, `(x - mean) / std` of floating ones.
 
+    Tokens (int32) are returned as they are.
+
     Args:
-        images: [..., channels], uint8 or floating.
+        images: [..., channels], uint8 or floating; or tokens.
         mean: one number per channel, or one in all.
         std: the same.
 
     Returns:
-        float32, of the shape of `images`. Traces under jit, vmap and grad.
+        float32 (int32 of tokens), of the shape of `images`. Traces under jit, vmap and grad.
 
     Raises:
         DataError: for images of another type.
@@ -40,6 +42,8 @@ def normalise(
         2.0
     """
     x = jnp.asarray(images)
+    if x.dtype == jnp.int32:
+        return x
     if x.dtype == jnp.uint8:
         x = x.astype(jnp.float32) / 255
     elif jnp.issubdtype(x.dtype, jnp.floating):

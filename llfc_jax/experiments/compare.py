@@ -21,7 +21,7 @@ from llfc_jax.report.page import Verdict, write_page
 
 PAGE = "comparison.html"
 COMPARED = (
-    (lmc_grade, "midpoint_barrier", "the error barrier at α = ½ is between {} and {}"),
+    (lmc_grade, "midpoint_barrier", "the barrier at α = ½ is between {} and {}"),
     (llfc_grade, "llfc_median", "1 - cosine_α of the median layer is between {} and {}"),
 )
 

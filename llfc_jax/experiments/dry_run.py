@@ -3,8 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from llfc_jax import data, networks
@@ -12,11 +14,15 @@ from llfc_jax.data.stream import is_streamed
 from llfc_jax.experiments import sweep
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.run import build_network
+from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
-from llfc_jax.measures import MEASURES
-from llfc_jax.parallel import sharding
+from llfc_jax.graph.trace import abstract
+from llfc_jax.measures import MEASURES, EvalOptions
+from llfc_jax.measures.measure import MIDDLE
+from llfc_jax.parallel import loops, sharding
 from llfc_jax.training import list_runs
-from llfc_jax.training.step import make_task
+from llfc_jax.training.step import make_setup
+from llfc_jax.types import Inputs, Model
 
 # Arrays of the parameters' size that an optimizer keeps beside them.
 OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}
@@ -36,17 +42,17 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         return {"sweep": _sweep(runs, config.together), **plan(runs[0].config)}
     dataset = data.load(**dataclasses.asdict(config.data))
     module = build_network(config, dataset)
-    x = jax.ShapeDtypeStruct((config.eval.batch_size, *dataset.shape), "float32")
+    x = dataset.inputs(config.eval.batch_size)
     variables = jax.eval_shape(lambda key: networks.init(module, key, x), jax.random.key(0))
     graph = trace(module.apply, variables, x)
     recipe = config.train
-    steps = make_task(module, recipe, dataset).steps
+    steps = make_setup(module, recipe, dataset).steps
     runs = list_runs(config.pairs, config.seed, recipe.epochs)
     together = max(
         sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}
     )
     size = _bytes(variables)
-    features = sum(_size(aval) for aval in graph.program.avals.values())
+    measuring = sum(estimate_memory(module, variables, x, config.eval).values())
     training = together * size * (2 + OPTIMIZER_COPIES.get(recipe.optimizer, 2))
     splits = {"train": dataset.train, "test": dataset.test}
     streams = [name for name, split in splits.items() if is_streamed(split, dataset)]
@@ -55,7 +61,8 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         "data": {
             "name": dataset.name,
             "train, test": f"{len(dataset.train):,}, {len(dataset.test):,} samples",
-            "shape": f"{' x '.join(map(str, dataset.shape))}, {dataset.classes} classes",
+            "shape": f"{' x '.join(map(str, dataset.shape))}, "
+            + ("no classes" if dataset.classes is None else f"{dataset.classes} classes"),
         },
         "network": {
             "name": str(config.network["name"]),
@@ -74,9 +81,54 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         "memory": {
             "data": _readable(sum(kept)) + "".join(f", {name} streamed" for name in streams),
             "training": f"about {_readable(training)}, and the batches' features",
-            "measuring": f"up to {_readable(4 * size + 3 * features)} a batch of {x.shape[0]}",
+            "measuring": f"up to {_readable(measuring)} a batch of {x.shape[0]}",
         },
     }
+
+
+def estimate_memory(
+    network: Model, variables: Model, x: Inputs, options: EvalOptions | None = None
+) -> dict[str, int]:
+    """Returns about how many bytes each device needs at most to measure a pair on a batch.
+
+    Counted are the two modes, the points of the line that are there at a time and one more of that
+    size for what is moved between devices, and every value of the runs of both ends and of these
+    points, as if none were freed. It is an estimate from above: much of it is, in fact.
+
+    Args:
+        network: what `Network.of` takes.
+        variables: a mode, or shapes and types (`jax.ShapeDtypeStruct`); where they have shardings,
+            each device counts its part.
+        x: a batch, or its shape.
+        options: whose `alphas` and `alpha_loop` count.
+
+    Example:
+        >>> import numpy as np
+        >>> apply = lambda w, x: x @ w
+        >>> estimate_memory(apply, np.ones((4, 2), "f4"), np.ones((3, 4), "f4"))
+        {'modes': 64, 'points': 64, 'features': 72}
+    """
+    options, view = options or EvalOptions(), Network.of(network)
+    variables = view.variables(variables)
+    graph = trace(view, variables, x)
+    parts = [_part(leaf) for leaf in jax.tree.leaves(variables)]
+    spread = sum(parts) < _bytes(variables)
+    how = options.alpha_loop or loops.choose_loops(view.apply, abstract(variables), x).alphas
+    points = 1 if spread or how == "map" else len({*options.alphas, MIDDLE} - {0, 1})
+    given = {*graph.program.leaves, *graph.program.constants, *graph.program.inputs}
+    features = sum(_size(v) for number, v in graph.program.avals.items() if number not in given)
+    return {
+        "modes": 2 * sum(parts),
+        "points": (points + 1) * sum(parts),
+        "features": (points + 2) * features,
+    }
+
+
+def _part(leaf: Any) -> int:
+    """Returns the bytes of an array that one device holds."""
+    sharding = getattr(leaf, "sharding", None)
+    shape = np.shape(leaf) if sharding is None else sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * np.dtype(leaf.dtype).itemsize
 
 
 def _sweep(runs: list[sweep.Run], most: int) -> dict[str, str]:

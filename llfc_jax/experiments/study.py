@@ -51,11 +51,13 @@ def study(
 
     Args:
         network: what `Network.of` takes: a Linen, NNX or Equinox module, a Haiku transform, a
-            function `apply(variables, x)`, or a `Network`. It returns logits [n, classes].
+            function `apply(variables, x)`, or a `Network`. It returns what the task judges: logits
+            [n, classes] by default.
         a: the mode that α multiplies, as its framework has it: variables, a model, parameters.
         b: the other mode.
         data: (x [n, ...], labels int [n]), or batches of such pairs that can be gone through
-            again and again, or a `llfc_jax.data.Dataset`; x as the network takes it.
+            again and again, or a `llfc_jax.data.Dataset`; x as the network takes it, an array or a
+            tree of them. `llfc_jax.data.inputs.as_batches` lists all forms.
         train: training data, for matching by activations and for renormalising, and measured as
             well where a measure distinguishes train from test. Without it `data` serves there.
         measures: what is measured; `llfc_jax.measures.MEASURES` has the names. By default every
@@ -71,8 +73,8 @@ def study(
         progress: a callback (done, total, words), or whether progress is shown; by default it is
             in a terminal or a notebook.
         **changes: single fields of `EvalOptions`, instead of or on top of `options`: `alphas`,
-            `sites`, `renormalise`, `extrapolate`, `alpha_loop`, `splits`, `batch_size`,
-            `precision`, `measure_options`.
+            `sites`, `task` (how outputs are judged), `per`, `renormalise`, `extrapolate`,
+            `alpha_loop`, `splits`, `batch_size`, `precision`, `measure_options`.
 
     Raises:
         LlfcError: one of its kinds, with one line, before long work starts: modes that are no
@@ -97,7 +99,7 @@ def study(
 
     def evaluate(store: Workdir | NullWorkdir) -> Study:
         details = {
-            "study": {"network": view.framework, **dataclasses.asdict(settings)},
+            "study": {"network": view.framework, **fields.to_dict(settings)},
             **provenance(),
         }
         with choose_reporter(progress) as reporter:
@@ -113,7 +115,7 @@ def study(
         "name": name,
         "modes": hash_arrays([pair.a, pair.b]),
         "data": {split: hash_arrays(batches) for split, batches in splits.items()},
-        **dataclasses.asdict(settings),
+        **fields.to_dict(settings),
     }
     with claim(workdir, identity) as held:
         result = evaluate(held)

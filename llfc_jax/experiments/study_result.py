@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +12,21 @@ from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
-from llfc_jax.measures import MEASURES
+from llfc_jax.measures import MEASURES, LMCResult
 from llfc_jax.report import history, stored
+from llfc_jax.report.charts import Section
 from llfc_jax.report.page import Report, Table, Verdict
 from llfc_jax.report.style import SCREEN, Theme
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
+from llfc_jax.tasks import TASKS
 from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+WHERE = ("pair", "align", "split")  # columns that say what a row is of
 HEADLINE = "llfc_layers"  # the chart on the first screen of the page, where it was measured
 QUESTION = (
     "Are two trained networks connected by a straight line between their weights, and do their "
@@ -204,7 +207,7 @@ class Study:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkdirError(f"{path} is damaged; run again what wrote it") from error
         del content["verdicts"]
-        columns = summary_columns(rows)
+        columns = summary_columns(rows, summary)
         return cls(summary, columns, rows, {}, details=content, history=trained, notes=notes)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -219,7 +222,7 @@ class Study:
 
     def _report(self) -> Report:
         """Returns what the page shows."""
-        sections = [(MEASURES[name].section, rows) for name, rows in self.rows.items()]
+        sections = [(show_metrics(name, rows), rows) for name, rows in self.rows.items()]
         if self.history:
             sections.append((history.SECTION, self.history))
         return Report(
@@ -238,9 +241,28 @@ class Study:
         return {**found, "notes": self.notes, **self.details}
 
 
-def summary_columns(measures: Iterable[str]) -> dict[str, str]:
-    """Returns the columns of a summary of these measures: column -> heading."""
+def show_metrics(measure: str, rows: Sequence[Row]) -> Section:
+    """Returns the section of a measure, whose table of LMC has the columns of the rows' task."""
+    section = MEASURES[measure].section
+    if measure != "lmc" or not rows:
+        return section
+    held = {k: v for k, v in section.columns.items() if any(row[k] == row[k] for row in rows)}
+    usual = {field.name for field in dataclasses.fields(LMCResult)} | {*WHERE, *section.columns}
+    metrics = [name for name in rows[0] if name not in usual and "_barrier_" not in name]
+    headings = {name: words for make in TASKS.values() for name, words in make().columns}
+    columns = held | {name: headings.get(name, name) for name in metrics}
+    return dataclasses.replace(section, columns=columns)
+
+
+def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, str]:
+    """Returns the columns of a summary of these measures: column -> heading.
+
+    What no row holds, since the task has no such thing, is left out.
+    """
+    held = {column for row in rows for column in row}
     found = {"pair": "pair", "align": "aligned", "verdict": "verdict"}
     for name in measures:
-        found |= MEASURES[name].columns
+        every = {**MEASURES[name].other_columns, **MEASURES[name].columns}
+        usual = MEASURES[name].columns
+        found |= {k: v for k, v in every.items() if k in held} if held & set(every) else usual
     return found

@@ -7,8 +7,11 @@ Both verdicts are taken at α = ½, which is always measured, so they do not dep
 - *LLFC* holds where, in the median layer, 1 - cosine_α is at most 0.05 and at least 10 times below
   1 - cosine_AB, and nearly holds up to 0.1 and from 5 times on.
 
-Both are *uninformative* where an end is no better than chance, and LLFC also where the ends have
-the same features (`measures.llfc`); then no verdict is given.
+Where the task has no error rate, the barrier at ½ is that of the loss, as a share of the way from
+the ends' mean loss to that of a predictor that does not see the input; the thresholds are the same.
+
+Both are *uninformative* where an end is no better than chance (than that predictor), and LLFC also
+where the ends have the same features (`measures.llfc`); then no verdict is given.
 """
 
 import math
@@ -19,7 +22,7 @@ from llfc_jax.io import Row
 from llfc_jax.report.numbers import format_number
 from llfc_jax.report.page import Verdict
 
-# Error barrier at ½ up to which LMC holds, and nearly holds.
+# Barrier at ½, as a share, up to which LMC holds, and nearly holds.
 BARRIER = (0.01, 0.03)
 # Distance up to which, and ratio of baseline to distance from which, LLFC holds, and nearly holds.
 LINEARITY = ((0.05, 10.0), (0.1, 5.0))
@@ -39,7 +42,7 @@ Grade = Literal[0, 1, 2]
 
 def lmc_grade(row: Mapping[str, Any]) -> Grade | None:
     """Returns whether the pair is linearly mode connected; None where that was not measured."""
-    barrier = row.get("midpoint_barrier", math.nan)
+    barrier = row.get("barrier_share", row.get("midpoint_barrier", math.nan))
     if math.isnan(barrier) or not row.get("above_chance", True):
         return None
     return _grade(sum(barrier > limit for limit in BARRIER))
@@ -118,6 +121,15 @@ def _verdict(row: Row) -> Verdict:
 def _lmc_words(row: Row, grade: Grade) -> str:
     state = ("is", "is nearly", "is not")[grade]
     points = 100 * row["midpoint_barrier"]
+    if "barrier_share" in row:
+        share, known = 100 * row["barrier_share"], not math.isnan(row["loss_trivial"])
+        of = "the way to a predictor that sees no input" if known else "the ends' loss"
+        side = "below" if row["midpoint_barrier"] < 0 else "above"
+        return (
+            f"{state} linearly mode connected: at α = ½ the loss is "
+            f"{format_number(abs(row['midpoint_barrier']))} {side} the mean of the two ends, "
+            f"{share:.2f} % of {of}"
+        )
     side = "below" if points < 0 else "above"
     return (
         f"{state} linearly mode connected: at α = ½ the error is {abs(points):.2f} percentage "

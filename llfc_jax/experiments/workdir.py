@@ -101,7 +101,7 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[W
         return
     lock = _acquire(directory)
     try:
-        _identify(directory, json.loads(json.dumps({"format": FORMAT, **config})))
+        _identify(directory, json.loads(to_json({"format": FORMAT, **config})))
         for leftover in directory.rglob(".*"):  # what a killed run left half-written
             if LEFT.fullmatch(leftover.name):
                 leftover.unlink(missing_ok=True)

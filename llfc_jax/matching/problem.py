@@ -1,7 +1,7 @@
 """The problem that a matching method solves: a network, two modes of it, and data."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ from llfc_jax.frameworks import Network
 from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import AnyArray, Apply, Batches, Variables
+from llfc_jax.tasks import Batch, Task, classification, read_batch
+from llfc_jax.types import Apply, Batches, Inputs, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Problem:
         spec: which units may move.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data, pairs (x, y), for the methods that need some.
+        batches: data, pairs (x, y) or other forms (`llfc_jax.tasks.Batch`), for the methods that
+            need some.
+        task: how outputs are judged, for the methods that look at outputs.
     """
 
     network: Any
@@ -37,6 +40,7 @@ class Problem:
     a: Variables
     b: Variables
     batches: Batches = ()
+    task: Task = dataclasses.field(default_factory=classification)
 
     @property
     def apply(self) -> Apply:
@@ -49,11 +53,13 @@ class Problem:
             raise MatchingError("this method runs the network; pass it as network=")
         return Network.of(self.network).apply
 
-    def checked(self) -> "Problem":
+    def checked(self, *, narrow: bool = False) -> "Problem":
         """Returns the problem as methods compute with it.
 
-        The modes are trees of arrays, seen to fit each other and the spec; floating-point leaves
-        narrower than float32 are float32.
+        The modes are trees of arrays, seen to fit each other and the spec.
+
+        Args:
+            narrow: keeps floating-point leaves narrower than float32, which become float32 else.
 
         Raises:
             ModeError: other structures or shapes, or values that are not finite.
@@ -64,24 +70,35 @@ class Problem:
             read = Network.of(self.network).variables
             a, b = read(a), read(b)
         check_modes(self.spec, a, b)
-        return dataclasses.replace(self, a=widen(a), b=widen(b))
+        a, b = (a, b) if narrow else (widen(a), widen(b))
+        return dataclasses.replace(self, a=a, b=b)
 
-    def first_inputs(self, samples: int) -> jax.Array:
+    def read_batches(self) -> Iterator[Batch]:
+        """Yields every batch taken apart, with its mask."""
+        for batch in map(read_batch, self.batches):
+            n = len(jax.tree.leaves(batch.x)[0])
+            mask = self.task.default_mask(batch.y, n) if batch.mask is None else batch.mask
+            yield Batch(batch.x, batch.y, jnp.asarray(mask, jnp.float32))
+
+    def first_inputs(self, samples: int) -> Inputs:
         """Returns the inputs of the first samples (of all, if there are fewer).
 
         Raises:
             DataError: there is no batch.
         """
-        taken: list[AnyArray] = []
+        taken: list[Inputs] = []
         need = samples
-        for x, _ in self.batches:
-            taken.append(x[:need])
-            need -= len(taken[-1])
+        for batch in self.batches:
+            x = jax.tree.map(lambda leaf, need=need: leaf[:need], read_batch(batch).x)
+            taken.append(x)
+            need -= len(jax.tree.leaves(x)[0])
             if not need:
                 break
         if not taken:
             raise DataError("matching on data needs some, and there is no batch")
-        return jnp.asarray(taken[0] if len(taken) == 1 else np.concatenate(taken))
+        if len(taken) > 1:
+            taken = [jax.tree.map(lambda *parts: np.concatenate(parts), *taken)]
+        return jax.tree.map(jnp.asarray, taken[0])
 
 
 def check_modes(spec: PermutationSpec, a: Variables, b: Variables) -> None:
@@ -112,7 +129,8 @@ def _all_finite(leaves: list[Any]) -> bool:
 
 @jax.jit
 def _finite(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.array([jnp.isfinite(jnp.vdot(leaf, leaf)) for leaf in leaves]).all()
+    # Not `vdot`, which would first bring a leaf that is cut up onto one device.
+    return jnp.array([jnp.isfinite(jnp.sum(leaf * leaf)) for leaf in leaves]).all()
 
 
 def widen(tree: Variables) -> Variables:

@@ -18,7 +18,6 @@ from llfc_jax.measures.registry import (
     refusals,
 )
 from llfc_jax.measures.similarity import Rows, compare
-from llfc_jax.measures.simplex import SimplexResult, simplex
 
 # The report's order is that of these lines: each file lists its measure as it is imported.
 # isort: off
@@ -31,12 +30,15 @@ from llfc_jax.measures.theorem1 import Theorem1, Theorem1Result, theorem1
 from llfc_jax.measures.stitching import Stitching, StitchingResult, stitching
 from llfc_jax.measures.layerwise import Layerwise, LayerwiseResult, layerwise
 from llfc_jax.measures.spectrum import Spectrum, SpectrumResult, spectrum
+from llfc_jax.measures.cka import CKA, CKAResult, cka
 # isort: on
 
 __all__ = [
+    "CKA",
     "LLFC",
     "LMC",
     "MEASURES",
+    "CKAResult",
     "Commutativity",
     "CommutativityResult",
     "Ensemble",
@@ -49,7 +51,6 @@ __all__ = [
     "Measure",
     "PairEvaluator",
     "Rows",
-    "SimplexResult",
     "Spectrum",
     "SpectrumResult",
     "Stitching",
@@ -62,6 +63,7 @@ __all__ = [
     "build_all",
     "check_options",
     "check_request",
+    "cka",
     "commutativity",
     "compare",
     "ensemble",
@@ -70,7 +72,6 @@ __all__ = [
     "lmc",
     "measure",
     "refusals",
-    "simplex",
     "spectrum",
     "stitching",
     "theorem1",

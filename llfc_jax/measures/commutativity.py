@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from llfc_jax.graph import Graph, Site, Values, rows
+from llfc_jax.graph import Graph, Site, Values
 from llfc_jax.graph.queries import exchange_defect, linear_sites, multiply, operands
 from llfc_jax.measures.accumulate import Products
 from llfc_jax.measures.batch import PairBatch, Reading
@@ -58,7 +58,7 @@ class Commutativity(Measure):
     It visits no α and reads every linear layer, so neither the grid nor `sites` bears on it.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision", "per"})
     columns: ClassVar[Mapping[str, str]] = {"com_ratio": "Dist_com / min(Dist_W, Dist_H)"}
     section: ClassVar[Section] = Section(
         name="commutativity",
@@ -113,11 +113,11 @@ class Commutativity(Measure):
         for name in plan:
             site = batch.graph[name]
             eq, feature, _ = operands(batch.graph, site)
-            as_rows = functools.partial(rows, batch.graph, eq.outputs[0])
+            as_rows = functools.partial(batch.layout.rows, eq.outputs[0])
             own = as_rows(_product(site, batch.a) + _product(site, batch.b))
             gap = as_rows(exchange_defect(site, batch.a, batch.b))
             products.append((own, own - gap, gap))
-            inputs.append(tuple(wide(rows(batch.graph, feature, v.all[feature]))
+            inputs.append(tuple(wide(batch.layout.rows(feature, v.all[feature]))
                                 for v in (batch.a, batch.b)))  # fmt: skip
         return Reading({"com": _pool(products, batch.mask), "h": _pool(inputs, batch.mask)})
 

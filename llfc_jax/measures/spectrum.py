@@ -8,18 +8,17 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.graph import Graph, Site, Values
-from llfc_jax.graph.queries import linear_sites, operands, unit_axes
+from llfc_jax.graph import Graph, Site
+from llfc_jax.graph.queries import linear_sites, operands
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
-from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
 from llfc_jax.report.charts import Chart, Section
@@ -97,7 +96,7 @@ class Spectrum(Measure):
     top: int = 5
     ranks: int = 256
 
-    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision", "per"})
     columns: ClassVar[Mapping[str, str]] = {"angle": "angle between subspaces, median (°)"}
     section: ClassVar[Section] = Section(
         name="spectrum",
@@ -178,7 +177,7 @@ class Spectrum(Measure):
         found: dict[str, Any] = {}
         for name in plan:
             site = batch.graph[name]
-            both = [_unit_rows(batch.graph, site, v, batch.mask) for v in (batch.a, batch.b)]
+            both = [batch.layout.units(v.all, site)[0] for v in (batch.a, batch.b)]
             scales = [scale_of(h.reshape(1, -1))[0] for h in both]
             found[name] = tuple(
                 Squares(jnp.matmul(h / s, (h / s).T, precision="highest"), s)
@@ -281,18 +280,6 @@ def _pad(
     for i, row in enumerate(rows):
         out[i, : len(row)] = row[:length]
     return out
-
-
-def _unit_rows(
-    graph: Graph, site: Site, values: Values, mask: Float[Array, " n"]
-) -> Float[Array, "units positions"]:
-    """Returns pre-activations without bias, [units, samples * positions], padding zeroed."""
-    product, units = unit_axes(graph, site)
-    value = wide(values.all[product])
-    samples = graph.sample_axes[product]
-    value = value * mask.reshape([-1 if i == samples else 1 for i in range(value.ndim)])
-    value = jnp.moveaxis(value, units, range(len(units)))
-    return value.reshape(int(np.prod(value.shape[: len(units)])), -1)
 
 
 def _as_matrix(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Graph, Site, Values, in_layout, rows
+from llfc_jax.graph import Graph, Site, Values, in_layout
 from llfc_jax.graph.queries import exchange_defect
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
@@ -70,7 +70,7 @@ class Theorem1(Measure):
 
     always: ClassVar[tuple[float, ...]] = (MIDDLE,)
     uses: ClassVar[frozenset[str]] = frozenset(
-        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
+        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision", "per"}
     )
     columns: ClassVar[Mapping[str, str]] = {"output_error": "relative error of the logits"}
     section: ClassVar[Section] = Section(
@@ -134,10 +134,10 @@ class Theorem1(Measure):
         """Returns squared lengths of the error, its two parts and the mixture, site by site."""
         sites = [batch.graph[name] for name in plan]
         own = [_own_defect(batch, site) for site in sites]
-        groups = SiteGroups([_rows(batch.a, site) for site in sites])
+        groups = SiteGroups([_rows(batch, batch.a, site) for site in sites])
 
         def read(run: Values) -> list[jax.Array]:
-            return groups.stack([_rows(run, site) for site in sites])
+            return groups.stack([_rows(batch, run, site) for site in sites])
 
         of_a, of_b = read(batch.a), read(batch.b)
         scales = [scale_of(p, q).max(-1) for p, q in zip(of_a, of_b, strict=True)]
@@ -185,8 +185,8 @@ class Theorem1(Measure):
         return {"output_error": float(np.asarray(result.error)[-1, result.alphas.index(MIDDLE)])}
 
 
-def _rows(run: Values, site: Site) -> jax.Array:
-    return wide(rows(run.graph, site.value, run.all[site.value]))
+def _rows(batch: PairBatch, run: Values, site: Site) -> jax.Array:
+    return wide(batch.layout.features(run.all, site))
 
 
 def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array]:
@@ -194,14 +194,14 @@ def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array
     graph = batch.graph
     if site.kind == "linear":
         crossed = wide(in_layout(graph, site, exchange_defect(site, batch.a, batch.b)))
-        exchanged = rows(graph, site.value, crossed)
+        exchanged = batch.layout.rows(site.value, crossed)
         return lambda alpha: -alpha * (1 - alpha) * exchanged
     za, zb = (activation_inputs(run, site) for run in (batch.a, batch.b))
     ha, hb = (activate(graph, site, z) for z in (za, zb))
 
     def of_activation(alpha: jax.Array) -> jax.Array:
         activated = activate(graph, site, mix(alpha, za, 1 - alpha, zb))
-        return rows(graph, site.value, activated - (alpha * ha + (1 - alpha) * hb))
+        return batch.layout.rows(site.value, activated - (alpha * ha + (1 - alpha) * hb))
 
     return of_activation
 

@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str], like: Variables | None = None) -> Variabl
         DataError: it is not there, damaged, holds something else, or cannot be read.
         ModeError: it does not fit `like`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(f"{folder}/a.safetensors", {"dense": {"kernel": np.eye(2)}})

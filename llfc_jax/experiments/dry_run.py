@@ -102,7 +102,7 @@ def estimate_memory(
         x: a batch, or its shape.
         options: whose `alphas`, `alpha_loop` and `sites` count.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> apply = lambda w, x: x @ w
         >>> estimate_memory(apply, np.ones((4, 2), "f4"), np.ones((3, 4), "f4"))

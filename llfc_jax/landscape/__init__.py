@@ -1,6 +1,4 @@
-"""The loss around modes: curves of low loss between two of them, planes and simplices
-through several.
-"""
+"""The loss around modes: curves of low loss between two, planes and simplices through more."""
 
 from llfc_jax.landscape.figures import draw_curve, draw_plane
 from llfc_jax.landscape.fit import CurveOptions, FittedCurve, fit_curve, fit_curves

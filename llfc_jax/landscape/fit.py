@@ -103,7 +103,7 @@ def fit_curve(
 ) -> FittedCurve:
     """Fits one curve; see `fit_curves`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from llfc_jax import landscape
         >>> x, y = jnp.eye(2), jnp.array([0, 1])

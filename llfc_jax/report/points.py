@@ -179,7 +179,8 @@ def _values(rows: Rows, column: str) -> list[Any]:
 
 def _extent(chart: Chart, rows: Rows) -> tuple[float, float, float, float]:
     """Returns the least and greatest value, and the powers of ten that a logarithmic axis spans."""
-    values = [v for row in rows for y in chart.y if not math.isnan(v := finite(row.get(y)))]
+    columns = (*chart.y, *chart.dots.values())
+    values = [v for row in rows for y in columns if not math.isnan(v := finite(row.get(y)))]
     positive = [v for v in values if v > 0]
     if not positive:
         return min(values, default=1.0), max(values, default=1.0), 10.0**-DECADES, 1.0

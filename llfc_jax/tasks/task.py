@@ -78,7 +78,7 @@ class Task:
         name: its name.
         options: how it was made, for records.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> task = Task(loss=lambda outputs, targets, mask: jnp.abs(outputs[:, 0] - targets))
         >>> sums = task.sums(jnp.ones((2, 1)), jnp.array([1.0, 3.0]), jnp.ones(2))

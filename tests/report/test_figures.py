@@ -154,6 +154,9 @@ def test_floor_of_a_logarithmic_axis():
     assert [float(p["y"]) for p in labels(text)] == pytest.approx([1e-8] * 3 + [3e-4, 0.2])
     assert not read(chart, rows[3:]).clipped
     assert read(chart, rows[:2]).clipped
+    singles = [{"x": 1, "y": 200.0, "one": one} for one in (60.0, 340.0)]
+    chart, _ = make(singles, log=True, dots={"y": "one"})
+    assert read(chart, singles).floor == 10  # below every dot
 
 
 def test_ticks_of_a_logarithmic_axis():

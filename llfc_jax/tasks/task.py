@@ -328,7 +328,7 @@ def _check_labelled(task: Task, outputs: PyTree, targets: PyTree) -> None:
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise GraphError(f"the network must return real logits, not {logits.dtype}")
-    wanted = {"classification": 1, "tokens": 2}.get(task.name, labels.ndim)
+    wanted: int = {"classification": 1, "tokens": 2}.get(task.name, labels.ndim)
     shapes = tuple(labels.shape), tuple(logits.shape)
     if labels.ndim != wanted or shapes[1][:-1] != shapes[0] or logits.ndim != wanted + 1:
         of_tokens = task.name == "classification" and logits.ndim == 3

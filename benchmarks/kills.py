@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from llfc_jax import convert
+import llfc_jax
 
 SMALL = (
     "--config", "configs/quickstart.py", "--config.data.train_size=400",
@@ -42,7 +42,7 @@ def contents(workdir: Path) -> dict[str, object]:
     for path in sorted(workdir.rglob("*")):
         name = path.relative_to(workdir).as_posix()
         if re.search(r"checkpoints/\d+$", name):
-            found[name] = convert.load(path)
+            found[name] = llfc_jax.load(path)
         elif path.is_file() and path.name != ".lock" and not re.search(r"checkpoints/\d+", name):
             found[name] = STAMP.sub(b"TIME", path.read_bytes())
     return found

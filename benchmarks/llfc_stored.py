@@ -35,6 +35,7 @@ import numpy as np
 from in_torch import torch_network
 from storing import CASES, CLASSES, OF_THE_ENDS, ON_THE_LINE, Library, Made, parser, stored, timed
 
+import llfc_jax
 from llfc_jax import convert, networks
 from llfc_jax.graph import features, trace
 from llfc_jax.measures import llfc
@@ -103,7 +104,7 @@ def for_torch(case: str, folder: Path) -> list[str]:
     files = []
     for i, mode in enumerate(modes):
         files.append(str(folder / f"{i}.npz"))
-        convert.save(files[-1], convert.to_torch(mode, state, module.apply, like))
+        llfc_jax.save(files[-1], convert.to_torch(mode, state, module.apply, like))
     return files
 
 

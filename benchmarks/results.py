@@ -1,9 +1,10 @@
-"""The table of RESULTS.md out of the directories of finished sweeps.
+"""The table of RESULTS.md out of the directories of finished sweeps and runs.
 
     python benchmarks/results.py out/lenet5_mnist_spawn-small out/resnet20_cifar10_spawn-small
 
 A row per pair and alignment: means over seeds, ± half the 95 % interval (Student's t), from each
-directory's `sweep_mean.csv`; what they are of, from its `sweep.json`.
+directory's `sweep_mean.csv`; what they are of, from its `sweep.json`. A single run has one seed and
+no interval.
 """
 
 import argparse
@@ -57,7 +58,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "ends' error %": ends,
     "error barrier, points": points("error_barrier"),
     "loss barrier": figure("loss_barrier", ".3f"),
-    "1 - cos α, worst layer": figure("llfc_worst"),
+    "1 - cosine_α, worst layer": figure("llfc_worst"),
     "median layer": figure("llfc_median"),
     "baseline / distance": figure("llfc_ratio", ".3g"),
     "Dist_com ratio": figure("com_ratio"),
@@ -65,12 +66,20 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
+def read(directory: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Rows and config of a sweep, or of one run."""
+    if (directory / "sweep_mean.csv").exists():
+        with (directory / "sweep_mean.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return rows, json.loads((directory / "sweep.json").read_text(encoding="utf-8"))["config"]
+    found = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["summary"]
+    rows = [{"seeds": "1"} | {name: str(value) for name, value in row.items()} for row in found]
+    return rows, json.loads((directory / "config.json").read_text(encoding="utf-8"))
+
+
 def table(directory: Path) -> str:
     """The rows of one directory, under a line that says what they are of."""
-    with (directory / "sweep_mean.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    made: dict[str, Any] = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
-    config = made["config"]
+    rows, config = read(directory)
     varied = [name for name in rows[0] if name not in ("pair", "align", "k")]
     varied = varied[: varied.index("seeds")]
     measured = {name: cell for name, cell in COLUMNS.items() if any(map(cell, rows))}
@@ -94,8 +103,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directories", nargs="+", type=Path)
     for directory in parser.parse_args().directories:
-        if not (directory / "sweep_mean.csv").exists():
-            parser.error(f"{directory} holds no finished sweep (sweep_mean.csv)")
+        if not any((directory / name).exists() for name in ("sweep_mean.csv", "summary.json")):
+            parser.error(f"{directory} holds no finished sweep or run; give a run's directory")
         print(table(directory), end="\n\n")
 
 

@@ -3,9 +3,10 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `networks`,
-`data`, `training`, `convert`, `report`, `experiments`, and `parallel` (devices and processes). All
-are imported when first used.
+(what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `merging`,
+`networks`, `data`, `training`, `checkpoints`, `convert`, `landscape` (curves and planes through
+modes), `report`, `experiments`, and `parallel` (devices and processes). All are imported when first
+used. `load` and `save` read and write checkpoints.
 """
 
 import importlib
@@ -15,12 +16,15 @@ from llfc_jax.version import __version__
 
 if TYPE_CHECKING:
     from llfc_jax import (
+        checkpoints,
         convert,
         data,
         experiments,
         graph,
+        landscape,
         matching,
         measures,
+        merging,
         networks,
         parallel,
         report,
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
         tasks,
         training,
     )
+    from llfc_jax.checkpoints.files import load, save
     from llfc_jax.experiments.compare import compare
     from llfc_jax.experiments.study import study
     from llfc_jax.experiments.study_result import Study
@@ -37,16 +42,21 @@ __all__ = [
     "Network",
     "Study",
     "__version__",
+    "checkpoints",
     "compare",
     "convert",
     "data",
     "experiments",
     "graph",
+    "landscape",
+    "load",
     "matching",
     "measures",
+    "merging",
     "networks",
     "parallel",
     "report",
+    "save",
     "study",
     "symmetry",
     "tasks",
@@ -57,6 +67,8 @@ _NAMES = {
     "Network": "frameworks",
     "Study": "experiments.study_result",
     "compare": "experiments.compare",
+    "load": "checkpoints.files",
+    "save": "checkpoints.files",
     "study": "experiments.study",
 }
 

@@ -10,12 +10,15 @@ next, and that pickle where the network does.
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
 import jax
 
+from llfc_jax import checkpoints
 from llfc_jax.errors import GraphError, ModeError
+from llfc_jax.parallel import spread
 from llfc_jax.types import Apply, Inputs, Variables
 
 if TYPE_CHECKING:
@@ -50,20 +53,36 @@ class Network:
 
     Attributes:
         apply: `apply(variables, x) -> logits`, as the network runs in evaluation.
-        variables: a mode in its framework's form (a model, a tree) -> a tree of arrays.
-        model: a tree of arrays -> a mode in its framework's form; undoes `variables`.
+        unwrap: a mode in its framework's form (a model, a tree) -> a tree of arrays.
+        model: a tree of arrays -> a mode in its framework's form; undoes `unwrap`.
         framework: what it was made from.
+        restore: a checkpoint's tree -> a mode in its framework's form.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> Network.of(lambda weights, x: x @ weights).apply(np.ones((2, 1)), np.ones((3, 2))).shape
         (3, 1)
     """
 
     apply: Apply
-    variables: Callable[[Any], Variables] = _return
+    unwrap: Callable[[Any], Variables] = _return
     model: Callable[[Variables], Any] = _return
     framework: str = "function"
+    restore: Callable[[Variables], Any] = _return
+
+    def variables(self, mode: Any) -> Variables:
+        """Returns a mode as a tree of arrays.
+
+        Args:
+            mode: as its framework has it, or the path of a checkpoint (`checkpoints.load`).
+
+        Raises:
+            ModeError: it is no mode of this network.
+            DataError: the checkpoint cannot be read.
+        """
+        if isinstance(mode, (str, os.PathLike)):
+            mode = self.restore(checkpoints.load(mode))
+        return spread.relabel(self.unwrap(mode))
 
     @classmethod
     def of(cls, network: Any, **call: object) -> "Network":
@@ -94,12 +113,12 @@ class Network:
         if _is_module(network, "flax.linen"):
             call = _evaluation(type(network).__call__) | call
             apply = LinenApply(network, _freeze(call)) if call else network.apply
-            return cls(apply, _linen_variables, framework="Flax Linen")
+            return cls(apply, _linen_variables, framework="Flax Linen", restore=_linen_checkpoint)
         if _is_module(network, "flax.nnx"):
             return _of_nnx(network, _evaluation(type(network).__call__) | call)
         model: Any = network[0] if isinstance(network, tuple) and network else network
         if _is_module(model, "equinox"):
-            return _of_equinox(model, call)
+            return _of_equinox(network, call)
         if _is_transformed(network):
             return _of_transformed(network, call)
         if callable(network):
@@ -155,6 +174,16 @@ def _linen_variables(mode: Variables) -> Variables:
     return mode
 
 
+def _linen_checkpoint(tree: Variables) -> Variables:
+    """Returns the variables in a checkpoint: parameters alone, variables, or a training state."""
+    if not isinstance(tree, Mapping) or "params" not in tree:
+        return {"params": tree}
+    training = {"opt_state", "step"} if "opt_state" in tree else set()
+    tree = {name: value for name, value in tree.items() if name not in training}
+    inner = tree["params"]
+    return inner if tree.keys() == {"params"} and "params" in inner else tree
+
+
 @dataclasses.dataclass(frozen=True)
 class NnxApply:
     """An NNX module as a function of its state."""
@@ -173,7 +202,13 @@ class NnxApply:
 def _of_nnx(model: "nnx.Module", call: dict[str, Any]) -> Network:
     graphdef, _, rest = _split_nnx(model)
     apply = NnxApply(graphdef, rest, _freeze(call))
-    return Network(apply, _nnx_variables, functools.partial(_nnx_model, model), "Flax NNX")
+    restore = functools.partial(_restore_like, _nnx_variables, model)
+    return Network(apply, _nnx_variables, functools.partial(_nnx_model, model), "Flax NNX", restore)
+
+
+def _restore_like(unwrap: Callable[[Any], Variables], network: Any, tree: Variables) -> Variables:
+    """Returns a checkpoint's tree as the arrays of a network that holds some itself."""
+    return checkpoints.fit(tree, unwrap(network), "the checkpoint")
 
 
 def _split_nnx(model: "nnx.Module") -> Any:
@@ -244,12 +279,15 @@ class EquinoxApply:
             return id(self)
 
 
-def _of_equinox(model: "eqx.Module", call: dict[str, Any]) -> Network:
+def _of_equinox(network: Any, call: dict[str, Any]) -> Network:
     import equinox as eqx
 
+    model = network[0] if isinstance(network, tuple) else network
     _, static = eqx.partition(eqx.nn.inference_mode(model), eqx.is_array)
     back = functools.partial(_equinox_model, static)
-    return Network(EquinoxApply(static, _freeze(call)), _equinox_variables, back, "Equinox")
+    restore = functools.partial(_restore_like, _equinox_variables, network)
+    apply = EquinoxApply(static, _freeze(call))
+    return Network(apply, _equinox_variables, back, "Equinox", restore)
 
 
 def _equinox_variables(mode: "eqx.Module | tuple[eqx.Module, eqx.nn.State]") -> Variables:
@@ -304,8 +342,26 @@ def _of_transformed(network: Transformed, call: dict[str, Any]) -> Network:
     rng, state = bool(names & {"rng", "key", "rng_key"}), "state" in names
     apply = TransformedApply(network.apply, rng, state, _freeze(call))
     if state:
-        return Network(apply, _pair_variables, framework="Haiku with state")
-    return Network(apply, framework="Haiku")
+        return Network(
+            apply, _pair_variables, framework="Haiku with state", restore=_haiku_checkpoint
+        )
+    return Network(apply, framework="Haiku", restore=_haiku_modules)
+
+
+def _haiku_modules(tree: Variables) -> Variables:
+    """Returns a tree as Haiku has it: a module's whole path -> its parameters."""
+    modules: dict[str, dict[str, Any]] = {}
+    for path, leaf in checkpoints.flatten(tree, "/").items():
+        module, _, name = path.rpartition("/")
+        modules.setdefault(module, {})[name] = leaf
+    return modules
+
+
+def _haiku_checkpoint(tree: Variables) -> Variables:
+    """Returns (parameters, state) of a checkpoint that holds both, as "0" and "1"."""
+    if isinstance(tree, Mapping) and tree.keys() == {"0", "1"}:
+        tree = tuple(tree[part] for part in ("0", "1"))
+    return tuple(map(_haiku_modules, tree)) if isinstance(tree, (tuple, list)) else tree
 
 
 def _pair_variables(mode: Variables) -> Variables:

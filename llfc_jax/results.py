@@ -19,6 +19,7 @@ import numpy as np
 from llfc_jax.errors import DataError, unknown
 from llfc_jax.io import Row, write_csv, write_json
 from llfc_jax.report.charts import Chart
+from llfc_jax.report.style import SCREEN, Theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,8 +136,8 @@ class Result:
             values |= {name: np.asarray(value) for name, value in table.items()}
         return axes, values
 
-    def plot(self, name: str | None = None) -> Any:
-        """Returns one of the result's charts; the first if no name is given.
+    def plot(self, name: str | None = None, theme: Theme = SCREEN) -> Any:
+        """Returns one of the result's charts as an Altair chart; the first if no name is given.
 
         Raises:
             DataError: there is no such chart; the line names the nearest.
@@ -148,7 +149,7 @@ class Result:
             raise DataError(f"a {type(self).__name__} has no chart; use to_pandas()")
         if name is not None and name not in charts:
             raise DataError(unknown("figure", name, charts))
-        return draw(charts[name] if name else self.charts[0], self.records())
+        return draw(charts[name] if name else self.charts[0], self.records(), theme)
 
     def __repr__(self) -> str:
         columns, (arrays, _) = axis_columns(type(self)), self._arrays()

@@ -48,7 +48,7 @@ import optax
 from flax import nnx
 
 import llfc_jax
-from llfc_jax import convert, data
+from llfc_jax import data
 
 TINY = os.environ.get("LLFC_TINY") == "1"  # set by the tests of this notebook
 
@@ -138,12 +138,12 @@ for name, model in (("a", a), ("b", b), ("half-way, aligned", merged.model(betwe
 # ## In and out of files
 #
 # The ending of the path chooses the format: `.npz`, `.safetensors`, `.pt`, or a directory for
-# Orbax. Nothing is ever unpickled. `convert.from_torch` converts weights from PyTorch,
-# `convert.to_torch` converts them back.
+# Orbax. Nothing is ever unpickled. A study takes such paths in place of the networks, too.
+# `convert.from_torch` converts weights from PyTorch, `convert.to_torch` converts them back.
 
 # %%
-convert.save("out/matched.npz", nnx.state(matched))
-restored = convert.load("out/matched.npz", like=nnx.state(b))
+llfc_jax.save("out/matched.npz", nnx.state(matched))
+restored = llfc_jax.load("out/matched.npz", like=nnx.state(b))
 print(sorted(jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(restored))[:3])
 
 # %% [markdown]

@@ -1,19 +1,20 @@
 """PyTorch weights into a JAX network and back: matched in order, laid out anew, checked.
 
-A state dict is taken as plain arrays: `llfc_jax.convert.load`, or
+A state dict is taken as plain arrays, flat or nested: what `llfc_jax.load` returns, or
 `{k: v.numpy() for k, v in model.state_dict().items()}`.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from llfc_jax.checkpoints import flatten
 from llfc_jax.convert import attention, recurrent, weight_norm
 from llfc_jax.convert.layouts import Layout, alternatives, read_layouts
 from llfc_jax.convert.modules import (
@@ -27,10 +28,10 @@ from llfc_jax.convert.modules import (
 )
 from llfc_jax.convert.trace_weights import trace_weights
 from llfc_jax.errors import ModeError
-from llfc_jax.graph.trace import leaf_paths
+from llfc_jax.pair import leaf_paths
 from llfc_jax.types import Apply, Variables
 
-StateDict: TypeAlias = Mapping[str, np.ndarray]
+StateDict: TypeAlias = Mapping[str, Any]
 Input: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 Check: TypeAlias = tuple[ArrayLike, ArrayLike] | Callable[[np.ndarray], ArrayLike]
 """(inputs of the JAX network, PyTorch's outputs for them), or the function that gives these."""
@@ -63,7 +64,7 @@ def from_torch(
     say `transpose`, and two modules of one shape that the two networks use in different orders.
 
     Args:
-        state: PyTorch name -> array.
+        state: PyTorch name -> array, or a tree of dicts, whose keys "." joins to such names.
         apply: the JAX network.
         variables: its variables; only structure, shapes and types are used, and what is no float
             (counters, keys) stays.
@@ -82,7 +83,7 @@ def from_torch(
         ModeError: modules, parameters or shapes that do not correspond, a layout that cannot be
             read, or outputs that differ.
     """
-    state = weight_norm.fold({name: np.asarray(array) for name, array in state.items()})
+    state = weight_norm.fold({n: np.asarray(array) for n, array in flatten(state).items()})
     links = _link(state, apply, variables, x, names)
     return _choose(state, links, apply, variables, x, check, tolerance)[0]
 
@@ -115,7 +116,7 @@ def to_torch(
     Raises:
         ModeError: modules, parameters or shapes that do not correspond.
     """
-    original = {name: np.asarray(array) for name, array in like.items()}
+    original = {name: np.asarray(array) for name, array in flatten(like).items()}
     state = weight_norm.fold(original)
     links = _link(state, apply, variables, x, names)
     layouts = _choose(state, links, apply, variables, x, check, tolerance)[1]

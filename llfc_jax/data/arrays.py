@@ -21,7 +21,7 @@ _DAMAGED += (zipfile.BadZipFile, zlib.error)
 
 @dataset("npz", needs_path=True)
 def read_npz(request: DatasetRequest) -> RawDataset:
-    """Reads the user's own `.npz` file, at `request.path`.
+    """Reads your own `.npz` file, at `data.path`.
 
     The file holds the arrays `x_train`, `y_train`, `x_test`, `y_test` (or `train_images`,
     `train_labels`, `test_images`, `test_labels`); other arrays are ignored. Images are

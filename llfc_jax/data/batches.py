@@ -37,7 +37,7 @@ def normalise(
     Raises:
         DataError: for images of another type.
 
-    Example:
+    Examples:
         >>> float(normalise(np.full((1, 1), 255, np.uint8), mean=(0.5,), std=(0.25,))[0, 0])
         2.0
     """
@@ -90,7 +90,7 @@ class Batches:
     Raises:
         DataError: if `batch_size` is not a positive whole number.
 
-    Example:
+    Examples:
         >>> from llfc_jax import data
         >>> digits = data.load("digits", test_size=10)
         >>> [x.shape for x, y in data.Batches(digits.test, digits, batch_size=8)]

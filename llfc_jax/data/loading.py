@@ -54,7 +54,7 @@ def load(
     Raises:
         DataError: in one line, if anything is missing or does not fit.
 
-    Example:
+    Examples:
         >>> digits = load("digits", train_size=1000)
         >>> digits.shape, len(digits.train), len(digits.test), digits.classes
         ((8, 8, 1), 1000, 360, 10)

@@ -207,7 +207,7 @@ def _without_defaults(
 def grid(points: int) -> tuple[float, ...]:
     """Returns evenly spaced alphas from 0 to 1.
 
-    Example:
+    Examples:
         >>> grid(3)
         (0.0, 0.5, 1.0)
     """

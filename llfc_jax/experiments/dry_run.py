@@ -3,8 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from llfc_jax import data, networks
@@ -12,11 +14,15 @@ from llfc_jax.data.stream import is_streamed
 from llfc_jax.experiments import sweep
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.run import build_network
+from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
-from llfc_jax.measures import MEASURES
-from llfc_jax.parallel import sharding
+from llfc_jax.graph.trace import Program, abstract, is_literal
+from llfc_jax.measures import MEASURES, EvalOptions
+from llfc_jax.measures.measure import MIDDLE
+from llfc_jax.parallel import loops, sharding
 from llfc_jax.training import list_runs
 from llfc_jax.training.step import make_setup
+from llfc_jax.types import Inputs, Model
 
 # Arrays of the parameters' size that an optimizer keeps beside them.
 OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}
@@ -46,7 +52,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}
     )
     size = _bytes(variables)
-    features = sum(_size(aval) for aval in graph.program.avals.values())
+    measuring = sum(estimate_memory(module, variables, x, config.eval).values())
     training = together * size * (2 + OPTIMIZER_COPIES.get(recipe.optimizer, 2))
     splits = {"train": dataset.train, "test": dataset.test}
     streams = [name for name, split in splits.items() if is_streamed(split, dataset)]
@@ -75,9 +81,71 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         "memory": {
             "data": _readable(sum(kept)) + "".join(f", {name} streamed" for name in streams),
             "training": f"about {_readable(training)}, and the batches' features",
-            "measuring": f"up to {_readable(4 * size + 3 * features)} a batch of {x.shape[0]}",
+            "measuring": f"up to {_readable(measuring)} a batch of {x.shape[0]}",
         },
     }
+
+
+def estimate_memory(
+    network: Model, variables: Model, x: Inputs, options: EvalOptions | None = None
+) -> dict[str, int]:
+    """Returns about how many bytes each device needs at most to measure a pair on a batch.
+
+    Counted are the two modes; the points of the line that are there at a time; a leaf that is
+    gathered, or as much again as a point; the features of both ends at all sites in float32, which
+    are kept while the line is walked; and what a run of each point holds at its fullest.
+
+    Args:
+        network: what `Network.of` takes.
+        variables: a mode, or shapes and types (`jax.ShapeDtypeStruct`); where they have shardings,
+            each device counts its part.
+        x: a batch, or its shape.
+        options: whose `alphas`, `alpha_loop` and `sites` count.
+
+    Examples:
+        >>> import numpy as np
+        >>> apply = lambda w, x: x @ w
+        >>> estimate_memory(apply, np.ones((4, 2), "f4"), np.ones((3, 4), "f4"))
+        {'modes': 64, 'points': 32, 'moved': 32, 'features': 48, 'runs': 72}
+    """
+    options, view = options or EvalOptions(), Network.of(network)
+    variables = view.variables(variables)
+    graph = trace(view, variables, x)
+    parts = [_part(leaf) for leaf in jax.tree.leaves(variables)]
+    spread = sum(parts) < _bytes(variables)
+    how = options.alpha_loop or loops.choose_loops(view.apply, abstract(variables), x).alphas
+    points = 1 if spread or how == "map" else len({*options.alphas, MIDDLE} - {0, 1})
+    features = sum(4 * math.prod(site.shape) for site in graph.select(options.sites))
+    return {
+        "modes": 2 * sum(parts),
+        "points": points * sum(parts),
+        "moved": max(sum(parts), *(_size(leaf) for leaf in jax.tree.leaves(abstract(variables)))),
+        "features": 2 * features,
+        "runs": points * _fullest(graph.program),
+    }
+
+
+def _fullest(program: Program) -> int:
+    """Returns the most bytes that a run holds at a time: values until their last use, no leaves."""
+    given = {*program.leaves, *program.constants}
+    uses = {a: i for i, eq in enumerate(program.equations) for a in eq.inputs if not is_literal(a)}
+    uses |= dict.fromkeys(program.outputs, len(program.equations))
+    live = {number: _size(program.avals[number]) for number in program.inputs}
+    fullest = 0
+    for i, eq in enumerate(program.equations):
+        live |= {number: _size(program.avals[number]) for number in eq.outputs}
+        fullest = max(fullest, sum(live.values()))
+        for number in (*eq.inputs, *eq.outputs):
+            if not is_literal(number) and number not in given and uses.get(number, i) <= i:
+                live.pop(number, None)
+    return fullest
+
+
+def _part(leaf: Any) -> int:
+    """Returns the bytes of an array that one device holds."""
+    sharding = getattr(leaf, "sharding", None)
+    shape = np.shape(leaf) if sharding is None else sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * np.dtype(leaf.dtype).itemsize
 
 
 def _sweep(runs: list[sweep.Run], most: int) -> dict[str, str]:

@@ -16,6 +16,7 @@ from llfc_jax.measures import MEASURES, LMCResult
 from llfc_jax.report import history, stored
 from llfc_jax.report.charts import Section
 from llfc_jax.report.page import Report, Table, Verdict
+from llfc_jax.report.style import SCREEN, Theme
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
 from llfc_jax.tasks import TASKS
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 WHERE = ("pair", "align", "split")  # columns that say what a row is of
+HEADLINE = "llfc_layers"  # the chart on the first screen of the page, where it was measured
 QUESTION = (
     "Are two trained networks connected by a straight line between their weights, and do their "
     "features add up along it, layer by layer?"
@@ -111,7 +113,7 @@ class Study:
         return dataclasses.replace(
             self,
             summary=self.summary + other.summary,
-            columns=self.columns | other.columns | {"verdict": self.columns["verdict"]},
+            columns=self.columns | other.columns,
             rows=rows,
             aligned={**self.aligned, **other.aligned},
             history=self.history + other.history,
@@ -162,19 +164,15 @@ class Study:
             raise DataError(unknown("measure", measure, self.rows))
         return self.rows[measure]
 
-    def plot(self, name: str) -> Any:
-        """Returns one of the charts, by the name of its file.
+    def plot(self, name: str, theme: Theme = SCREEN) -> Any:
+        """Returns one of the charts, by its name, as an Altair chart.
+
+        `report.style.PAPER` is a theme for papers.
 
         Raises:
             DataError: no measure of this study has such a chart; the line names the nearest.
         """
-        from llfc_jax.report.figures import draw
-
-        charts = {c.name: (c, m) for m in self.rows for c in MEASURES[m].section.charts}
-        if name not in charts:
-            raise DataError(unknown("figure", name, charts))
-        chart, measure = charts[name]
-        return draw(chart, self.rows[measure])
+        return self._report().plot(name, theme)
 
     @classmethod
     def read(
@@ -219,20 +217,22 @@ class Study:
             The page, `report.html`.
         """
         path = Path(path)
+        write_sealed(path / "summary.json", self.to_dict())
+        return stored.write(self._report(), path)
+
+    def _report(self) -> Report:
+        """Returns what the page shows."""
         sections = [(show_metrics(name, rows), rows) for name, rows in self.rows.items()]
         if self.history:
             sections.append((history.SECTION, self.history))
-        write_sealed(path / "summary.json", self.to_dict())
-        return stored.write(
-            Report(
-                title=self.title,
-                lead=self.lead,
-                tables=[Table(self.summary, self.columns)],
-                verdicts=self.verdicts,
-                sections=sections,
-                details=self.details,
-            ),
-            path,
+        return Report(
+            title=self.title,
+            lead=self.lead,
+            tables=[Table(self.summary, self.columns)],
+            verdicts=self.verdicts,
+            sections=sections,
+            details=self.details,
+            headline=HEADLINE if "llfc" in self.rows else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -260,9 +260,9 @@ def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, s
     What no row holds, since the task has no such thing, is left out.
     """
     held = {column for row in rows for column in row}
-    found = {"pair": "pair", "align": "aligned"}
+    found = {"pair": "pair", "align": "aligned", "verdict": "verdict"}
     for name in measures:
         every = {**MEASURES[name].other_columns, **MEASURES[name].columns}
         usual = MEASURES[name].columns
         found |= {k: v for k, v in every.items() if k in held} if held & set(every) else usual
-    return {**found, "verdict": "verdict"}
+    return found

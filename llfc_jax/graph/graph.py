@@ -318,7 +318,7 @@ def trace(network: Model, variables: Model, x: Inputs) -> Graph:
     Raises:
         GraphError: the network fails on these shapes, or returns no array.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> def apply(w, x):
         ...     return jnp.maximum(x @ w["first"] + w["shift"], 0) @ w["second"]

@@ -24,6 +24,7 @@ from jaxtyping import ArrayLike, PyTree
 
 from llfc_jax.errors import GraphError
 from llfc_jax.graph import convolutions
+from llfc_jax.pair import leaf_paths
 from llfc_jax.types import AnyArray, Apply, Inputs, Variables
 
 Jaxpr: TypeAlias = core.Jaxpr | core.ClosedJaxpr
@@ -171,12 +172,6 @@ class _Flattener:
                 Equation(eqn.primitive, dict(eqn.params), inputs_, numbers, strip_transforms(own))
             )
         return [read(a) for a in jaxpr.outvars]
-
-
-def leaf_paths(variables: Variables) -> tuple[str, ...]:
-    """Returns path of every leaf, parts joined by "/", in tree order."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-    return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
 
 
 def abstract(tree: PyTree) -> Any:

@@ -15,6 +15,7 @@ from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import is_discrete
+from llfc_jax.parallel import spread
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Task, classification, read_batch
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
@@ -66,13 +67,14 @@ def align(
         raise MatchingError("pass batches so that the spec can be proved, or call weight_matching")
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
+    batches = spread.follow(batches, (a, b))
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
     batches = () if batches is None else batches
     problem = Problem(network, spec, a, b, batches, task or classification())
-    wide = problem.checked()
+    problem.checked(narrow=True)
     if any(map(is_discrete, jax.tree.leaves(a))):
-        check_used_leaves(trace(network.apply, wide.a, _inputs(batches)), a, b)
+        check_used_leaves(trace(network.apply, a, _inputs(batches)), a, b)
     check_symmetry(problem)
     return method(key, problem, progress)
 

@@ -13,8 +13,8 @@ from jaxtyping import ArrayLike, PyTree
 def on_host(tree: PyTree) -> bool:
     """Returns whether work on these arrays belongs to NumPy, and no program need be compiled.
 
-    That is so where all values are known (no trace is under way) and lie in the memory of a CPU.
-    Arrays of NumPy alone lie where JAX would place them.
+    That is so where all values are known (no trace is under way) and lie whole in the memory of a
+    CPU. Arrays of NumPy alone lie where JAX would place them.
     """
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, (jax.Array, Tracer))]
     if not leaves:
@@ -23,7 +23,8 @@ def on_host(tree: PyTree) -> bool:
 
 
 def _on_cpu(array: jax.Array) -> bool:
-    return array.is_fully_addressable and all(d.platform == "cpu" for d in array.devices())
+    whole = len(array.devices()) == 1 or (array.is_fully_addressable and array.is_fully_replicated)
+    return whole and all(d.platform == "cpu" for d in array.devices())
 
 
 def dtype_of(leaf: Any) -> Any:

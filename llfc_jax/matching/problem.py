@@ -53,11 +53,13 @@ class Problem:
             raise MatchingError("this method runs the network; pass it as network=")
         return Network.of(self.network).apply
 
-    def checked(self) -> "Problem":
+    def checked(self, *, narrow: bool = False) -> "Problem":
         """Returns the problem as methods compute with it.
 
-        The modes are trees of arrays, seen to fit each other and the spec; floating-point leaves
-        narrower than float32 are float32.
+        The modes are trees of arrays, seen to fit each other and the spec.
+
+        Args:
+            narrow: keeps floating-point leaves narrower than float32, which become float32 else.
 
         Raises:
             ModeError: other structures or shapes, or values that are not finite.
@@ -68,7 +70,8 @@ class Problem:
             read = Network.of(self.network).variables
             a, b = read(a), read(b)
         check_modes(self.spec, a, b)
-        return dataclasses.replace(self, a=widen(a), b=widen(b))
+        a, b = (a, b) if narrow else (widen(a), widen(b))
+        return dataclasses.replace(self, a=a, b=b)
 
     def read_batches(self) -> Iterator[Batch]:
         """Yields every batch taken apart, with its mask."""
@@ -126,7 +129,8 @@ def _all_finite(leaves: list[Any]) -> bool:
 
 @jax.jit
 def _finite(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.array([jnp.isfinite(jnp.vdot(leaf, leaf)) for leaf in leaves]).all()
+    # Not `vdot`, which would first bring a leaf that is cut up onto one device.
+    return jnp.array([jnp.isfinite(jnp.sum(leaf * leaf)) for leaf in leaves]).all()
 
 
 def widen(tree: Variables) -> Variables:

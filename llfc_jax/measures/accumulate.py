@@ -20,6 +20,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax.errors import DataError
+from llfc_jax.graph import Graph
+from llfc_jax.graph.trace import abstract
 from llfc_jax.parallel import sharding
 from llfc_jax.tasks import Batch, Task, classification, count_batches, read_batch
 from llfc_jax.types import AnyArray, Batches, Inputs, ProgressFn, Scalar
@@ -213,7 +215,8 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
                 "samples of one shape (pad them, and pass a mask)"
             )
         mesh = sharding.of(x)
-        parts = sharding.size(mesh, sharding.SAMPLES)
+        spec = sharding.samples_of(x)
+        parts = sharding.size(mesh, spec)
         size = -(-first[0][0] // parts) * parts
         mask = np.asarray(task.default_mask(y, n) if mask is None else mask, np.float32)
         padded = x, y, mask
@@ -221,7 +224,7 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
             padded = jax.tree.map(partial(_fill, size=size, mode="edge"), (x, y))
             padded = *padded, _fill(mask, size, "constant")
         padded = jax.tree.map(jnp.asarray, padded)
-        yield Batch(*(padded if mesh is None else sharding.put(padded, mesh, sharding.SAMPLES)))
+        yield Batch(*(padded if mesh is None else sharding.put(padded, mesh, spec)))
     if not first:
         raise DataError("there is no batch to measure on")
 
@@ -331,6 +334,34 @@ def _inspect(batch: Batch, task: Task, xp: ModuleType) -> tuple[Any, Any, Any]:
 @partial(jax.jit, static_argnames="task")
 def _inspect_on_device(batch: Batch, task: Task) -> tuple[jax.Array, jax.Array, jax.Array]:
     return _inspect(batch, task, jnp)
+
+
+def check_outputs(
+    graph: Graph, batch: Batch, task: Task, labelled: Batch | None = None
+) -> int | None:
+    """Returns the number of labels, after a check that a task judges what a network returns.
+
+    Args:
+        graph: the network's trace at the batch's shape.
+        batch: its inputs and targets.
+        task: the task.
+        labelled: the samples whose labels must be among the classes; the batch's if None.
+
+    Raises:
+        GraphError: the task does not judge such outputs.
+        DataError: targets that the task does not take.
+    """
+    program, shapes = graph.program, abstract(batch)
+    outputs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in
+               (program.avals[number] for number in program.outputs)]  # fmt: skip
+    outputs = jax.tree.unflatten(program.output_tree, outputs)
+    task.check(outputs, shapes.y, program.samples)
+    if not task.labelled:
+        return None
+    classes = jax.tree.leaves(outputs)[0].shape[-1]
+    _, low, high = inspect_batch(labelled or batch, task)
+    check_labels(int(low), int(high), classes, task)
+    return classes
 
 
 def check_labels(low: int, high: int, classes: int, task: Task) -> None:

@@ -20,7 +20,7 @@ from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.rows import RowLayout, find_token_axes, keep_features
-from llfc_jax.pair import interpolate
+from llfc_jax.pair import Curve, interpolate
 from llfc_jax.parallel import loops
 from llfc_jax.tasks import Task
 from llfc_jax.types import AnyArray, Apply, Inputs, Targets, Variables
@@ -86,7 +86,7 @@ class PairBatch:
 
     Attributes:
         graph: the network's trace at this batch's shape.
-        modes: the variables of (a, b).
+        curve: the way between the modes; a straight line unless said otherwise.
         a: all values of the run of `a`, renormalised where the options say so.
         b: all values of the run of `b`.
         x: the inputs [n, ...].
@@ -99,7 +99,7 @@ class PairBatch:
     """
 
     graph: Graph
-    modes: tuple[Variables, Variables]
+    curve: Curve
     a: Values
     b: Values
     x: Inputs
@@ -181,7 +181,7 @@ def measure_batch(
     parts: tuple[Part, ...],
     places: tuple[int, int],
     alpha_loop: loops.AlphaLoop,
-    modes: tuple[Variables, Variables],
+    curve: Curve,
     points: Points,
     x: Inputs,
     y: Targets,
@@ -195,20 +195,20 @@ def measure_batch(
         parts: the measures and their plans.
         places: where α = 0 and α = 1 stand in the grid.
         alpha_loop: how the loop over α runs.
-        modes: variables of (a, b).
-        points: the line's grid, and how each point is renormalised.
+        curve: the way between the modes.
+        points: its grid, and how each point is renormalised.
         x: inputs [n, ...].
         y: targets.
         mask: 1 for what counts, 0 for padding: [n], or [n, t].
     """
-    (a, b), graph = modes, network.graph
+    graph = network.graph
     of_b, of_a = (
         renorm.evaluate(graph, mode, x, points[place].corrections)
-        for mode, place in ((b, places[0]), (a, places[1]))
+        for mode, place in ((curve.b, places[0]), (curve.a, places[1]))
     )
     map_over = partial(loops.map_over, how=alpha_loop)
     layout = RowLayout(graph, mask, network.token_axes, network.per_token)
-    batch = PairBatch(graph, modes, of_a, of_b, x, y, layout, task, points.alphas, places, map_over)
+    batch = PairBatch(graph, curve, of_a, of_b, x, y, layout, task, points.alphas, places, map_over)
     readings = {}
     for measure, plan in parts:
         with jax.named_scope(measure.name):
@@ -237,7 +237,7 @@ def _read_line(batch: PairBatch, points: Points, readings: Mapping[str, Reading]
         return {}
 
     def at(point: Points) -> dict[str, Any]:
-        theta = interpolate(*batch.modes, point.alphas)
+        theta = batch.curve.at(point.alphas)
         values = _run_between(batch, theta, point)
         return {name: read(point.alphas, values) for name, read in readers.items()}
 
@@ -276,7 +276,7 @@ def _between(count: int, places: tuple[int, int]) -> np.ndarray:
 
 
 def _run_between(batch: PairBatch, theta: Variables, point: Points) -> Values:
-    if point.corrections == renorm.NOTHING:
+    if point.corrections == renorm.NOTHING and batch.curve.kind == "line":
         visit = _mix_first_products(batch.a, batch.b, point.alphas)
         return batch.graph.evaluate(theta, batch.x, visit)
     return renorm.evaluate(batch.graph, theta, batch.x, point.corrections)

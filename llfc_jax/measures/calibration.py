@@ -19,10 +19,10 @@ from llfc_jax.measures.accumulate import CLASSIFICATION, Moments, accumulate, pa
 from llfc_jax.measures.renormalise import Correction, Place, evaluate, find_places
 from llfc_jax.measures.rows import RowLayout, find_token_axes
 from llfc_jax.measures.similarity import wide
-from llfc_jax.pair import interpolate
+from llfc_jax.pair import Way
 from llfc_jax.parallel.loops import AlphaLoop, map_over
 from llfc_jax.tasks import Task
-from llfc_jax.types import AnyArray, Apply, Batches, Inputs, ProgressFn, Scalar, Variables
+from llfc_jax.types import AnyArray, Apply, Batches, Inputs, ProgressFn, Scalar
 
 CONSTANT = 1e-7  # deviation below which a unit is only shifted: there is nothing to rescale
 
@@ -31,8 +31,7 @@ Affine = tuple[np.ndarray, np.ndarray]  # scale and shift of each unit [alphas, 
 
 def calibrate(
     apply: Apply,
-    a: Variables,
-    b: Variables,
+    curve: Way,
     alphas: tuple[float, ...],
     batches: Batches,
     kind: str,
@@ -48,8 +47,7 @@ def calibrate(
 
     Args:
         apply: the network.
-        a: the mode that α multiplies.
-        b: the other mode.
+        curve: where the networks are taken from by a number.
         alphas: the points.
         batches: training data; read once for each level of layers.
         kind: "reset" or "repair".
@@ -58,11 +56,11 @@ def calibrate(
         progress: called per batch.
     """
     first, _, mask = next(pad_batches(batches, task))
-    places = find_places(trace(apply, a, first), kind)
+    places = find_places(trace(apply, curve.a, first), kind)
     grid = np.unique([*alphas, 0.0, 1.0])  # the ends are REPAIR's target
     points = grid.astype(jnp.result_type(float))
-    held = _read(apply, alpha_loop, (a, b), points, first, 0.0) if kind == "reset" else {}
-    measure = partial(_measure, apply, kind, alpha_loop, (a, b))
+    held = _read(apply, alpha_loop, curve, points, first, 0.0) if kind == "reset" else {}
+    measure = partial(_measure, apply, kind, alpha_loop, curve)
     nothing = points, Correction({}, {})
     sizes = jax.eval_shape(measure, nothing, first, mask)
     done = {p.name: _nothing(sizes[p.name].mean.shape) for p in places}
@@ -128,19 +126,19 @@ def _measure(
     apply: Apply,
     kind: str,
     alpha_loop: AlphaLoop,
-    modes: tuple[Variables, Variables],
+    curve: Way,
     points: tuple[Any, Correction],
     x: Inputs,
     mask: jax.Array,
 ) -> dict[str, Moments]:
     """Moments of a batch per unit at every place, along α."""
-    graph = trace(apply, modes[0], x)
+    graph = trace(apply, curve.a, x)
     places = find_places(graph, kind)
-    tokens = mask.ndim == 2 and find_token_axes(graph, apply, modes[0], x, mask.shape[1])
+    tokens = mask.ndim == 2 and find_token_axes(graph, apply, curve.a, x, mask.shape[1])
     layout = RowLayout(graph, mask, tokens or None)
 
     def at(point: tuple[jax.Array, Correction]) -> dict[str, Moments]:
-        values = evaluate(graph, interpolate(*modes, point[0]), x, point[1])
+        values = evaluate(graph, curve.at(point[0]), x, point[1])
         return {p.name: _moments(values.all[p.value], layout.mask_of(p.value), p) for p in places}
 
     return map_over(at, points, alpha_loop)
@@ -161,15 +159,15 @@ def _moments(value: jax.Array, mask: jax.Array, at: Place) -> Moments:
 def _read(
     apply: Apply,
     alpha_loop: AlphaLoop,
-    modes: tuple[Variables, Variables],
+    curve: Way,
     alphas: AnyArray,
     x: jax.Array,
     zero: Scalar,
 ) -> dict[str, Held]:
     """Returns what the normalisers of every point hold, stacked along α."""
-    graph = trace(apply, modes[0], x)
+    graph = trace(apply, curve.a, x)
     return map_over(
-        lambda alpha: read_normalisers(graph, interpolate(*modes, alpha), jnp.asarray(zero)),
+        lambda alpha: read_normalisers(graph, curve.at(alpha), jnp.asarray(zero)),
         alphas,
         alpha_loop,
     )

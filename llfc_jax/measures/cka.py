@@ -17,7 +17,6 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
-from llfc_jax.pair import interpolate
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Batches, Model, ProgressFn
@@ -117,7 +116,7 @@ class CKA(Measure):
 
     def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
         """Returns the covariance of all units of a, b and the middle, of every layer."""
-        middle = batch.graph.evaluate(interpolate(*batch.modes, MIDDLE), batch.x)
+        middle = batch.graph.evaluate(batch.curve.at(MIDDLE), batch.x)
         found = {}
         for name in plan:
             site = batch.graph[name]

@@ -71,16 +71,16 @@ class Ensemble(Measure):
     uses: ClassVar[frozenset[str]] = frozenset(
         {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
-    columns: ClassVar[Mapping[str, str]] = {"disagreement": "disagrees with the mixed logits"}
+    columns: ClassVar[Mapping[str, str]] = {"disagreement": "differs from the ensemble"}
     section: ClassVar[Section] = Section(
         name="ensemble",
         title="The output layer: Lemma 1 and the ensemble",
         text=(
-            "Three classifiers at each α: the network with interpolated weights, the mixture of "
-            "the two networks' logits (an ensemble in feature space), and the two networks "
-            "themselves. If linear feature connectivity holds at the output, the first two decide "
-            "alike, and both can err only where one of the ends errs: never on more than "
-            "`2 ε` of the data, twice the error of the worse end (Lemma 1)."
+            "Three classifiers at each α: the network with interpolated weights, the "
+            "ensemble that mixes the two networks' logits in the same shares, and the two "
+            "networks themselves. If LLFC holds at the output, the first two decide "
+            "alike, and both can err only where one of the ends errs: on no more than `2 "
+            "ε` of the data, twice the error of the worse end (Lemma 1)."
         ),
         charts=(
             Chart(

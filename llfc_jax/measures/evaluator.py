@@ -1,5 +1,6 @@
 """A pair under evaluation: checked and traced once, and measured in one pass by all measures."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from llfc_jax.graph import Graph
 from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import accumulate, check_labels, inspect_batch, pad_batches
+from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
 from llfc_jax.measures.batch import (
     Part,
     Points,
@@ -27,8 +28,8 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.measures.registry import check_options, configure
-from llfc_jax.pair import check_pair
-from llfc_jax.parallel import loops, sharding
+from llfc_jax.pair import Curve, check_pair
+from llfc_jax.parallel import loops, sharding, spread
 from llfc_jax.results import Result
 from llfc_jax.tasks import Batch
 from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Targets, Variables
@@ -51,11 +52,13 @@ class PairEvaluator:
         options: how the pair is measured; the defaults if None.
         train_batches: data for renormalising.
         progress: called as (done, total, words) while renormalising.
+        curve: another way between a and b than the straight line; θ_α is then θ(α) of it.
 
     Attributes:
         network: the network as a `Network`.
         a: variables of a.
         b: variables of b.
+        curve: the way between them.
         options: how the pair is measured.
         grid: the α at which the network is run: those of the options, 0, ½ and 1.
         graph: the network's trace.
@@ -70,7 +73,7 @@ class PairEvaluator:
             judges.
         DataError: the batches are none, or labels outside the classes.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from llfc_jax import measures
         >>> a, b, x, y = np.eye(2), 2 * np.eye(2), np.ones((3, 2)), np.array([0, 1, 1])
@@ -89,17 +92,22 @@ class PairEvaluator:
         options: EvalOptions | None = None,
         train_batches: Batches | None = None,
         progress: ProgressFn | None = None,
+        curve: Curve | None = None,
     ) -> None:
         self.options = options = options or EvalOptions()
         self.network = Network.of(network)
         a, b = self.network.variables(a), self.network.variables(b)
         check_pair(a, b)
-        self.batches, self.train_batches = batches, train_batches
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
         self.task = options.task
+        self.batches = batches = spread.follow(batches, (a, b))
+        self.train_batches = spread.follow(train_batches, (a, b))
         first = next(pad_batches(batches, self.task))
         x = first.x
-        self.a, self.b = sharding.replicate_like(x, (a, b))
+        self.a, self.b = spread.place_pair(a, b, x)
+        self.curve = Curve(self.a, self.b)
+        if curve is not None:
+            self.curve = dataclasses.replace(curve, a=self.a, b=self.b)
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._first = abstract(first)
@@ -123,18 +131,7 @@ class PairEvaluator:
             DataError: targets that the task does not take.
         """
         self.task.check_targets(batch.y)
-        shapes = abstract(batch)
-        program = self._traced(shapes).graph.program
-        outputs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in
-                   (program.avals[number] for number in program.outputs)]  # fmt: skip
-        outputs = jax.tree.unflatten(program.output_tree, outputs)
-        self.task.check(outputs, shapes.y, program.samples)
-        if not self.task.labelled:
-            return None
-        classes = jax.tree.leaves(outputs)[0].shape[-1]
-        _, low, high = inspect_batch(batch, self.task)
-        check_labels(int(low), int(high), classes, self.task)
-        return classes
+        return check_outputs(self._traced(abstract(batch)).graph, batch, self.task)
 
     def measure(
         self,
@@ -161,7 +158,7 @@ class PairEvaluator:
             DataError: data that are not finite, or do not fit the network.
         """
         check_options(measures, self.options)
-        batches = self.batches if batches is None else batches
+        batches = self.batches if batches is None else spread.follow(batches, self.a)
         first = next(pad_batches(batches, self.task))
         self._check(first)
         network = self._traced(abstract(first))
@@ -236,12 +233,10 @@ class PairEvaluator:
         renorm.check(self.graph, kind)
         if self.train_batches is None:
             raise ModeError(f"renormalise={kind!r} needs train_batches")
-        apply, a, b = self.network.apply, self.a, self.b
         with matmul_precision(self.options.precision):
             corrections = calibrate(
-                apply,
-                a,
-                b,
+                self.network.apply,
+                self.curve,
                 self.grid,
                 self.train_batches,
                 kind,
@@ -264,7 +259,7 @@ class PairEvaluator:
         static = network, self.task, tuple(parts), places, self.alpha_loop
 
         def kernel(x: Inputs, y: Targets, mask: jax.Array) -> dict[str, Any]:
-            return measure_batch(*static, (self.a, self.b), self._points, x, y, mask)
+            return measure_batch(*static, self.curve, self._points, x, y, mask)
 
         with matmul_precision(self.options.precision):
             found = accumulate(kernel, batches, progress, words, self.classes, self.task)
@@ -278,6 +273,8 @@ class PairEvaluator:
 
 def _choose_loop(apply: Apply, variables: Variables, x: Inputs) -> loops.AlphaLoop:
     """Returns how the loop over α runs for this network on this backend."""
+    if spread.is_spread(variables):
+        return "map"  # one point at a time: several would hold as many networks
     return loops.choose_loops(apply, abstract(variables), x).alphas
 
 

@@ -18,7 +18,6 @@ from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
-from llfc_jax.pair import interpolate
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
@@ -91,29 +90,31 @@ class Layerwise(Measure):
         "renormalise": "its points lie off the line that is renormalised; measure without "
         "layerwise, or set renormalise='none'"
     }
-    columns: ClassVar[Mapping[str, str]] = {"layer_barrier": "barrier of one layer, worst"}
+    columns: ClassVar[Mapping[str, str]] = {"layer_barrier": "barrier of one layer, highest"}
     section: ClassVar[Section] = Section(
         name="layerwise",
         title="One layer at a time",
         text=(
-            "The same walk from network b to network a, but in a single layer, while every other "
-            "layer keeps a's weights. It shows which layers make the barrier: often the whole "
-            "line has one although averaging any single layer costs next to nothing. Towards "
-            "α = 0 the layer becomes wholly b's, a stranger among a's layers.\n\n"
-            "Layers that stand inside a residual block are walked together, as one stretch "
-            "between two places where the network can be cut. Single layers inside blocks are "
-            "measured on request; the column `cuts` says which they are."
+            "The line from network b to network a again, but for a single layer: all "
+            "other layers keep a's weights. It shows which layers cause the barrier; "
+            "often averaging any single layer costs almost nothing, although averaging "
+            "all of them does. At α = 0 the layer is that of b.\n\n"
+            "The layers of a residual block move together, as everything does between two "
+            "places where the network can be cut. `sites` can name single layers inside "
+            "blocks; the column `cuts` says which they are."
         ),
         charts=(
             Chart(
                 name="layerwise_barrier",
-                title="Which single layer may be averaged?",
-                caption="Error of network a with this one layer averaged between a and b, less "
-                "the error of network a.",
+                title="Which single layers can be averaged?",
+                caption=(
+                    "Error of network a with this one layer averaged between a and b, minus the "
+                    "error of network a."
+                ),
                 x="layer",
                 y={"error_barrier": "error barrier"},
                 x_label="layer, input to output",
-                y_label="error above that of a",
+                y_label="error above that of a (share of samples)",
                 where={"alpha": 0.5},
                 mark="bars",
             ),
@@ -125,7 +126,7 @@ class Layerwise(Measure):
                 x="alpha",
                 y={"error": "error"},
                 x_label="α of that layer",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="layer",
             ),
         ),
@@ -182,13 +183,14 @@ class Layerwise(Measure):
         graph, count = batch.graph, len(batch.graph.program.paths)
         masks = np.array([[i in leaves for i in range(count)] for _, leaves in plan])
         end = 0 if self.base == "a" else 1
-        keep, run, own = batch.modes[end], (batch.a, batch.b)[end], batch.places[1 - end]
+        modes = batch.curve.a, batch.curve.b
+        keep, run, own = modes[end], (batch.a, batch.b)[end], batch.places[1 - end]
         rest = np.delete(np.arange(len(batch.alphas)), own)
         at_base = batch.judge(run.output)
 
         def at(point: tuple[jax.Array, jax.Array]) -> dict[str, Any]:
             chosen, alpha = point
-            theta = _choose(chosen, interpolate(*batch.modes, alpha), keep)
+            theta = _choose(chosen, batch.curve.at(alpha), keep)
             return batch.judge(graph.evaluate(theta, batch.x).output)
 
         points = jnp.repeat(masks, len(rest), 0), jnp.tile(batch.alphas[rest], len(masks))

@@ -33,8 +33,8 @@ from llfc_jax.types import Batches, Model, ProgressFn
 
 # Below this baseline the two ends have the same features, and LLFC holds whatever the networks do.
 SAME = 1e-4
-_WORDS = {"distance": "1 - cosine α (θ_α against the interpolated features)",
-          "baseline": "1 - cosine AB (a against b)"}  # fmt: skip
+_WORDS = {"distance": "1 - cosine_α (θ_α against the interpolated features)",
+          "baseline": "1 - cosine_AB (a against b)"}  # fmt: skip
 
 
 @result
@@ -105,24 +105,25 @@ class LLFC(Measure):
         {"alphas", "extrapolate", "sites", "alpha_loop", "renormalise", "precision", "per"}
     )
     columns: ClassVar[Mapping[str, str]] = {
-        "llfc_worst": "1 - cos, worst layer",
-        "llfc_median": "median layer",
-        "llfc_ratio": "baseline / distance",
+        "llfc_worst": "1 - cosine_α, worst layer",
+        "llfc_median": "1 - cosine_α, median layer",
+        "llfc_ratio": "times below 1 - cosine_AB",
     }
     section: ClassVar[Section] = Section(
         name="llfc",
         title="Layerwise linear feature connectivity",
         text=(
-            "Linear feature connectivity asks more than a low loss: at every layer, the features "
-            "of the network at `α a + (1 - α) b` should be, up to a scale, the same mixture of "
-            "the features of a and of b. `1 - cosine α` measures by how much they are not: 0 "
-            "means that they point the same way.\n\n"
-            "It says something only beside `1 - cosine AB`, how far apart the features of a and b "
-            "themselves are. Where the first is far below the second, two different networks "
-            "have features that add up; where both are alike, they do not; where the second is "
-            "near 0, or an end is no better than chance, the figure says nothing, and the table "
-            "says so. The coefficient is the scale: near 1, the features are not only parallel "
-            "to the mixture but equal to it."
+            "Layerwise linear feature connectivity (LLFC) asks for more than a low loss: "
+            "at every layer, the features of the network at `α a + (1 - α) b` should be, "
+            "up to a scale, the same mixture of the features of a and of b. `1 - "
+            "cosine_α` is their distance from that mixture: 0 means that both point the "
+            "same way.\n\n"
+            "Read it beside `1 - cosine_AB`, the distance between the features of a and b "
+            "themselves. LLFC holds where the first is far below the second; where the "
+            "two are similar, it does not. Where the second is near 0, or an end is no "
+            "better than chance, a small distance proves nothing, and the table says so. "
+            "The coefficient is the scale: near 1, the features are not only parallel to "
+            "the mixture but equal to it."
         ),
         charts=(
             Chart(
@@ -146,7 +147,7 @@ class LLFC(Measure):
                 caption="1 - cosine between the features of the network at α and the mixture of "
                 "the features of a and b, one line per layer: flat at 0 where LLFC holds.",
                 x="alpha",
-                y={"distance": "1 - cosine α"},
+                y={"distance": "1 - cosine_α"},
                 x_label="α (0: network b, 1: network a)",
                 y_label="1 - cosine",
                 lines="layer",
@@ -157,9 +158,9 @@ class LLFC(Measure):
                 caption="The darker, the closer the features of the network at α are to the "
                 "mixture of those of a and b; at the ends they are equal.",
                 x="alpha",
-                y={"distance": "1 - cosine α"},
+                y={"distance": "1 - cosine_α"},
                 x_label="α (0: network b, 1: network a)",
-                y_label="1 - cosine α",
+                y_label="1 - cosine_α",
                 lines="layer",
                 log=True,
                 mark="heat",
@@ -181,9 +182,9 @@ class LLFC(Measure):
         columns={
             "layer": "layer",
             "alpha": "α",
-            "distance": "1 - cos α",
+            "distance": "1 - cosine_α",
             "distance_std": "deviation",
-            "baseline": "1 - cos AB",
+            "baseline": "1 - cosine_AB",
             "coefficient": "coefficient",
             "informative": "informative",
         },

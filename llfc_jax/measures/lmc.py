@@ -107,13 +107,14 @@ class LMC(Measure):
         name="lmc",
         title="Linear mode connectivity",
         text=(
-            "Two trained networks are linearly mode connected when every network on the straight "
-            "line between their weights works about as well as they do. The curve shows the "
-            "network at each point `α a + (1 - α) b`: its right end is network a, its left end "
-            "network b. A hump is a barrier; a flat line means the two stand in one valley.\n\n"
-            "The barrier in the summary is the highest point of the curve minus the mean of its "
-            "two ends. The table also holds it measured against the straight line between the "
-            "ends (`linear`) and at the middle alone (`midpoint`)."
+            "Two trained networks are linearly mode connected when every network on the "
+            "straight line between their weights works about as well as they do. The "
+            "curve shows the network at each point `α a + (1 - α) b`: its right end is "
+            "network a, its left end network b. A hump is a barrier; a flat curve has "
+            "none.\n\n"
+            "The barrier in the summary is the highest point of the curve minus the mean "
+            "of its two ends. The table also has the barrier above the straight line "
+            "between the ends (`linear`) and at α = ½ alone (`midpoint`)."
         ),
         charts=(
             Chart(
@@ -124,7 +125,7 @@ class LMC(Measure):
                 x="alpha",
                 y={"error": "error"},
                 x_label="α (0: network b, 1: network a)",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="split",
             ),
             Chart(

@@ -43,7 +43,7 @@ def build(name: str, /, **own_options: object) -> Measure:
     Raises:
         ConfigError: an unknown name or field, or a value of the wrong type.
 
-    Example:
+    Examples:
         >>> from llfc_jax import measures
         >>> measures.build("spectrum", top=3).top
         3

@@ -97,23 +97,26 @@ class Spectrum(Measure):
     ranks: int = 256
 
     uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision", "per"})
-    columns: ClassVar[Mapping[str, str]] = {"angle": "angle of subspaces, median"}
+    columns: ClassVar[Mapping[str, str]] = {"angle": "angle between subspaces, median (°)"}
     section: ClassVar[Section] = Section(
         name="spectrum",
         title="Spectra and subspaces",
         text=(
-            "Wide trained networks use few of their dimensions: the singular values of their "
-            "weights and features fall fast. So two networks can agree by agreeing on a few "
-            "leading directions. The angles tell whether they do: principal angles between the "
-            "spaces spanned by the top five singular vectors of the two networks, 0 degrees for "
-            "the same space, 90 for a direction that the other lacks."
+            "Wide trained networks use few of their dimensions: the singular values of "
+            "their weights and features fall fast. So two networks may agree because they "
+            "agree on a few leading directions. The angles measure that: principal angles "
+            "between the spaces spanned by the top five singular vectors of the two "
+            "networks, 0 degrees where the spaces are the same, 90 for a direction that "
+            "the other network does not use."
         ),
         charts=(
             Chart(
                 name="spectrum_weights",
                 title="Singular values of the weights",
-                caption="Each layer's weights as a matrix: is their rank low, in a as in b? "
-                "Network a solid, network b dashed.",
+                caption=(
+                    "Of each layer's weights as a matrix; network a solid, network b dashed. A "
+                    "fast decline means a low effective rank."
+                ),
                 x="rank",
                 y={"weight_a": "network a", "weight_b": "network b"},
                 x_label="number of the singular value",

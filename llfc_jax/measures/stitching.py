@@ -73,29 +73,32 @@ class Stitching(Measure):
     sites: str | tuple[str, ...] = CUTS
 
     uses: ClassVar[frozenset[str]] = frozenset({"sites", "renormalise", "precision"})
-    columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error stitched, worst"}
+    columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error when stitched, highest"}
     section: ClassVar[Section] = Section(
         name="stitching",
         title="Stitching",
         text=(
-            "Cut both networks behind a layer and glue the first part of one to the second part "
-            "of the other, with nothing trained in between. If the result works about as well as "
-            "the two networks, they hold the same information there in the same place; if it is "
-            "no better than chance, their features only look alike.\n\n"
-            "A network can be cut only where every path from input to output passes: behind a "
-            "residual block, not inside it. Layers inside branches are measured on request; the "
-            "column `cuts` says which they are."
+            "Both networks are cut after a layer, and the first part of one is followed "
+            "by the second part of the other, without any training. If the result works "
+            "about as well as the two networks, both represent the same information in "
+            "the same units there; if it is no better than chance, their features only "
+            "look alike.\n\n"
+            "A network can be cut only where every path from input to output passes: "
+            "after a residual block, not inside it. `sites` can name layers inside "
+            "branches too; the column `cuts` says which layers cut the network."
         ),
         charts=(
             Chart(
                 name="stitching",
                 title="Error of one network up to a layer, continued by the other",
-                caption="Up to and with the layer named below, one network; after it, the other. "
-                "For comparison the two networks themselves.",
+                caption=(
+                    "One network up to and including the named layer, the other after it; dashed "
+                    "and dotted, the two networks themselves."
+                ),
                 x="layer",
                 y={"error": "stitched", "error_a": "network a", "error_b": "network b"},
                 x_label="last layer of the first network",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="direction",
             ),
         ),

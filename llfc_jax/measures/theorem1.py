@@ -77,24 +77,26 @@ class Theorem1(Measure):
         name="theorem1",
         title="Theorem 1: where the error of LLFC comes from",
         text=(
-            "In a network of linear layers, activations and sums, features in between are exactly "
-            "the mixture if both conditions hold exactly at every layer. They hold nearly, so "
-            "each layer adds an error of its own: a linear layer by failing to commute, an "
-            "activation by failing to add up. What was wrong before arrives with its input, "
-            "larger or smaller.\n\n"
-            "The figure splits the error at each layer into these two parts, as shares of the "
-            "mixture's length. The split shows the theorem only for such networks: max-pools, "
-            "normalisations (BatchNorm in evaluation among them, since it multiplies by its "
-            "own scale), softmax and products of features are no condition of it. What they add "
-            "is not measured by itself; it stands in the inherited error of the layer behind them."
+            "In a network of linear layers, activations and sums, all features are "
+            "exactly the mixture if both conditions hold exactly at every layer. They "
+            "hold only nearly, so each layer adds an error of its own: a linear layer "
+            "because it does not quite commute, an activation because it does not quite "
+            "add up. Errors of earlier layers arrive with the input, amplified or damped.\n\n"
+            "The figure splits the error at each layer into these two parts, relative to "
+            "the norm of the mixture. The theorem covers such networks only. Max-pooling, "
+            "normalisation (BatchNorm in evaluation included, since it multiplies by its "
+            "own scale), softmax and products of features are outside of it: what they "
+            "add is not measured separately, but counts as inherited by the next layer."
         ),
         charts=(
             Chart(
                 name="theorem1",
                 title="Where do the features stop adding up?",
-                caption="Distance of the features of (a + b) / 2 from the mean of those of a and "
-                "b, split into what each layer adds and what it inherits from the layers before. "
-                "Accumulated: what the added parts alone would come to.",
+                caption=(
+                    "Distance of the features of (a + b) / 2 from the mean of those of a and b, "
+                    "split into what each layer adds and what it inherits from earlier layers. "
+                    "Accumulated: the sum of what the layers have added so far."
+                ),
                 x="layer",
                 y={
                     "error": "whole error",

@@ -96,27 +96,31 @@ class WeakAdditivity(Measure):
     uses: ClassVar[frozenset[str]] = frozenset(
         {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision", "per"}
     )
-    columns: ClassVar[Mapping[str, str]] = {"weak_median": "activation defect, median"}
+    columns: ClassVar[Mapping[str, str]] = {"weak_median": "weak additivity, median distance"}
     section: ClassVar[Section] = Section(
         name="weak_additivity",
         title="First condition: weak additivity of the activations",
         text=(
-            "Features can only add up along the line if the activations (ReLU, GELU, ...) let "
-            "them: activating a mixture of the two networks' pre-activations must give the same "
-            "as mixing what they are activated to. For a ReLU it does exactly where the two "
-            "pre-activations of a unit have one sign, and does not where they differ in sign.\n\n"
-            "`dist` is the squared distance between the two sides over the product of their "
-            "lengths. It is shown beside the same distance between the two networks' own "
-            "outputs of that activation: the condition holds where the first is far below the "
-            "second."
+            "Features can add up along the line only if the activation functions (ReLU, "
+            "GELU, ...) allow it: the activation of a mixture of the two networks' "
+            "pre-activations must equal the mixture of their activations. A ReLU "
+            "satisfies this exactly for every unit whose pre-activations have the same "
+            "sign in both networks, and fails where the signs differ.\n\n"
+            "`dist` is the squared distance between the two sides, divided by the product "
+            "of their norms. It is shown beside the same distance between the two "
+            "networks' own activations: the condition holds where the first is far below "
+            "the second."
         ),
         charts=(
             Chart(
                 name="weak_layers",
                 title="Do the activation functions act as if they were linear?",
-                caption="Normalised distance between the activation of the mean of the networks' "
-                "inputs to it and the mean of the activations. The condition holds where it is "
-                "far below the baseline, the distance between the features of a and b.",
+                caption=(
+                    "Normalised distance between the activation of the mean of both networks' "
+                    "pre-activations and the mean of their activations. The condition holds where "
+                    "it is far below the baseline, the distance between the activations of a and "
+                    "of b."
+                ),
                 x="layer",
                 y={
                     "relative": "activation of the mean against mean of the activations",

@@ -1,5 +1,7 @@
 """Where arrays lie when there is more than one device. All that is decided about it stands here.
 
+Modes that come spread over a mesh of their own are `parallel.spread`'s.
+
 The devices make a mesh of two axes, `replica` and `data`. Programs are written for whole arrays;
 `jit` cuts them up as their inputs lie, and XLA puts in the communication:
 
@@ -57,12 +59,24 @@ def make(replica: int = 0, data: int = 1) -> Mesh | None:
     return jax.make_mesh((replica, data), (REPLICA, DATA), kinds, devices=devices[: replica * data])
 
 
+def samples_of(x: Any) -> P:
+    """Returns how the samples of a batch x [n, ...] lie while it is measured.
+
+    On a mesh that `make` made they are spread over all devices; on another they stay as they are.
+    """
+    mesh = of(x)
+    if mesh is None:
+        return EVERYWHERE
+    first = jax.tree.leaves(x)[0]
+    return SAMPLES if mesh.axis_names == (REPLICA, DATA) else P(*first.sharding.spec[:1])
+
+
 def size(mesh: Mesh | None, spec: P) -> int:
     """Parts that `spec` cuts an array's first axis into."""
     if mesh is None or not spec:
         return 1
     names = spec[0] if isinstance(spec[0], tuple) else (spec[0],)
-    return int(np.prod([mesh.shape[name] for name in names]))
+    return int(np.prod([mesh.shape[name] for name in names if name is not None]))
 
 
 def put(tree: PyTree, mesh: Mesh | None, spec: P, *, copy: bool = False) -> Any:
@@ -120,11 +134,18 @@ def shard_map_replicas(
 
 
 def of(x: object) -> Mesh | None:
-    """Returns the mesh that arrays lie on; None for one device or the host."""
+    """Returns the mesh that arrays lie on; None for one device or the host.
+
+    Its axes are such that XLA follows the shardings, whatever their types were.
+    """
     sharding = getattr(next(iter(jax.tree.leaves(x)), None), "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
-        return sharding.mesh if isinstance(sharding.mesh, Mesh) else None
+        return _follow_types(sharding.mesh) if isinstance(sharding.mesh, Mesh) else None
     return None
+
+
+def _follow_types(mesh: Mesh) -> Mesh:
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
 def replicate_like(x: object, tree: PyTree) -> Any:
@@ -161,7 +182,8 @@ def on_one_device(batches: Batches) -> Any:
 
     That is for what runs on one device. Others are left as they are.
     """
-    return _OnOneDevice(batches) if of(next(iter(batches))[0]) else batches
+    x: Any = next(iter(batches))[0]
+    return _OnOneDevice(batches) if of(x) and x.is_fully_replicated else batches
 
 
 class _OnOneDevice:

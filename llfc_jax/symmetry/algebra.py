@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.symmetry.axes import Axis, Index, library, permute
+from llfc_jax.parallel.spread import is_spread
+from llfc_jax.symmetry.axes import Axis, Index, Permutation, library, permute
 
 Parents = tuple[tuple[str, str], ...]
 """(group, its parent) for each nested group."""
@@ -28,12 +29,33 @@ def draw(shapes: tuple[tuple[str, tuple[int, ...]], ...], key: jax.Array) -> Ind
 def move(
     parents: Parents,
     axes: tuple[tuple[Axis, ...], ...],
-    permutation: Index,
+    permutation: Permutation,
     leaves: Sequence[Any],
 ) -> list[jax.Array]:
     """These leaves permuted along every axis that carries a group."""
     inside = dict(parents)
     return [permute(leaf, own, permutation, inside) for leaf, own in zip(leaves, axes, strict=True)]
+
+
+def move_leaf(
+    parents: Parents, axes: tuple[Axis, ...], permutation: Permutation, leaf: Any
+) -> jax.Array:
+    """Returns one leaf permuted; one that is cut up over several devices stays so."""
+    if not is_spread(leaf):
+        return move(parents, (axes,), permutation, [leaf])[0]
+    return _move_spread(parents, axes, leaf.sharding, permutation, leaf)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _move_spread(
+    parents: Parents,
+    axes: tuple[Axis, ...],
+    sharding: jax.sharding.Sharding,
+    permutation: Permutation,
+    leaf: jax.Array,
+) -> jax.Array:
+    moved = permute(leaf, axes, permutation, dict(parents))
+    return jax.lax.with_sharding_constraint(moved, sharding)
 
 
 def invert(parents: Parents, permutation: Index) -> Index:

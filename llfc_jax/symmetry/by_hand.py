@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.graph.trace import leaf_paths
+from llfc_jax.pair import leaf_paths
 from llfc_jax.symmetry.axes import Axis, Fixed, Units
 from llfc_jax.symmetry.spec import Group, PermutationSpec
 

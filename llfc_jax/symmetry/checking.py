@@ -13,6 +13,8 @@ from jax.extend.core import jaxpr_as_fun
 from llfc_jax.errors import LlfcError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph.trace import subjaxprs
+from llfc_jax.parallel.spread import follow, is_spread
+from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Permutation, permute
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import AnyArray, Apply, Inputs, Variables
@@ -61,6 +63,8 @@ def check(
     many samples only: where the network is small enough, up to 64 of the batch are used and as
     many random ones of the same scale, else two.
 
+    Variables that are spread over several devices stay where they lie, in their own precision.
+
     Args:
         spec: the spec to prove.
         network: a module of any framework, or a function apply(variables, x).
@@ -76,7 +80,7 @@ def check(
         MatchingError: a permutation of a group changes the outputs by more than that, or the
             network does not run on the batch.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from llfc_jax.symmetry import permutation_spec
         >>> def apply(w, x):
@@ -89,17 +93,22 @@ def check(
     view = Network.of(network)
     variables = view.variables(variables)
     spec.check_variables(variables)
+    spread = is_spread(variables)
     try:
-        with double_precision():
-            wide, x_wide = (jax.tree.map(_widen, tree) for tree in (variables, x))
-            return _check(spec, view.apply, wide, x_wide, tolerance)
+        if not spread:
+            with double_precision():
+                wide, x_wide = (jax.tree.map(_widen, tree) for tree in (variables, x))
+                return _check(spec, view.apply, wide, x_wide, tolerance)
     except MatchingError:
         raise
     except Exception:  # some networks do not trace in float64
         pass
     try:
-        plain, x_plain = (jax.tree.map(_as_numpy, tree) for tree in (variables, x))
-        return _check(spec, view.apply, plain, x_plain, tolerance)
+        if spread:
+            (x,) = follow([x], variables)
+        else:
+            variables, x = (jax.tree.map(_as_numpy, tree) for tree in (variables, x))
+        return _check(spec, view.apply, variables, x, tolerance)
     except LlfcError:
         raise
     except Exception as error:
@@ -187,8 +196,14 @@ def _permuted(
 ) -> dict[int, AnyArray]:
     """Returns the leaves on which a group acts, permuted, by their number."""
     number = {path: i for i, (path, _) in enumerate(spec.leaves)}
-    places = {number[path] for path, _ in spec.where(name)}
-    return {i: permute(leaves[i], spec.leaves[i][1], permutation, spec.parents) for i in places}
+    moved = {}
+    for i in {number[path] for path, _ in spec.where(name)}:
+        leaf, axes = leaves[i], spec.leaves[i][1]
+        if is_spread(leaf):
+            moved[i] = algebra.move_leaf(tuple(spec.parents.items()), axes, permutation, leaf)
+        else:
+            moved[i] = permute(leaf, axes, permutation, spec.parents)
+    return moved
 
 
 def _compiled(

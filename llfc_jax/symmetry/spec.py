@@ -18,8 +18,9 @@ import numpy as np
 from jax.core import Tracer
 
 from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.graph.trace import leaf_paths
 from llfc_jax.io import aside
+from llfc_jax.pair import leaf_paths
+from llfc_jax.parallel.spread import is_spread
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Axis, Fixed, Permutation, from_json, permute, to_json, units
 
@@ -111,6 +112,10 @@ class PermutationSpec:
         if all(isinstance(array, np.ndarray) for array in (*held, *permutation.values())):
             pairs = zip(held, axes, strict=True)
             moved = [permute(array, own, permutation, self.parents) for array, own in pairs]
+        elif is_spread(held):
+            index: Any = {name: np.asarray(p) for name, p in permutation.items()}
+            pairs = zip(axes, held, strict=True)
+            moved = [algebra.move_leaf(self._nested, own, index, leaf) for own, leaf in pairs]
         else:
             moved = algebra.move(self._nested, axes, dict(permutation), held)
         for i, leaf in zip(places, moved, strict=True):

@@ -31,7 +31,7 @@ def build(given: "str | Mapping[str, object] | Task") -> Task:
     Raises:
         ConfigError: a name or an option that there is not.
 
-    Example:
+    Examples:
         >>> build("tokens").main
         'loss'
     """

@@ -78,7 +78,7 @@ class Task:
         name: its name.
         options: how it was made, for records.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> task = Task(loss=lambda outputs, targets, mask: jnp.abs(outputs[:, 0] - targets))
         >>> sums = task.sums(jnp.ones((2, 1)), jnp.array([1.0, 3.0]), jnp.ones(2))
@@ -338,10 +338,11 @@ def _check_labelled(task: Task, outputs: Outputs, targets: Targets) -> None:
         raise GraphError(f"the network must return real logits, not {logits.dtype}")
     axes_of_task = {"classification": 1, "tokens": 2}
     wanted = axes_of_task[task.name] if task.name in axes_of_task else labels.ndim
-    if labels.ndim != wanted or logits.shape[:-1] != labels.shape or logits.ndim != wanted + 1:
+    shapes = tuple(labels.shape), tuple(logits.shape)
+    if labels.ndim != wanted or shapes[1][:-1] != shapes[0] or logits.ndim != wanted + 1:
         of_tokens = task.name == "classification" and logits.ndim == 3
         fits = "; for labels of tokens set task='tokens'" if of_tokens else ""
         raise GraphError(
             f"the network must return logits [{axes}, classes] for labels of shape "
-            f"{tuple(labels.shape)}, not shape {tuple(logits.shape)}{fits}"
+            f"{shapes[0]}, not shape {shapes[1]}{fits}"
         )

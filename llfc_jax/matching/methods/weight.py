@@ -88,7 +88,7 @@ class WeightMatching:
             ModeError: the modes are none of one network, or hold values that are not finite.
             MatchingError: they do not fit the spec, or an option does not.
         """
-        match = self.ascend(key, problem.checked())
+        match = self.ascend(key, problem.checked(narrow=True))
         if progress:
             progress(1, 1, "weight matching")
         return match

@@ -1,7 +1,8 @@
 """Coordinate ascent from several starts; the best end is kept.
 
 `ascend_best` decides which driver runs: NumPy on the host where the values are known and lie on a
-CPU, one compiled program elsewhere (accelerators, `jit`, `vmap`).
+CPU, one compiled program elsewhere (accelerators, `jit`, `vmap`). Of modes that are spread over
+several devices the scores are made where they lie, and assigned on the host.
 """
 
 import dataclasses
@@ -18,8 +19,9 @@ from llfc_jax.matching.assignment.family import as_numpy, host_identity
 from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.placement import dtype_of, on_host
 from llfc_jax.matching.result import Match
-from llfc_jax.matching.search import compiled, host, starts
+from llfc_jax.matching.search import compiled, host, spread, starts
 from llfc_jax.matching.search.plan import Plan, make_plan, unsettled
+from llfc_jax.parallel.spread import is_spread
 from llfc_jax.symmetry.axes import Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Variables
@@ -77,8 +79,15 @@ def ascend_best(
     leaves = [jax.tree.leaves(mode) for mode in (a, b)]
     sides = [{i: side[i] for i in places} for side in leaves]
     indices = [dict(permutation) for permutation in given]
-    if options.solver in ("auto", "scipy") and on_host((key, sides, indices)):
-        return _on_host(key, spec, counted, options, sides, indices)
+    if options.solver in ("auto", "scipy"):
+        dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
+        if on_host((key, sides, indices)):
+            with host.one_thread(plan):
+                products = host.Products(plan, sides[0], sides[1], dtype)
+                return _on_host(key, products, options, indices)
+        if is_spread(sides):
+            products = spread.Products((spec, counted), sides[0], sides[1], dtype)
+            return _on_host(key, products, options, indices)
     return _compiled((spec, counted, options), key, sides, indices)
 
 
@@ -99,25 +108,22 @@ def _random(key: jax.Array, spec: PermutationSpec, options: AscentOptions, numbe
 
 def _dtype(leaves: list[Any]) -> Any:
     """Returns float32, or a wider type if a leaf has one."""
-    return functools.reduce(jnp.promote_types, {dtype_of(leaf) for leaf in leaves}, jnp.float32)
+    wide = {dtype_of(leaf) for leaf in leaves if dtype_of(leaf).itemsize >= 4}
+    return functools.reduce(jnp.promote_types, wide, jnp.float32)
 
 
-# -- in NumPy ------------------------------------------------------------------------------------
+# -- driven from the host ------------------------------------------------------------------------
 
 
 def _on_host(
     key: jax.Array,
-    spec: PermutationSpec,
-    counted: frozenset[str],
+    products: host.Products,
     options: AscentOptions,
-    sides: list[dict[int, Any]],
     given: list[dict[str, Any]],
 ) -> Match:
-    """Returns the best end of the ascents from every start, in NumPy."""
-    plan = make_plan(spec, counted)
-    dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
-    with host.one_thread(plan), np.errstate(over="ignore", invalid="ignore"):
-        products = host.Products(plan, sides[0], sides[1], dtype)
+    """Returns the best end of the ascents from every start."""
+    spec, dtype = products.plan.spec, products.dtype
+    with np.errstate(over="ignore", invalid="ignore"):
         tolerance = options.tolerance * products.size()
         best, reached = None, -np.inf
         for start, known in _host_starts(key, products, options, given):
@@ -137,7 +143,10 @@ def _on_host(
 
 
 def _host_starts(
-    key: jax.Array, products: host.Products, options: AscentOptions, given: list[dict[str, Any]]
+    key: jax.Array,
+    products: host.Products,
+    options: AscentOptions,
+    given: list[dict[str, Any]],
 ) -> Any:
     """Yields the starts (None: the identity), and the edges that are known there."""
     left = iter(given)

@@ -39,7 +39,7 @@ class Products:
         self.constant = {name: jnp.zeros((n, n), dtype) for name, n in plan.size.items()}
         for edge in plan.constant:
             own = self._a[edge.block], self._b[edge.block]
-            self.constant[edge.group] += _product(*own, 1)
+            self.constant[edge.group] += multiply(*own, 1)
 
     def build(self, e: int, permutation: Index) -> Float[Array, "n n"]:
         """Returns an edge's scores, from nothing: [n, n]."""
@@ -48,7 +48,7 @@ class Products:
         for axis, group in edge.others:
             index = composite(self.plan.spec, permutation, group)
             moved = jnp.take(moved, index, axis=axis, mode="clip")
-        return _product(self._a[edge.block], moved, edge.axis)
+        return multiply(self._a[edge.block], moved, edge.axis)
 
     def mix(self, e: int, mixture: Index) -> Float[Array, "n n"]:
         """Returns an edge's scores with the other groups mixed by matrices: [n, n]."""
@@ -57,7 +57,7 @@ class Products:
         for axis, group in edge.others:
             mixed = jnp.tensordot(mixture[group], moved, (1, axis))
             moved = jnp.moveaxis(mixed, 0, axis)
-        return _product(self._a[edge.block], moved, edge.axis)
+        return multiply(self._a[edge.block], moved, edge.axis)
 
     def patch(
         self,
@@ -81,7 +81,7 @@ class Products:
             change = jnp.where(
                 jnp.expand_dims(valid, [i for i in range(3) if i != axis]), change, 0
             )
-            return scores + _product(jnp.take(a, rows, axis=axis), change, edge.axis)
+            return scores + multiply(jnp.take(a, rows, axis=axis), change, edge.axis)
 
         return jax.lax.fori_loop(0, -(-count // chunk), add, scores)
 
@@ -106,7 +106,7 @@ class Products:
         return jax.lax.while_loop(running, step, state)
 
 
-def _product(a: Float[Array, "..."], b: Float[Array, "..."], axis: int) -> Float[Array, "n n"]:
+def multiply(a: Float[Array, "..."], b: Float[Array, "..."], axis: int) -> Float[Array, "n n"]:
     """Returns inner products over all axes but one: [n, n]."""
     summed = [i for i in range(a.ndim) if i != axis]
     return jax.lax.dot_general(a, b, ((summed, summed), ((), ())))

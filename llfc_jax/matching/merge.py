@@ -13,6 +13,7 @@ from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.methods.weight import DEFAULT_START, Starts, WeightMatching
 from llfc_jax.matching.problem import Problem, cast, check_modes, widen
 from llfc_jax.pair import interpolate
+from llfc_jax.parallel.spread import relabel
 from llfc_jax.symmetry.axes import Index, Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Variables
@@ -68,7 +69,7 @@ def merge(
         raise MatchingError(f"merging needs two or more modes and rounds, not {len(modes)}")
     for mode in modes[1:]:
         check_modes(spec, modes[0], mode)
-    wide = [widen(mode) for mode in modes]
+    wide = [widen(relabel(mode)) for mode in modes]
 
     def place(key: jax.Array, number: int, target: Variables, start: Starts) -> Index:
         key = jax.random.fold_in(key, number)

@@ -22,7 +22,7 @@ from llfc_jax.parallel.loops import LoopPlan, choose_loops, map_over
 from llfc_jax.training import Recipe, create_state
 from llfc_jax.training.loop import Pace, place_states, run_epoch
 from llfc_jax.training.state import stack
-from llfc_jax.training.step import make_task
+from llfc_jax.training.step import make_setup
 
 REPLICAS, ALPHAS, STEPS, ROUNDS = 4, 11, 4, 3
 SMALL = ((32, 2, 2, 512), (3, 3, 512, 512))
@@ -57,7 +57,7 @@ def training(name: str, values: dict[str, Any], batch: int) -> dict[str, float]:
     """Seconds per step and replica, by plan and number of replicas."""
     dataset, module = made(batch), networks.build(name, 10, **values)
     recipe = Recipe(epochs=100, batch_size=batch, learning_rate=1e-3)
-    task = make_task(module, recipe, dataset)
+    task = make_setup(module, recipe, dataset)
     data = jax.device_put((dataset.train.images, dataset.train.labels))
 
     def run(steps: Any, replicas: Any, count: int) -> Callable[[], Any]:

@@ -58,7 +58,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "ends' error %": ends,
     "error barrier, points": points("error_barrier"),
     "loss barrier": figure("loss_barrier", ".3f"),
-    "1 - cos α, worst layer": figure("llfc_worst"),
+    "1 - cosine_α, worst layer": figure("llfc_worst"),
     "median layer": figure("llfc_median"),
     "baseline / distance": figure("llfc_ratio", ".3g"),
     "Dist_com ratio": figure("com_ratio"),

@@ -3,9 +3,10 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `networks`, `data`, `training`, `checkpoints`,
-`convert`, `report`, `experiments`, and `parallel` (devices and processes). All are imported when
-first used. `load` and `save` read and write checkpoints.
+(what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `merging`,
+`networks`, `data`, `training`, `checkpoints`, `convert`, `landscape` (curves and planes through
+modes), `report`, `experiments`, and `parallel` (devices and processes). All are imported when first
+used. `load` and `save` read and write checkpoints.
 """
 
 import importlib
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
         data,
         experiments,
         graph,
+        landscape,
         matching,
         measures,
+        merging,
         networks,
         parallel,
         report,
         symmetry,
+        tasks,
         training,
     )
     from llfc_jax.checkpoints.files import load, save
@@ -44,15 +48,18 @@ __all__ = [
     "data",
     "experiments",
     "graph",
+    "landscape",
     "load",
     "matching",
     "measures",
+    "merging",
     "networks",
     "parallel",
     "report",
     "save",
     "study",
     "symmetry",
+    "tasks",
     "training",
 ]
 

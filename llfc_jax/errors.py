@@ -32,6 +32,10 @@ class MatchingError(LlfcError, ValueError):
     """A permutation or a permutation spec that does not fit."""
 
 
+class MergeError(LlfcError, ValueError):
+    """Models that cannot be merged, or a merge rule that does not fit them."""
+
+
 class TrainingError(LlfcError, RuntimeError):
     """Training cannot start or has diverged."""
 
@@ -51,7 +55,7 @@ class HostsError(LlfcError, RuntimeError):
 def unknown(what: str, given: object, known: Iterable[str]) -> str:
     """Returns one line for a name that is not among `known`, with the nearest one.
 
-    Example:
+    Examples:
         >>> unknown("network", "mpl", ["lenet5", "mlp"])
         "unknown network 'mpl'; did you mean 'mlp'? Known: lenet5, mlp"
     """

@@ -27,6 +27,21 @@ def hints(cls: type) -> dict[str, Any]:
     return {name: types_[name] for name in names}
 
 
+def to_dict(value: Any) -> Any:
+    """Returns dataclasses as plain nested dictionaries; a task as its name and options."""
+    if hasattr(value, "described"):
+        return value.described
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: to_dict(part) for name, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(to_dict, value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(to_dict, value))
+    return value
+
+
 def make(cls: Callable[..., T], what: str, values: Mapping[str, object]) -> T:
     """Returns `cls(**values)`, after checking every name and type.
 

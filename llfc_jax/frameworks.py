@@ -58,7 +58,7 @@ class Network:
         framework: what it was made from.
         restore: a checkpoint's tree -> a mode in its framework's form.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> Network.of(lambda weights, x: x @ weights).apply(np.ones((2, 1)), np.ones((3, 2))).shape
         (3, 1)

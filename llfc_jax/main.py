@@ -3,7 +3,8 @@
 Any field of the config can be set from here: `--config.seed=1`. `--list` shows what there is to
 choose from, `--plan` what a run would do. `--rerun out/q` runs again what a result records, into
 another directory, and compares every number. `--compare out/a out/b` shows runs side by side on one
-page. `--report out/q` makes the page again from stored results.
+page. `--report out/q` makes the page again from stored results; `--figures pdf` with it writes
+every figure.
 
 `llfc-jax run CONFIG`, `sweep CONFIG`, `plan CONFIG`, `list`, `compare DIR DIR`, `rerun DIR` and
 `report DIR` are short for these flags.
@@ -23,7 +24,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from llfc_jax.errors import ConfigError, HostsError, LlfcError
+from llfc_jax import arguments
+from llfc_jax.errors import ConfigError, HostsError, LlfcError, unknown
+from llfc_jax.version import __version__
 
 if TYPE_CHECKING:
     from llfc_jax.experiments.config import Config
@@ -43,11 +46,15 @@ QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON, and nothing else, to stdout.")
 WIDE = flags.DEFINE_bool("wide", False, "Print tables in one piece, however wide the terminal.")
 LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alignments, measures.")
+VERSION = flags.DEFINE_bool("version", False, "Print the version.")
 RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
 )
 REPORT = flags.DEFINE_string(
     "report", None, "Make the page of a run's directory again from its stored results."
+)
+FIGURES = flags.DEFINE_list(
+    "figures", [], "With --report: write its figures for a paper too, as pdf, svg or png."
 )
 COMPARE = flags.DEFINE_bool(
     "compare", False, "Show the runs in the directories that follow side by side on one page."
@@ -71,24 +78,16 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0."
 TERMINAL_COLUMNS = (
     "pair",
     "align",
+    "verdict",
     "error_a",
     "error_b",
+    "loss_a",
+    "loss_b",
     "error_barrier",
     "llfc_median",
     "llfc_ratio",
-    "verdict",
 )
 DIFFERENT, MISTAKE, GONE, INTERRUPTED = 1, 2, 3, 130
-# `llfc-jax plan configs/quickstart.py` is `--plan --config configs/quickstart.py`.
-SUBCOMMANDS = {
-    "run": ["--config"],
-    "sweep": ["--config"],
-    "plan": ["--plan", "--config"],
-    "list": ["--list"],
-    "compare": ["--compare"],
-    "rerun": ["--rerun"],
-    "report": ["--report"],
-}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -97,6 +96,8 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every step of every checkpoint
     try:
         if len(argv) > 1 and not COMPARE.value:
+            if CONFIG.value is None:
+                raise ConfigError(unknown("command", argv[1], arguments.SUBCOMMANDS))
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
         _dispatch(console, argv[1:])
         sys.stdout.flush()
@@ -112,6 +113,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _dispatch(console: Console, paths: Sequence[str]) -> None:
     """Does the one thing that the flags ask for. JAX is imported only where it is needed."""
+    if VERSION.value:
+        print(f"llfc_jax {__version__}")
+        return
     if LIST.value:
         _list()
         return
@@ -150,7 +154,7 @@ def _read_config() -> Any:
         ConfigError: there is none, or reading it fails.
     """
     if CONFIG.value is None:
-        raise ConfigError("name a config: --config configs/quickstart.py")
+        raise ConfigError("name a config: --config configs/quickstart.py; --help has all flags")
     file, _ = _config_file()
     if not file.is_file():
         raise ConfigError(f"there is no config file {file}")
@@ -255,10 +259,16 @@ def _compare(paths: Sequence[str]) -> None:
 
 
 def _rebuild(directory: str) -> None:
-    from llfc_jax.report import stored
+    """Makes the page of a directory again, and its figures where they are asked for."""
+    from llfc_jax.report import figures, stored, style
 
-    page = str(stored.rebuild(directory).resolve())
-    _print({"report": page}, f"report: {page}")
+    page = stored.rebuild(directory).resolve()
+    folder = page.parent / "figures"
+    if FIGURES.value:
+        for section, rows in stored.read(directory).sections:
+            figures.save_all(section, rows, folder, FIGURES.value, style.PAPER)
+    said = {"report": str(page)} | ({"figures": str(folder)} if FIGURES.value else {})
+    _print(said, "\n".join(f"{name}: {path}" for name, path in said.items()))
 
 
 def _list() -> None:
@@ -298,8 +308,13 @@ def _stop(line: str, code: int) -> NoReturn:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags; a mistake in them or in the config file is one line and exit status 2."""
+    argv, swept = arguments.split_sweep(arguments.expand_subcommand(list(argv)))
+    sys.argv = argv  # where the config's flag looks for its fields
     try:
-        return flags.FLAGS(_expand_subcommand(list(argv)))
+        rest = flags.FLAGS(argv)
+        for field, values in swept.items():
+            arguments.set_sweep(CONFIG.value, field, values)
+        return rest
     except SystemExit:
         # absl ends --help, which it shows while parsing, with status 1.
         sys.exit(0 if any(flag.startswith(("--help", "-help")) for flag in argv) else MISTAKE)
@@ -311,30 +326,11 @@ def parse(argv: Sequence[str]) -> list[str]:
         _stop(f"error: the config has no field {(wrong[1] if wrong else said)!r}{hint}", MISTAKE)
     except (flags.Error, TypeError, ValueError) as error:
         # What goes wrong in a config file comes with its traceback: the last line says what.
-        _stop(f"error: {_explain_flag_error(str(error).strip().splitlines()[-1])}", MISTAKE)
-    except Exception as error:
-        _stop(f"error: {_explain_flag_error(str(error))}", MISTAKE)
-
-
-def _explain_flag_error(line: str) -> str:
-    """Returns what a mistake in a flag is, where the flag parser's own words do not say it."""
-    if "malformed node" in line:
-        return (
-            "a flag gives one value to a group of fields; set a field of it, as in "
-            "--config.network.name=mlp"
+        _stop(
+            f"error: {arguments.explain_flag_error(str(error).strip().splitlines()[-1])}", MISTAKE
         )
-    if missing := re.search(r"No such file or directory: '([^']+)'", line):
-        return f"there is no config file {missing[1]}"
-    if "Configuration is not available" in line:
-        return f"the config file cannot be read: {line.rpartition(': ')[2]}"
-    return line
-
-
-def _expand_subcommand(argv: list[str]) -> list[str]:
-    """Returns the arguments with a subcommand replaced by the flags that it stands for."""
-    if len(argv) > 1 and argv[1] in SUBCOMMANDS:
-        return [argv[0], *SUBCOMMANDS[argv[1]], *argv[2:]]
-    return argv
+    except Exception as error:
+        _stop(f"error: {arguments.explain_flag_error(str(error))}", MISTAKE)
 
 
 def cli() -> None:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from typing import Any, TypeGuard
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
 from llfc_jax.errors import ModeError
 from llfc_jax.types import Variables
@@ -30,6 +31,60 @@ class ModePair:
     diverged: str | None = None
 
 
+class Way(Protocol):
+    """Whatever networks are taken from by a number: a curve, or the points of a plane."""
+
+    @property
+    def a(self) -> Variables:
+        """Variables of the networks' shapes."""
+        ...
+
+    def at(self, alpha: ArrayLike) -> Variables:
+        """Returns the network's variables at a number, which may be traced."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A way from b to a through weight space: θ(0) = b, θ(1) = a.
+
+    - "line": θ(α) = α a + (1 - α) b;
+    - "bezier": θ(α) = α² a + 2 α (1 - α) c + (1 - α)² b, with one bend c;
+    - "chain": straight from b to the bend c (at α = ½), and on to a.
+
+    (Garipov et al. 2018, "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", writes
+    t for 1 - α.)
+
+    Attributes:
+        a: the mode at α = 1.
+        b: the mode at α = 0.
+        bend: c; None for a line.
+        kind: "line", "bezier" or "chain".
+    """
+
+    a: Variables
+    b: Variables
+    bend: Variables | None = None
+    kind: str = dataclasses.field(default="line", metadata={"static": True})
+
+    def at(self, alpha: ArrayLike) -> Variables:
+        """Returns θ(α).
+
+        Args:
+            alpha: scalar; may be traced. Outside [0, 1] the formulas are continued.
+        """
+        if self.kind == "line" or self.bend is None:
+            return interpolate(self.a, self.b, alpha)
+        if self.kind == "bezier":  # de Casteljau: the ends come back exactly
+            late = interpolate(self.a, self.bend, alpha)
+            return interpolate(late, interpolate(self.bend, self.b, alpha), alpha)
+        alpha = jnp.asarray(alpha)
+        late = interpolate(self.a, self.bend, 2 * alpha - 1)
+        early = interpolate(self.bend, self.b, 2 * alpha)
+        return jax.tree.map(functools.partial(jnp.where, alpha > 0.5), late, early)
+
+
 def interpolate(a: Variables, b: Variables, alpha: ArrayLike) -> Variables:
     """Returns the point θ_α = α a + (1 - α) b on the straight line between two modes.
 
@@ -45,16 +100,42 @@ def interpolate(a: Variables, b: Variables, alpha: ArrayLike) -> Variables:
     return jax.tree.map(functools.partial(_interpolate_leaf, alpha), a, b)
 
 
+def mix(modes: Sequence[Variables], weights: Float[Array, " modes"]) -> Variables:
+    """Returns the point Σ_i w_i θ_i of the plane through several modes; see `interpolate`.
+
+    Args:
+        modes: of one network.
+        weights: barycentric coordinates: one per mode, with the sum 1; may be traced.
+    """
+    shares = list(jnp.asarray(weights))
+    return jax.tree.map(lambda *leaves: _mix_leaves(leaves, shares), *modes)
+
+
 def _interpolate_leaf(alpha: ArrayLike, p: ArrayLike, q: ArrayLike) -> jax.Array:
-    p, q = jnp.asarray(p), jnp.asarray(q)
-    if not jnp.issubdtype(p.dtype, jnp.inexact):
-        return p
-    wide = jnp.promote_types(p.dtype, jnp.float32) if p.dtype.itemsize > 1 else jnp.float32
-    weight = jnp.asarray(alpha, wide)
-    mixed = (weight * p.astype(wide) + (1 - weight) * q.astype(wide)).astype(p.dtype)
-    if p.dtype.itemsize == 1:  # float8: most of its types have no infinity
+    p = jnp.asarray(p)
+    weight = jnp.asarray(alpha, _wide(p.dtype))
+    return _mix_leaves((p, q), (weight, 1 - weight))
+
+
+def _mix_leaves(leaves: Sequence[ArrayLike], weights: Sequence[jax.Array]) -> jax.Array:
+    first, *others = map(jnp.asarray, leaves)
+    if not jnp.issubdtype(first.dtype, jnp.inexact):
+        return first
+    wide = _wide(first.dtype)
+    parts = [
+        w.astype(wide) * p.astype(wide) for w, p in zip(weights, (first, *others), strict=True)
+    ]
+    mixed = functools.reduce(jnp.add, parts).astype(first.dtype)
+    if first.dtype.itemsize == 1:  # float8: most of its types have no infinity
         return mixed
-    return jnp.where(jnp.isinf(p) & (p == q), p, mixed)
+    shared = functools.reduce(jnp.logical_and, (first == other for other in others))
+    return jnp.where(jnp.isinf(first) & shared, first, mixed)
+
+
+def _wide(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the type in which leaves of a type are mixed: float32 or wider."""
+    exact = dtype.itemsize == 1 or not jnp.issubdtype(dtype, jnp.inexact)
+    return jnp.dtype(jnp.float32) if exact else jnp.promote_types(dtype, jnp.float32)
 
 
 def leaf_paths(variables: Variables) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Progress of long work: a bar with the time left in a terminal or notebook, lines in a log."""
 
-import importlib.util
+import html
+import math
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from llfc_jax.types import ProgressFn
 
 EVERY = 10.0  # seconds between lines in a log
+REDRAW = 0.2  # seconds between two states of a notebook's bar
 
 
 class CallbackReporter:
@@ -55,14 +57,14 @@ class Reporter:
     """Shows the progress of one piece of work at a time; a context manager.
 
     Args:
-        console: where to; a terminal gets bars, and so does a notebook that has ipywidgets.
+        console: where to; a terminal and a notebook get bars, a pipe or a log gets lines.
         quiet: shows nothing.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
         self._bars = None
-        if (console.is_terminal or _has_widgets(console)) and not quiet:
+        if console.is_terminal and not console.is_jupyter and not quiet:
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -92,6 +94,8 @@ class Reporter:
         """Returns a callback (done, total, words) for one piece of work."""
         if self._bars:
             return _Bar(self._bars, title)
+        if self._console.is_jupyter and not self._quiet:
+            return _NotebookBar(title)
         return _Lines(self.say, title)
 
 
@@ -111,11 +115,6 @@ def choose_reporter(progress: "ProgressFn | bool | None") -> Reporter | Callback
     return Reporter(console, quiet=not shown)
 
 
-def _has_widgets(console: Console) -> bool:
-    """Returns whether a notebook can show a bar that moves."""
-    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
-
-
 class _Bar:
     def __init__(self, bars: Progress, title: str) -> None:
         self._bars, self._title = bars, title
@@ -130,6 +129,30 @@ class _Bar:
             self._bars.update(self._task, visible=False)
 
 
+class _NotebookBar:
+    """A bar in a cell's output, which goes when the work is done; it needs no widgets."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._handle = title, None
+        self._start, self._last = time.monotonic(), -math.inf
+
+    def __call__(self, done: int, total: int, words: str) -> None:
+        from IPython.display import HTML, display
+
+        now = time.monotonic()
+        ended = total and done >= total
+        if not ended and now - self._last < REDRAW:
+            return
+        self._last = now
+        size = f' max="{total}" value="{done}"' if total else ""
+        said = html.escape(f"{self._title}: {words} {_count(done, total, now - self._start)}")
+        bar = HTML("" if ended else f"<progress{size}></progress> {said}")
+        if self._handle is not None:
+            self._handle.update(bar)
+        elif not ended:
+            self._handle = display(bar, display_id=True)
+
+
 class _Lines:
     def __init__(self, say: Callable[[str], None], title: str) -> None:
         self._say, self._title = say, title
@@ -140,16 +163,25 @@ class _Lines:
         if now - self._last < EVERY:
             return
         self._last = now
-        counted = f"{done}/{total}" if total else f"{done}"
-        seconds = (now - self._start) / max(done, 1) * (total - done)
-        left = f", {_duration(seconds)} left" if 0 < done < total else ""
-        self._say(f"{self._title}: {words} {counted}{left}")
+        self._say(f"{self._title}: {words} {_count(done, total, now - self._start)}")
+
+
+def _count(done: int, total: int, seconds: float) -> str:
+    """Returns how much is done, and the time left if it goes on as it did.
+
+    Examples:
+        >>> _count(2, 8, 11.0), _count(3, 0, 20.0)
+        ('2/8, 33 s left', '3')
+    """
+    counted = f"{done}/{total}" if total else f"{done}"
+    left = seconds / max(done, 1) * (total - done)
+    return f"{counted}, {_duration(left)} left" if 0 < done < total else counted
 
 
 def _duration(seconds: float) -> str:
     """Returns a time in words, to about a tenth.
 
-    Example:
+    Examples:
         >>> _duration(42.3), _duration(754), _duration(12000)
         ('42 s', '13 min', '3.3 h')
     """

@@ -19,6 +19,7 @@ import numpy as np
 from llfc_jax.errors import DataError, unknown
 from llfc_jax.io import Row, write_csv, write_json
 from llfc_jax.report.charts import Chart
+from llfc_jax.report.style import SCREEN, Theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,11 @@ def axes(*names: str) -> Any:
     return dataclasses.field(metadata={"axes": names})
 
 
+def tables(*names: str) -> Any:
+    """Declares a field that maps names to arrays with these axes: each name is a column."""
+    return dataclasses.field(metadata={"tables": names}, default_factory=dict)
+
+
 def labels(column: str) -> Any:
     """Declares a field that holds the labels of an axis; `column` names it in the rows."""
     return dataclasses.field(metadata={"labels": column})
@@ -46,7 +52,7 @@ def setting(default: object = dataclasses.MISSING) -> Any:
     return dataclasses.field(metadata={"setting": True}, default=default)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(axes, labels, setting))
+@dataclass_transform(frozen_default=True, field_specifiers=(axes, tables, labels, setting))
 def result(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that is a pytree of its array fields."""
     import jax  # here, so that the report reads `Chart` and `Section` without it
@@ -54,7 +60,8 @@ def result(cls: type[T]) -> type[T]:
     made = dataclasses.dataclass(frozen=True, repr=False)(cls)
     names = {"data": [], "meta": []}
     for field in dataclasses.fields(made):  # pyright: ignore[reportArgumentType]
-        names["data" if "axes" in field.metadata else "meta"].append(field.name)
+        is_data = "axes" in field.metadata or "tables" in field.metadata
+        names["data" if is_data else "meta"].append(field.name)
     jax.tree_util.register_dataclass(made, names["data"], names["meta"])
     return made
 
@@ -71,11 +78,10 @@ class Result:
         spans all axes is NaN there (ragged axes are padded with NaN).
         """
         columns = axis_columns(type(self))
-        arrays = _fields_with(type(self), "axes")
+        arrays, values = self._arrays()
         settings = {name: getattr(self, name) for name in _fields_with(type(self), "setting")}
         used = {axis for axes in arrays.values() for axis in axes}
         order = [axis for axis in columns if axis in used]
-        values = {name: np.asarray(getattr(self, name)) for name in arrays}
         full = [name for name, axes in arrays.items() if len(axes) == len(order)]
         rows = []
         for place in itertools.product(*(range(len(getattr(self, axis))) for axis in order)):
@@ -109,19 +115,29 @@ class Result:
             DataError: xarray is not installed.
         """
         columns = axis_columns(type(self))
-        arrays = _fields_with(type(self), "axes")
+        arrays, values = self._arrays()
         used = {axis for axes in arrays.values() for axis in axes}
         return _import("xarray").Dataset(
             {
-                name: ([columns[axis] for axis in axes], np.asarray(getattr(self, name)))
+                name: ([columns[axis] for axis in axes], values[name])
                 for name, axes in arrays.items()
             },
             {columns[axis]: list(getattr(self, axis)) for axis in columns if axis in used},
             {name: getattr(self, name) for name in _fields_with(type(self), "setting")},
         )
 
-    def plot(self, name: str | None = None) -> Any:
-        """Returns one of the result's charts; the first if no name is given.
+    def _arrays(self) -> tuple[dict[str, tuple[str, ...]], dict[str, np.ndarray]]:
+        """Returns the axes and the values of every array, those of `tables` by their own names."""
+        axes = _fields_with(type(self), "axes")
+        values = {name: np.asarray(getattr(self, name)) for name in axes}
+        for field, along in _fields_with(type(self), "tables").items():
+            table = getattr(self, field)
+            axes |= dict.fromkeys(table, along)
+            values |= {name: np.asarray(value) for name, value in table.items()}
+        return axes, values
+
+    def plot(self, name: str | None = None, theme: Theme = SCREEN) -> Any:
+        """Returns one of the result's charts as an Altair chart; the first if no name is given.
 
         Raises:
             DataError: there is no such chart; the line names the nearest.
@@ -133,10 +149,10 @@ class Result:
             raise DataError(f"a {type(self).__name__} has no chart; use to_pandas()")
         if name is not None and name not in charts:
             raise DataError(unknown("figure", name, charts))
-        return draw(charts[name] if name else self.charts[0], self.records())
+        return draw(charts[name] if name else self.charts[0], self.records(), theme)
 
     def __repr__(self) -> str:
-        columns, arrays = axis_columns(type(self)), _fields_with(type(self), "axes")
+        columns, (arrays, _) = axis_columns(type(self)), self._arrays()
         used = {axis for axes in arrays.values() for axis in axes}
         sizes = [f"{columns[axis]}: {len(getattr(self, axis))}" for axis in columns if axis in used]
         return f"{type(self).__name__}({', '.join(sizes)}; {', '.join(arrays)})"

@@ -15,11 +15,12 @@ from llfc_jax.experiments.trackers import TRACKERS
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
 from llfc_jax.networks import NETWORKS
+from llfc_jax.tasks import TASKS
 from llfc_jax.training.pair_kinds import PAIR_KINDS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = re.compile(r"<!-- file: (\S+) -->\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-REGISTRIES = (NETWORKS, DATASETS, PAIR_KINDS, METHODS, MEASURES, TRACKERS)
+REGISTRIES = (NETWORKS, DATASETS, PAIR_KINDS, METHODS, MEASURES, TASKS, TRACKERS)
 ADDED = {
     "networks": "two_layers",
     "data sets": "stripes",

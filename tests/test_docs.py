@@ -1,8 +1,10 @@
 """What the documentation says works: examples in docstrings, code on pages, links."""
 
+import dataclasses
 import doctest
 import importlib
 import re
+import shutil
 from pathlib import Path
 
 import flax.linen as nn
@@ -15,10 +17,14 @@ import llfc_jax
 from llfc_jax.data.registry import DATASETS
 from llfc_jax.experiments import study as studies
 from llfc_jax.experiments import verdicts
+from llfc_jax.experiments.sweep import show
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
 from llfc_jax.measures.llfc import SAME
+from llfc_jax.merging import RULES
 from llfc_jax.networks import NETWORKS
+from llfc_jax.report import history, stored
+from llfc_jax.report.page import Report
 from llfc_jax.training import PAIR_KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +43,11 @@ def test_examples_in_docstrings_give_what_they_say(path):
         found = doctest.testmod(module)
     assert found.attempted
     assert not found.failed
+
+
+def test_examples_have_the_heading_under_which_the_documentation_shows_code():
+    wrong = [path.name for path in MODULES if re.search(r"^ *Example:$", path.read_text(), re.M)]
+    assert not wrong, "write Examples:"
 
 
 class Net(nn.Module):
@@ -89,7 +100,7 @@ def as_pytorch(variables):
 @pytest.fixture
 def registries():
     """Takes out again what a page's code registers."""
-    tables = [MEASURES, METHODS, NETWORKS, DATASETS, PAIR_KINDS]
+    tables = [MEASURES, METHODS, NETWORKS, DATASETS, PAIR_KINDS, RULES]
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before, strict=True):
@@ -121,22 +132,46 @@ def names():
         "key": jax.random.key(0),
         "lm": lm,
         "weights": lm.init(jax.random.key(0), tokens),
+        "weights_b": lm.init(jax.random.key(1), tokens),
         "tokens": tokens,
+        "labels": tokens + 1,
         "others": jnp.zeros((60, 8)),
         "logits_of_pytorch": logits,
         **{name: [(x, y)] for name in ("data", "train", "test")},
     }
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The directories that pages read: a study of all measures, and a sweep."""
+    path = tmp_path_factory.mktemp("runs")
+    given = names()
+    plain, p, q = (given[name] for name in ("plain", "p", "q"))
+    found = llfc_jax.study(plain, p, q, (given["x"], given["y"]), alphas=(0, 0.5, 1))
+    rows = [{"pair": "pair", "run": "a", "epoch": i, "loss": 1.0, "accuracy": 0.5} for i in (1, 2)]
+    dataclasses.replace(found, history=rows).write(path / "out" / "quickstart")
+    row = {"seed": 0, "pair": "p", "align": "none", "llfc_ratio": 9.0, "llfc_ratio_half": 0.0}
+    means = [row | {"k": k} for k in (0, 1)]
+    of_sweep = show.sections(means, means, ["seed"])
+    stored.write(Report("Sweep", "", [], [], of_sweep), path / "out" / "sweep")
+    return path
+
+
 @pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("path", CODED, ids=lambda path: path.name)
-def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch, request):
+    if 'out/quickstart")' in path.read_text("utf-8"):
+        shutil.copytree(request.getfixturevalue("runs"), tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(studies.study.__kwdefaults__, "measures", ("lmc",))  # quicker than all
     given = names()
     llfc_jax.save("a.safetensors", jax.tree.map(np.asarray, as_pytorch(given["a"])))
     for block in CODE.findall(path.read_text("utf-8")):
         exec(compile(block, path.name, "exec"), given)
+    images = re.findall(r"\(images/gallery/(\S+)\)", path.read_text("utf-8"))
+    if path.name == "gallery.md":  # each image is one that the code above it wrote
+        assert images
+        assert not [image for image in images if not (tmp_path / image).is_file()]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -152,6 +187,15 @@ def test_every_chart_is_listed_by_its_name():
         for measure, charts in re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
     }
     assert listed == {name: [c.name for c in m.section.charts] for name, m in MEASURES.items()}
+
+
+def test_the_gallery_shows_every_chart():
+    text = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    charts = [c.name for m in MEASURES.values() for c in m.section.charts]
+    charts += [c.name for c in history.SECTION.charts]
+    found = set(re.findall(r"\w+\.plot\(\"(\w+)\"\), \"\1\.svg\"", text))
+    assert found - {"sweep_llfc_ratio"} == {*charts}
+    assert {f"{name}.svg" for name in charts} <= {*re.findall(r"images/gallery/(\S+)\)", text)}
 
 
 def test_the_thresholds_of_verdicts_are_those_of_the_code():

@@ -12,13 +12,14 @@ PACKAGE = Path(__file__).parent.parent / "llfc_jax"
 FLOORS = (
     {"errors", "version"},
     {"types", "io", "fields"},
-    {"parallel", "pair", "progress"},
+    {"parallel", "pair", "progress", "tasks"},
     {"checkpoints"},
     {"frameworks"},
     {"graph", "report"},
     {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},
-    {"experiments"},
+    {"merging"},
+    {"experiments", "landscape", "arguments"},
     {"main", "__init__"},
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

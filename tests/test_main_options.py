@@ -91,6 +91,15 @@ def test_a_plan_of_a_sweep_says_what_trains_together():
     assert found["devices"] == {"there are": "2 (cpu)", "used": "2 replica x 1 data"}
 
 
+def test_any_field_can_be_swept_over_from_the_command_line():
+    fields = "--config.sweep.network.widths=((8,),(16,))", "--config.sweep.zip.train.epochs=(1,2)"
+    done = llfc("plan", *SMALL[1:], *fields, "--config.sweep.zip.seed=(3,4)", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sweep"]["runs"].startswith("4")
+    wrong = llfc("plan", *SMALL[1:], "--config.sweep.train.epochs=(1,")
+    assert (wrong.returncode, "takes a tuple of values" in wrong.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

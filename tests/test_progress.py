@@ -1,6 +1,8 @@
 """Progress: bars where somebody looks on, lines with the time left in a log, silence elsewhere."""
 
 import io
+import sys
+import types
 
 import pytest
 from rich.console import Console
@@ -59,6 +61,35 @@ def test_progress_is_shown_where_somebody_looks_on(choice, terminal, tested, sho
         reporter.say("a line")
         reporter.task("a task")(1, 2, "steps")
     assert ("a line" in out.getvalue()) == shown
+
+
+def test_a_notebook_has_a_bar_that_moves_and_goes(clock, monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, content):
+            shown.append(content)
+
+    def display(content, display_id):
+        assert display_id is True
+        shown.append(content)
+        return Handle()
+
+    module = types.SimpleNamespace(HTML=str, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=module))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    task = Reporter(Console(force_jupyter=True, file=io.StringIO())).task("<training>")
+    for seconds, done in ((1, 1), (1.1, 2), (4, 4), (8, 8)):  # the second comes too soon
+        clock[0] = seconds
+        task(done, 8, "epochs")
+    assert shown == [
+        '<progress max="8" value="1"></progress> &lt;training&gt;: epochs 1/8, 7 s left',
+        '<progress max="8" value="4"></progress> &lt;training&gt;: epochs 4/8, 4 s left',
+        "",
+    ]
+    quiet = Reporter(Console(force_jupyter=True, file=io.StringIO()), quiet=True)
+    quiet.task("training")(1, 2, "epochs")
+    assert len(shown) == 3
 
 
 def test_a_callback_gets_the_numbers_and_no_lines():

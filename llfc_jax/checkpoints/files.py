@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str], like: Variables | None = None) -> Variabl
         DataError: it is not there, damaged, holds something else, or cannot be read.
         ModeError: it does not fit `like`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(f"{folder}/a.safetensors", {"dense": {"kernel": np.eye(2)}})
@@ -111,6 +111,26 @@ def save(path: str | os.PathLike[str], weights: Variables) -> None:
             WRITERS[path.suffix](place, arrays)
         except ValueError as error:
             raise DataError(f"cannot write {path}: {error}") from error
+
+
+def load_named(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """Returns the file, or the index, of a checkpoint, and name -> array as it holds them.
+
+    Args:
+        path: see `load`; no Orbax checkpoint.
+
+    Raises:
+        DataError: see `load`.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise DataError(f"there is no {path}")
+    path = _choose_file(path) if path.is_dir() else path
+    if path.name.endswith(INDEX):
+        return path, _read(path, INDEX, _read_index)
+    if path.suffix not in READERS:
+        raise DataError(f"{path} is a file of an unknown kind; known are {', '.join(READERS)}")
+    return path, flatten(_read(path, path.suffix, READERS[path.suffix]), "/")
 
 
 def _load_file(path: Path) -> Variables:

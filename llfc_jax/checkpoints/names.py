@@ -17,7 +17,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     Names are cut at "/" if any holds one, else at ".". Where one name would be the beginning of
     another, they stay as they are.
 
-    Example:
+    Examples:
         >>> nest({"layers.0.weight": 1, "layers.0.bias": 2, "norm": 3})
         {'layers': {'0': {'weight': 1, 'bias': 2}}, 'norm': 3}
         >>> nest({"a.b": 1, "a": 2})
@@ -41,7 +41,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 def flatten(tree: Mapping[str, Any], mark: str = ".") -> dict[str, Any]:
     """Returns a tree of dicts as name -> leaf, in the order in which the tree holds them.
 
-    Example:
+    Examples:
         >>> flatten({"b": {"w": 1, "a": 2}, "c": 3})
         {'b.w': 1, 'b.a': 2, 'c': 3}
     """

@@ -4,7 +4,7 @@
 a split on the device and yields normalised batches. Reading never needs TensorFlow; preparing a
 set of TFDS needs it once: `python -m llfc_jax.data.tfds.prepare NAME`.
 
-Example:
+Examples:
     >>> from llfc_jax import data
     >>> digits = data.load("digits")
     >>> x, y = next(iter(data.Batches(digits.test, digits, batch_size=100)))

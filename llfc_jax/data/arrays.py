@@ -21,7 +21,7 @@ _DAMAGED += (zipfile.BadZipFile, zlib.error)
 
 @dataset("npz", needs_path=True)
 def read_npz(request: DatasetRequest) -> RawDataset:
-    """Reads the user's own `.npz` file, at `request.path`.
+    """Reads your own `.npz` file, at `data.path`.
 
     The file holds the arrays `x_train`, `y_train`, `x_test`, `y_test` (or `train_images`,
     `train_labels`, `test_images`, `test_labels`); other arrays are ignored. Images are
@@ -101,6 +101,8 @@ def _labels(labels: np.ndarray) -> np.ndarray:
         raise DataError(f"labels are {labels.dtype}; make them whole numbers, 0 to classes - 1")
     if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
         raise DataError(f"labels run from {labels.min()} to {labels.max()}; number them from 0")
+    if labels.ndim != 1:
+        raise DataError(f"labels are int32 {labels.shape}; make them int32 [n]")
     return labels.astype(np.int32)
 
 

@@ -24,22 +24,26 @@ def normalise(
 ) -> jax.Array:
     """Returns `(x / 255 - mean) / std` of uint8 images, `(x - mean) / std` of floating ones.
 
+    Tokens (int32) are returned as they are.
+
     Args:
-        images: [..., channels], uint8 or floating.
+        images: [..., channels], uint8 or floating; or tokens.
         mean: one number per channel, or one in all.
         std: the same.
 
     Returns:
-        float32, of the shape of `images`. Traces under jit, vmap and grad.
+        float32 (int32 of tokens), of the shape of `images`. Traces under jit, vmap and grad.
 
     Raises:
         DataError: for images of another type.
 
-    Example:
+    Examples:
         >>> float(normalise(np.full((1, 1), 255, np.uint8), mean=(0.5,), std=(0.25,))[0, 0])
         2.0
     """
     x = jnp.asarray(images)
+    if x.dtype == jnp.int32:
+        return x
     if x.dtype == jnp.uint8:
         x = x.astype(jnp.float32) / 255
     elif jnp.issubdtype(x.dtype, jnp.floating):
@@ -86,7 +90,7 @@ class Batches:
     Raises:
         DataError: if `batch_size` is not a positive whole number.
 
-    Example:
+    Examples:
         >>> from llfc_jax import data
         >>> digits = data.load("digits", test_size=10)
         >>> [x.shape for x, y in data.Batches(digits.test, digits, batch_size=8)]

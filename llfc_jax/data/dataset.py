@@ -1,11 +1,16 @@
-"""The two types of data: a `Split` (images and labels) and a `Dataset` (two of them).
+"""The two types of data: a `Split` (inputs and targets) and a `Dataset` (two of them).
+
+Inputs are called images and targets labels, which is what they mostly are; tokens and numbers go
+the same way.
 
 Both check themselves when they are made, so code that has one can rely on it.
 """
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import numpy as np
 
 from llfc_jax.errors import DataError
@@ -16,8 +21,9 @@ class Split:
     """Images and their labels, in a fixed order.
 
     Attributes:
-        images: [n, height, width, channels] or [n, features]; uint8 (0 to 255) or float32.
-        labels: int32 [n].
+        images: [n, height, width, channels] or [n, features], uint8 (0 to 255) or float32; or
+            tokens [n, t], int32.
+        labels: int32 [n], or whatever the task wants: [n, ...], int32 or float32.
 
     Raises:
         DataError: if the arrays are empty, of another type or shape, differ in number, or hold
@@ -29,23 +35,28 @@ class Split:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dtype not in (np.uint8, np.float32):
+        if images.dtype not in (np.uint8, np.float32, np.int32):
             raise DataError(f"images are {images.dtype}; make them uint8 or float32")
+        if images.dtype == np.int32 and images.ndim != 2:
+            raise DataError(f"tokens have shape {images.shape}; make it [n, t]")
         if images.ndim not in (2, 4):
             raise DataError(
                 f"images have shape {images.shape}; make it [n, height, width, channels] "
                 "or [n, features]"
             )
-        if labels.dtype != np.int32 or labels.ndim != 1:
+        if labels.dtype not in (np.int32, np.float32) or not labels.ndim:
             raise DataError(f"labels are {labels.dtype} {labels.shape}; make them int32 [n]")
         if len(images) != len(labels):
             raise DataError(f"{len(images)} images but {len(labels)} labels")
         if images.size == 0:
             raise DataError(f"no images: their shape is {images.shape}")
-        if images.dtype == np.float32:
-            wrong = images.size - np.count_nonzero(np.isfinite(images))
-            if wrong:
-                raise DataError(f"images hold NaN or infinity in {wrong} of {images.size} values")
+        for what, array in (("images", images), ("labels", labels)):
+            if array.dtype == np.float32:
+                wrong = array.size - np.count_nonzero(np.isfinite(array))
+                if wrong:
+                    raise DataError(
+                        f"{what} hold NaN or infinity in {wrong} of {array.size} values"
+                    )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,13 +64,14 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """An image classification task: what to train on, what to test on, how to normalise.
+    """What to train on, what to test on, how to normalise.
 
     Attributes:
         name: what it was loaded as.
         train: the train split.
         test: the test split; its images have the train split's shape and type.
-        classes: number of classes; labels are 0 to classes - 1.
+        classes: number of classes, labels being 0 to classes - 1; of outputs, where targets are
+            numbers; None where the data do not say.
         mean: subtracted when images are normalised, one number per channel (one in all for
             images without channels, [n, features]); for uint8 images in units of 0 to 1.
         std: what they are then divided by, in the same units.
@@ -76,7 +88,7 @@ class Dataset:
     name: str
     train: Split
     test: Split
-    classes: int
+    classes: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str = ""
@@ -90,6 +102,8 @@ class Dataset:
                 f"but test images {test.dtype} {test.shape[1:]}"
             )
         for words, split in (("train", self.train), ("test", self.test)):
+            if self.classes is None or split.labels.dtype != np.int32:
+                continue
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= self.classes:
                 raise DataError(
@@ -112,6 +126,19 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Shape of one image: (height, width, channels) or (features,)."""
         return self.train.images.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the network's inputs: images are float32, tokens int32."""
+        return np.dtype(np.int32 if self.train.images.dtype == np.int32 else np.float32)
+
+    def inputs(self, n: int) -> jax.ShapeDtypeStruct:
+        """Returns shape and type of n inputs of the network."""
+        return jax.ShapeDtypeStruct((n, *self.shape), self.dtype)
+
+    def targets(self, n: int) -> jax.ShapeDtypeStruct:
+        """Returns shape and type of their targets."""
+        return jax.ShapeDtypeStruct((n, *self.train.labels.shape[1:]), self.train.labels.dtype)
 
 
 def fingerprint(*splits: Split) -> str:

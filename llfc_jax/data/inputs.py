@@ -2,57 +2,65 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from llfc_jax.data.batches import Batches as SplitBatches
 from llfc_jax.data.dataset import Dataset
 from llfc_jax.errors import DataError
+from llfc_jax.tasks.batch import TARGETS, Batch, read_batch
 from llfc_jax.types import Batches
 
-Data: TypeAlias = tuple[ArrayLike, ArrayLike] | Batches | Dataset
-"""What users may pass as data: (x, labels), batches of such pairs, or a data set."""
+Data: TypeAlias = Any
+"""What users may pass as data: see `as_batches`."""
 
 
 class Arrays:
-    """Samples and labels, a batch at a time; the whole lies on the device.
+    """Inputs and targets, a batch at a time; the whole lies on the device.
 
     Args:
-        x: [n, ...], as the network takes it.
-        y: integer labels [n].
+        batch: all samples as one batch (`llfc_jax.tasks.Batch`).
         batch_size: samples in a batch; the last one may be shorter.
 
     Raises:
-        DataError: they differ in number, are empty, or the labels are not integers [n].
+        DataError: inputs and targets differ in number, are empty, or are no numbers.
     """
 
-    def __init__(self, x: ArrayLike, y: ArrayLike, batch_size: int) -> None:
-        for what, array in (("x", x), ("labels", y)):
-            dtype = getattr(array, "dtype", None) or np.asarray(array).dtype
-            if np.dtype(dtype).kind in "OSUMm":
-                raise DataError(f"{what} are {dtype}; make them numbers")
-        self._x, self._y = jnp.asarray(x), jnp.asarray(y)
+    def __init__(self, batch: Any, batch_size: int) -> None:
+        self._batch = jax.tree.map(jnp.asarray, read_batch(batch))
+        self._samples = len(jax.tree.leaves(self._batch)[0])
         self._size = batch_size
-        if self._y.ndim != 1 or not jnp.issubdtype(self._y.dtype, jnp.integer):
-            raise DataError(
-                f"labels are {self._y.dtype} {self._y.shape}; make them whole numbers [n], the "
-                "class of each sample"
-            )
-        if not self._x.ndim or len(self._x) != len(self._y) or not len(self._y):
-            raise DataError(f"x has shape {self._x.shape}, but there are {len(self._y)} labels")
 
     def __len__(self) -> int:
-        return math.ceil(len(self._y) / self._size)
+        return math.ceil(self._samples / self._size)
 
-    def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array]]:
-        for start in range(0, len(self._y), self._size):
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, self._samples, self._size):
             at = slice(start, start + self._size)
-            yield self._x[at], self._y[at]
+            yield jax.tree.map(lambda leaf, at=at: leaf[at], self._batch)
+
+
+class Loaded:
+    """Batches of any loader, each taken apart; can be iterated as often as the loader can.
+
+    Args:
+        start: returns an iterator over the batches, from the first one.
+        loader: whose length it has.
+    """
+
+    def __init__(self, start: Callable[[], Iterable[Any]], loader: object) -> None:
+        self._start, self._loader = start, loader
+
+    def __len__(self) -> int:
+        return len(self._loader)  # pyright: ignore[reportArgumentType]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(read_batch, self._start())
 
 
 def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> dict[str, Batches]:
@@ -76,28 +84,54 @@ def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> d
     return splits | {"test": as_batches(data, batch_size)}
 
 
-def as_batches(data: Data, batch_size: int) -> Batches:
-    """Returns arrays cut up, batches as they are, and the test split of a data set.
+def as_batches(data: Any, batch_size: int) -> Batches:
+    """Returns batches that can be iterated repeatedly, of whatever holds data.
+
+    - arrays `(x, targets)` or `(x, targets, mask)`, or a mapping of arrays with an entry `labels`
+      (see `llfc_jax.tasks.Batch`): cut up;
+    - a `llfc_jax.data.Dataset`: its test split;
+    - a Hugging Face data set, or what else has `iter(batch_size=...)`;
+    - a function without arguments that returns an iterator, for streams;
+    - any iterable of batches that can be gone through again: a list, a PyTorch `DataLoader`, a
+      `tf.data.Dataset`, a Grain data set or loader.
 
     Raises:
-        DataError: it is none of these.
+        DataError: it is none of these, or an iterator, which can be read only once.
     """
     if isinstance(data, Dataset):
         return SplitBatches(data.test, data, batch_size)
-    if isinstance(data, (tuple, list)) and [hasattr(part, "shape") for part in data] == [True] * 2:
-        x, y = cast("tuple[ArrayLike, ArrayLike]", data)
-        return Arrays(x, y, batch_size)
-    if isinstance(data, Mapping) or not hasattr(data, "__iter__"):
+    if isinstance(data, (SplitBatches, Arrays, Loaded)):
+        return cast(Batches, data)
+    if isinstance(data, Mapping) or _is_batch_of_arrays(data):
+        return cast(Batches, Arrays(data, batch_size))
+    if hasattr(data, "iter") and hasattr(data, "column_names"):
+        return cast(Batches, Loaded(partial(data.iter, batch_size=batch_size), None))
+    start = getattr(data, "__iter__", None)
+    if start is None and callable(data):
+        return cast(Batches, Loaded(cast("Callable[[], Iterable[Any]]", data), None))
+    if start is None:
         raise DataError(
             f"data are a {type(data).__name__}; pass (x, labels), batches of such pairs, or a "
             "llfc_jax.data.Dataset"
         )
-    if iter(data) is data:
+    if start() is data:
         raise DataError(
             "data are a generator, which can be iterated only once; pass a list of batches, "
-            "or (x, labels)"
+            "(x, labels), or a function that returns a fresh one (data=lambda: ...)"
         )
-    return cast(Batches, data)
+    return cast(Batches, Loaded(start, data))
+
+
+def _is_batch_of_arrays(data: Any) -> bool:
+    """Returns whether a tuple or list is inputs and targets, and not batches of them."""
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        return False
+    x, y = data[:2]
+    if hasattr(x, "shape") and hasattr(y, "shape"):
+        return True
+    is_tree = isinstance(x, tuple) or (isinstance(x, Mapping) and not set(TARGETS) & set(x))
+    of_arrays = hasattr(y, "shape") or isinstance(y, Mapping)
+    return isinstance(data, tuple) and of_arrays and (is_tree or hasattr(x, "shape"))
 
 
 def hash_arrays(tree: object) -> str:

@@ -2,7 +2,7 @@
 
 import os
 
-from llfc_jax.data import arrays, digits, statistics, transform  # noqa: F401 - registers data sets
+from llfc_jax.data import arrays, digit_parts, digits, statistics, text, transform  # noqa: F401 - registers data sets
 from llfc_jax.data.checks import check_positive, limit_samples
 from llfc_jax.data.dataset import Dataset, Split
 from llfc_jax.data.registry import DATASETS, DatasetRequest, RawDataset
@@ -19,6 +19,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     train_size: int | None = None,
     test_size: int | None = None,
+    length: int | None = None,
     size: int | None = None,
     pad_to: int | None = None,
     channels: int | None = None,
@@ -28,14 +29,16 @@ def load(
     """Loads a data set by name.
 
     Args:
-        name: one of `llfc_jax.data.DATASETS`: `digits` (embedded, `llfc_jax.data.digits`) or `npz`
-            (the user's own file, `llfc_jax.data.arrays.read_npz`); or any image classification
-            set of TensorFlow Datasets that has been prepared (`llfc_jax.data.tfds.prepared`).
-        path: the user's file; with `npz` only, which needs it.
+        name: one of `llfc_jax.data.DATASETS`: `digits` (embedded, `llfc_jax.data.digits`), `text`
+            (embedded or the user's own, `llfc_jax.data.text`), `npz` (the user's own file,
+            `llfc_jax.data.arrays.read_npz`), ...; or any image classification set of TensorFlow
+            Datasets that has been prepared (`llfc_jax.data.tfds.prepared`).
+        path: the user's file; `npz` needs it, `text` takes it.
         data_dir: where TFDS keeps its data sets; its own default if None.
         train_size: only the first so many train samples. The order is fixed and, for the digits
             and for TFDS, shuffled; an `.npz` is taken as it is.
         test_size: only the first so many test samples.
+        length: tokens in a sample; with `text` only.
         size: resize images to size x size: the shorter side is scaled and the middle cut out.
         pad_to: put black pixels around images up to pad_to x pad_to, after `size`.
         channels: copy the one channel to so many. (With `pad_to=32, channels=3` Fashion-MNIST
@@ -51,13 +54,13 @@ def load(
     Raises:
         DataError: in one line, if anything is missing or does not fit.
 
-    Example:
+    Examples:
         >>> digits = load("digits", train_size=1000)
         >>> digits.shape, len(digits.train), len(digits.test), digits.classes
         ((8, 8, 1), 1000, 360, 10)
     """
-    _check(name, path, size=size, pad_to=pad_to, channels=channels)
-    raw = _read(DatasetRequest(name, path, data_dir, train_size, test_size, size, progress))
+    _check(name, path, size=size, pad_to=pad_to, channels=channels, length=length)
+    raw = _read(DatasetRequest(name, path, data_dir, train_size, test_size, length, size, progress))
     train = _keep_first(raw.train, train_size, "train_size")
     test = _keep_first(raw.test, test_size, "test_size")
     if size is not None:
@@ -91,9 +94,14 @@ def _check(name: str, path: str | os.PathLike[str] | None, **numbers: int | None
     needs_path = name in DATASETS and DATASETS[name].needs_path
     if needs_path and path is None:
         raise DataError(f"data set {name!r} needs the path of the file")
-    if path is not None and not needs_path:
-        takers = " or ".join(repr(n) for n, reader in DATASETS.items() if reader.needs_path)
-        raise DataError(f"a path goes with data set {takers} only, not with {name!r}")
+    for what, given, field in (
+        ("path", path, "takes_path"),
+        ("length", numbers["length"], "takes_length"),
+    ):
+        takers = [known for known, reader in DATASETS.items() if getattr(reader, field)]
+        if given is not None and name not in takers:
+            words = " or ".join(map(repr, takers))
+            raise DataError(f"a {what} goes with data set {words} only, not with {name!r}")
     for what, value in numbers.items():
         if value is not None:
             check_positive(value, what)

@@ -24,6 +24,7 @@ class DatasetRequest:
         train_size: number of train samples that will be kept, from the first; None keeps all. A
             reader may return more.
         test_size: the same of the test samples.
+        length: tokens in a sample, of text; the reader's own default if None.
         size: images will be resized to size x size; a reader may return them as they are.
         progress: called as (done, in all, words).
     """
@@ -33,6 +34,7 @@ class DatasetRequest:
     data_dir: str | os.PathLike[str] | None = None
     train_size: int | None = None
     test_size: int | None = None
+    length: int | None = None
     size: int | None = None
     progress: ProgressFn | None = None
 
@@ -44,14 +46,14 @@ class RawDataset:
     Attributes:
         train: the train split.
         test: the test split.
-        classes: number of classes.
+        classes: number of classes, or of outputs; None where the data do not say.
         mean: pixel mean per channel, where the field has a published constant; else None.
         std: pixel deviation per channel, likewise.
     """
 
     train: Split
     test: Split
-    classes: int
+    classes: int | None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -66,20 +68,26 @@ class Reader:
     Attributes:
         read: `(request) -> data set`; the first line of its docstring says what it is.
         needs_path: whether it is a file of the user's.
+        takes_path: whether it may be one.
+        takes_length: whether samples are cut to a length.
     """
 
     read: ReadFn
     needs_path: bool = False
+    takes_path: bool = False
+    takes_length: bool = False
 
 
 DATASETS: dict[str, Reader] = {}
 
 
-def dataset(name: str, *, needs_path: bool = False) -> Callable[[ReadFn], ReadFn]:
+def dataset(
+    name: str, *, needs_path: bool = False, takes_path: bool = False, takes_length: bool = False
+) -> Callable[[ReadFn], ReadFn]:
     """Registers a function as the reader of the data set of this name."""
 
     def register(read: ReadFn) -> ReadFn:
-        DATASETS[name] = Reader(read, needs_path)
+        DATASETS[name] = Reader(read, needs_path, needs_path or takes_path, takes_length)
         return read
 
     return register

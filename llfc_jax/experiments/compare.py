@@ -16,12 +16,13 @@ from llfc_jax.experiments.verdicts import label, llfc_grade, lmc_grade
 from llfc_jax.io import Row
 from llfc_jax.measures import MEASURES
 from llfc_jax.report.comparison import RUN, Run, make_comparison
+from llfc_jax.report.numbers import format_number
 from llfc_jax.report.page import Verdict, write_page
 
 PAGE = "comparison.html"
 COMPARED = (
-    (lmc_grade, "midpoint_barrier", "error barrier at α = ½", "{:.4f}"),
-    (llfc_grade, "llfc_median", "1 - cos α of the median layer", "{:.2g}"),
+    (lmc_grade, "midpoint_barrier", "the barrier at α = ½ is between {} and {}"),
+    (llfc_grade, "llfc_median", "1 - cosine_α of the median layer is between {} and {}"),
 )
 
 
@@ -52,8 +53,7 @@ def compare(paths: Sequence[str | os.PathLike[str]], page: str | os.PathLike[str
     ]
     columns = {k: v for study in studies for k, v in study.columns.items()}
     rows = [{RUN: run.name, **row} for run in runs for row in run.summary]
-    headings = columns | {"verdict": columns.pop("verdict")}
-    write_page(page, make_comparison(runs, headings, [Verdict(said) for said in spreads(rows)]))
+    write_page(page, make_comparison(runs, columns, [Verdict(said) for said in spreads(rows)]))
     return rows
 
 
@@ -62,12 +62,13 @@ def spreads(rows: Sequence[Row]) -> list[str]:
     sentences = []
     for name in dict.fromkeys(map(label, rows)):
         parts = []
-        for grade, column, words, form in COMPARED:
+        for grade, column, words in COMPARED:
             measured = [row for row in rows if label(row) == name and grade(row) is not None]
             if len(measured) > 1:
                 ends = [choose(measured, key=lambda row: row[column]) for choose in (min, max)]
-                low, high = (f"{form.format(end[column])} in `{end[RUN]}`" for end in ends)
-                parts.append(f"{words} from {low} to {high}")
+                parts.append(
+                    words.format(*(f"{format_number(e[column], 3)} (`{e[RUN]}`)" for e in ends))
+                )
         if parts:
             sentences.append(f"{name}: {'; '.join(parts)}.")
     return sentences

@@ -37,11 +37,12 @@ class Data:
     """Which data set, and how it is cut to size; the arguments of `llfc_jax.data.load`.
 
     Attributes:
-        name: "digits" (embedded), "npz" (the user's arrays), or a data set of TFDS.
-        path: the .npz file.
+        name: "digits" or "text" (embedded), "npz" (the user's arrays), or a data set of TFDS.
+        path: the .npz file, or a text of one's own.
         data_dir: where TFDS keeps prepared data sets; its own default if None.
         train_size: number of training samples kept; all if None.
         test_size: number of test samples kept; all if None.
+        length: tokens in a sample, of text; 64 if None.
         size: images are scaled to this height and width.
         pad_to: images are padded with zeros to this height and width, after `size`.
         channels: images of one channel are copied to this many.
@@ -54,6 +55,7 @@ class Data:
     data_dir: str | None = None
     train_size: int | None = None
     test_size: int | None = None
+    length: int | None = None
     size: int | None = None
     pad_to: int | None = None
     channels: int | None = None
@@ -81,6 +83,8 @@ class Config:
     Attributes:
         seed: all randomness derives from it.
         data: the data set.
+        task: how outputs are judged: a name of `llfc_jax.tasks.TASKS`, or `name` and the fields of
+            that task.
         network: `name`, and the fields of that network.
         train: the recipe.
         pairs: how pairs are made: "spawn_k<epoch>", "independent".
@@ -101,6 +105,7 @@ class Config:
 
     seed: int = 0
     data: Data = dataclasses.field(default_factory=Data)
+    task: Any = "classification"
     network: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "mlp"})
     train: Recipe = dataclasses.field(default_factory=Recipe)
     pairs: tuple[str, ...] = ("spawn_k1", "independent")
@@ -121,7 +126,9 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain nested dictionaries, for JSON."""
-        return dataclasses.asdict(self)
+        values = fields.to_dict(self)
+        del values["eval"]["task"]  # it stands at the top
+        return values
 
     def identity(self) -> dict[str, Any]:
         """Returns the fields on which results depend, as plain nested dictionaries."""
@@ -147,7 +154,7 @@ def base() -> Any:
     defaults["train"]["augment"] = {}
     for name, cls in NESTED.items():
         for field, hint in fields.hints(cls).items():
-            if defaults[name][field] is None:  # a typed gap, so that a flag can fill it
+            if defaults[name].get(field, "") is None:  # a typed gap, so that a flag can fill it
                 kind = next(t for t in typing.get_args(hint) if t is not type(None))
                 kind = (
                     str if typing.get_origin(kind) is Literal else typing.get_origin(kind) or kind
@@ -200,7 +207,7 @@ def _without_defaults(
 def grid(points: int) -> tuple[float, ...]:
     """Returns evenly spaced alphas from 0 to 1.
 
-    Example:
+    Examples:
         >>> grid(3)
         (0.0, 0.5, 1.0)
     """
@@ -227,6 +234,7 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
     for name, cls in NESTED.items():
         if name in values:
             values[name] = _make(cls, f"config.{name}", values[name])
+    values["eval"] = _judged_by(values.get("eval", EvalOptions()), values.get("task"))
     if "train" in values:
         values["train"] = fields.make(Recipe, "config.train", values["train"])
     if "network" in values:  # its fields are checked by the network; JSON's lists are tuples here
@@ -266,6 +274,14 @@ def _make(cls: type, where: str, values: Mapping[str, Any]) -> Any:
     except ConfigError as error:
         line = str(error)
         raise ConfigError(line if where in line else f"{where}.{line}") from error
+
+
+def _judged_by(options: EvalOptions, task: Any) -> EvalOptions:
+    """Returns the options with the config's task."""
+    try:
+        return options if task is None else dataclasses.replace(options, task=task)
+    except ConfigError as error:
+        raise ConfigError(f"config.task: {error}") from error
 
 
 def _check_names(config: Config) -> None:

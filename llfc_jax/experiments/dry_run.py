@@ -21,7 +21,7 @@ from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.measures.measure import MIDDLE
 from llfc_jax.parallel import loops, sharding
 from llfc_jax.training import list_runs
-from llfc_jax.training.step import make_task
+from llfc_jax.training.step import make_setup
 from llfc_jax.types import Inputs, Model
 
 # Arrays of the parameters' size that an optimizer keeps beside them.
@@ -42,11 +42,11 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         return {"sweep": _sweep(runs, config.together), **plan(runs[0].config)}
     dataset = data.load(**dataclasses.asdict(config.data))
     module = build_network(config, dataset)
-    x = jax.ShapeDtypeStruct((config.eval.batch_size, *dataset.shape), "float32")
+    x = dataset.inputs(config.eval.batch_size)
     variables = jax.eval_shape(lambda key: networks.init(module, key, x), jax.random.key(0))
     graph = trace(module.apply, variables, x)
     recipe = config.train
-    steps = make_task(module, recipe, dataset).steps
+    steps = make_setup(module, recipe, dataset).steps
     runs = list_runs(config.pairs, config.seed, recipe.epochs)
     together = max(
         sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}
@@ -61,7 +61,8 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
         "data": {
             "name": dataset.name,
             "train, test": f"{len(dataset.train):,}, {len(dataset.test):,} samples",
-            "shape": f"{' x '.join(map(str, dataset.shape))}, {dataset.classes} classes",
+            "shape": f"{' x '.join(map(str, dataset.shape))}, "
+            + ("no classes" if dataset.classes is None else f"{dataset.classes} classes"),
         },
         "network": {
             "name": str(config.network["name"]),
@@ -101,7 +102,7 @@ def estimate_memory(
         x: a batch, or its shape.
         options: whose `alphas`, `alpha_loop` and `sites` count.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> apply = lambda w, x: x @ w
         >>> estimate_memory(apply, np.ones((4, 2), "f4"), np.ones((3, 4), "f4"))
@@ -129,7 +130,7 @@ def _fullest(program: Program) -> int:
     given = {*program.leaves, *program.constants}
     uses = {a: i for i, eq in enumerate(program.equations) for a in eq.inputs if not is_literal(a)}
     uses[program.output] = len(program.equations)
-    live = {program.input: _size(program.avals[program.input])}
+    live = {program.inputs: _size(program.avals[program.input])}
     fullest = 0
     for i, eq in enumerate(program.equations):
         live |= {number: _size(program.avals[number]) for number in eq.outputs}

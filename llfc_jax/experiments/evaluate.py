@@ -22,6 +22,7 @@ from llfc_jax.measures import Measure, PairEvaluator
 from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost
 from llfc_jax.parallel.sharding import on_one_device
+from llfc_jax.tasks import read_batch
 from llfc_jax.types import Batches, ProgressFn
 
 MATCHING_STREAM = 7  # folded into the seed's key for whatever randomness a matching method needs
@@ -106,7 +107,7 @@ def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
                     rows[name] += found[name]
             summary.append(row | {"verdict": in_short(row)})
             overall(len(summary), total, describe_alignment(pair, method))
-    columns, notes = summary_columns(settings.measures), list(settings.left_out.values())
+    columns, notes = summary_columns(settings.measures, summary), list(settings.left_out.values())
     return Study(summary, columns, rows, aligned, notes=notes)
 
 
@@ -181,7 +182,7 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
     batches = on_one_device(evaluation.train_batches)
     key = jax.random.fold_in(jax.random.key(settings.seed), MATCHING_STREAM)
     evaluation.reporter.say(f"aligning {pair.name} by {method} matching")
-    x, _ = next(iter(batches))
+    x = read_batch(next(iter(batches))).x
     spec = symmetry.permutation_spec(network.apply, pair.a, x)
     match = matching.align(
         settings.build_method(method),
@@ -191,6 +192,7 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
         pair.b,
         batches,
         spec=spec,
+        task=settings.eval.task,
         progress=evaluation.reporter.task(f"{pair.name}, {method} matching"),
     )
     if file:

@@ -48,6 +48,7 @@ KINDS: Mapping[str, Kind] = {
         "matching_method", "matching/methods", "matching.registry", "METHODS", before=UNALIGNED
     ),
     "measures": Kind("measure", "measures", "measures.registry", "MEASURES"),
+    "tasks": Kind("task", "tasks", "tasks.registry", "TASKS"),
     "trackers": Kind("tracker", "experiments", "experiments.trackers", "TRACKERS"),
 }
 

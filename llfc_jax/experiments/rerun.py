@@ -58,7 +58,7 @@ class Record:
             WorkdirError: there would be nothing to compare.
         """
         if workdir.expanduser().resolve() == self.file.parent:
-            raise WorkdirError(f"{workdir} holds the record itself; choose another --workdir")
+            raise WorkdirError(f"{workdir} holds the record itself; choose another workdir")
         there = self.content.get("data fingerprint")
         here = data.load(**dataclasses.asdict(self.config.data)).fingerprint
         if there not in (None, here):

@@ -111,6 +111,7 @@ def train(
         build_network(config, dataset),
         dataset,
         [training.Trial(each.train, each.pairs, each.seed) for each in configs],
+        task=config.eval.task,
         mesh=sharding.make(**dataclasses.asdict(config.mesh)),
         workdir=path,
         checkpoint_every=config.checkpoint_every,
@@ -122,7 +123,7 @@ def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
     """Returns the network, after a check that it has what the measures of the config read."""
     fields = {k: v for k, v in config.network.items() if k != "name"}
     module = networks.build(config.network["name"], dataset.classes, **fields)
-    x = jax.ShapeDtypeStruct((2, *dataset.shape), "float32")
+    x = dataset.inputs(2)
     variables = jax.eval_shape(lambda key: networks.init(module, key, x), jax.random.key(0))
     graph = trace(module.apply, variables, x)
     graph.select(config.eval.sites)

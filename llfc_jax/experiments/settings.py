@@ -14,8 +14,8 @@ from llfc_jax.matching import Method
 from llfc_jax.measures import EvalOptions, Measure
 
 UNALIGNED = "none"
-EVERY_MEASURE = tuple(measures.MEASURES)
-"""The default of `measures`: every one that can honour the options (`choose_measures`)."""
+EVERY_MEASURE = tuple(name for name, cls in measures.MEASURES.items() if cls.by_default)
+"""The default of `measures`: every one of these that can honour the options (`choose_measures`)."""
 
 
 @dataclasses.dataclass(frozen=True)

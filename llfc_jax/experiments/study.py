@@ -1,6 +1,7 @@
 """`llfc_jax.study`: the whole report for two modes of any network in one call."""
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,17 +45,19 @@ def study(
     progress: ProgressFn | bool | None = None,
     **changes: object,
 ) -> Study:
-    """Measures two modes of any network, aligned in any way, and report it.
+    """Measures two modes of any network, aligned in any way, and reports on them.
 
     θ_α = α a + (1 - α) b: α multiplies `a`.
 
     Args:
         network: what `Network.of` takes: a Linen, NNX or Equinox module, a Haiku transform, a
-            function `apply(variables, x)`, or a `Network`. It returns logits [n, classes].
+            function `apply(variables, x)`, or a `Network`. It returns what the task judges: logits
+            [n, classes] by default.
         a: the mode that α multiplies, as its framework has it: variables, a model, parameters.
         b: the other mode.
         data: (x [n, ...], labels int [n]), or batches of such pairs that can be gone through
-            again and again, or a `llfc_jax.data.Dataset`; x as the network takes it.
+            again and again, or a `llfc_jax.data.Dataset`; x as the network takes it, an array or a
+            tree of them. `llfc_jax.data.inputs.as_batches` lists all forms.
         train: training data, for matching by activations and for renormalising, and measured as
             well where a measure distinguishes train from test. Without it `data` serves there.
         measures: what is measured; `llfc_jax.measures.MEASURES` has the names. By default every
@@ -70,14 +73,14 @@ def study(
         progress: a callback (done, total, words), or whether progress is shown; by default it is
             in a terminal or a notebook.
         **changes: single fields of `EvalOptions`, instead of or on top of `options`: `alphas`,
-            `sites`, `renormalise`, `extrapolate`, `alpha_loop`, `splits`, `batch_size`,
-            `precision`, `measure_options`.
+            `sites`, `task` (how outputs are judged), `per`, `renormalise`, `extrapolate`,
+            `alpha_loop`, `splits`, `batch_size`, `precision`, `measure_options`.
 
     Raises:
         LlfcError: one of its kinds, with one line, before long work starts: modes that are no
             pair, data that do not fit the network, unknown names.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> x = jax.random.normal(jax.random.key(0), (60, 4))
         >>> def apply(w, x):
@@ -85,8 +88,8 @@ def study(
         >>> a = {"in": jnp.eye(4), "out": jnp.eye(4, 3)}
         >>> b = jax.tree.map(lambda w: 1.1 * w, a)
         >>> result = study(apply, a, b, (x, apply(a, x).argmax(-1)), measures=["lmc"])
-        >>> print(result)
-        pair is linearly mode connected (error barrier at α = ½: 0.00 points).
+        >>> str(result).partition(":")[0]
+        'pair is linearly mode connected'
     """
     settings = build_settings(measures, align, match or {}, seed, options, changes)
     name = fields.convert(name, str, "study: name")
@@ -96,7 +99,7 @@ def study(
 
     def evaluate(store: Workdir | NullWorkdir) -> Study:
         details = {
-            "study": {"network": view.framework, **dataclasses.asdict(settings)},
+            "study": {"network": view.framework, **fields.to_dict(settings)},
             **provenance(),
         }
         with choose_reporter(progress) as reporter:
@@ -112,7 +115,7 @@ def study(
         "name": name,
         "modes": hash_arrays([pair.a, pair.b]),
         "data": {split: hash_arrays(batches) for split, batches in splits.items()},
-        **dataclasses.asdict(settings),
+        **fields.to_dict(settings),
     }
     with claim(workdir, identity) as held:
         result = evaluate(held)
@@ -146,7 +149,8 @@ def build_settings(
     known = {field.name for field in dataclasses.fields(EvalOptions)}
     for change in changes:
         if change not in known:
-            raise ConfigError(unknown("argument of study", change, known))
+            own = inspect.signature(study).parameters.keys() - {"changes"}
+            raise ConfigError(unknown("argument of study", change, known | own))
     plain = {name: _plain_values(value) for name, value in changes.items()}
     if options is not None and not isinstance(options, EvalOptions):
         raise ConfigError(f"study: options must be an EvalOptions, not a {type(options).__name__}")

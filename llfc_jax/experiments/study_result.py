@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,22 @@ from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
-from llfc_jax.measures import MEASURES
+from llfc_jax.measures import MEASURES, LMCResult
 from llfc_jax.report import history, stored
+from llfc_jax.report.charts import Section
 from llfc_jax.report.page import Report, Table, Verdict
+from llfc_jax.report.style import SCREEN, Theme
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
+from llfc_jax.tasks import TASKS
 from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+WHERE = ("pair", "align", "split")  # columns that say what a row is of
+HEADLINE = "llfc_layers"  # the chart on the first screen of the page, where it was measured
 QUESTION = (
     "Are two trained networks connected by a straight line between their weights, and do their "
     "features add up along it, layer by layer?"
@@ -108,7 +113,7 @@ class Study:
         return dataclasses.replace(
             self,
             summary=self.summary + other.summary,
-            columns=self.columns | other.columns | {"verdict": self.columns["verdict"]},
+            columns=self.columns | other.columns,
             rows=rows,
             aligned={**self.aligned, **other.aligned},
             history=self.history + other.history,
@@ -159,19 +164,15 @@ class Study:
             raise DataError(unknown("measure", measure, self.rows))
         return self.rows[measure]
 
-    def plot(self, name: str) -> Any:
-        """Returns one of the charts, by the name of its file.
+    def plot(self, name: str, theme: Theme = SCREEN) -> Any:
+        """Returns one of the charts, by its name, as an Altair chart.
+
+        `report.style.PAPER` is a theme for papers.
 
         Raises:
             DataError: no measure of this study has such a chart; the line names the nearest.
         """
-        from llfc_jax.report.figures import draw
-
-        charts = {c.name: (c, m) for m in self.rows for c in MEASURES[m].section.charts}
-        if name not in charts:
-            raise DataError(unknown("figure", name, charts))
-        chart, measure = charts[name]
-        return draw(chart, self.rows[measure])
+        return self._report().plot(name, theme)
 
     @classmethod
     def read(
@@ -206,7 +207,7 @@ class Study:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkdirError(f"{path} is damaged; run again what wrote it") from error
         del content["verdicts"]
-        columns = summary_columns(rows)
+        columns = summary_columns(rows, summary)
         return cls(summary, columns, rows, {}, details=content, history=trained, notes=notes)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -216,20 +217,22 @@ class Study:
             The page, `report.html`.
         """
         path = Path(path)
-        sections = [(MEASURES[name].section, rows) for name, rows in self.rows.items()]
+        write_sealed(path / "summary.json", self.to_dict())
+        return stored.write(self._report(), path)
+
+    def _report(self) -> Report:
+        """Returns what the page shows."""
+        sections = [(show_metrics(name, rows), rows) for name, rows in self.rows.items()]
         if self.history:
             sections.append((history.SECTION, self.history))
-        write_sealed(path / "summary.json", self.to_dict())
-        return stored.write(
-            Report(
-                title=self.title,
-                lead=self.lead,
-                tables=[Table(self.summary, self.columns)],
-                verdicts=self.verdicts,
-                sections=sections,
-                details=self.details,
-            ),
-            path,
+        return Report(
+            title=self.title,
+            lead=self.lead,
+            tables=[Table(self.summary, self.columns)],
+            verdicts=self.verdicts,
+            sections=sections,
+            details=self.details,
+            headline=HEADLINE if "llfc" in self.rows else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -238,9 +241,28 @@ class Study:
         return {**found, "notes": self.notes, **self.details}
 
 
-def summary_columns(measures: Iterable[str]) -> dict[str, str]:
-    """Returns the columns of a summary of these measures: column -> heading."""
-    found = {"pair": "pair", "align": "aligned"}
+def show_metrics(measure: str, rows: Sequence[Row]) -> Section:
+    """Returns the section of a measure, whose table of LMC has the columns of the rows' task."""
+    section = MEASURES[measure].section
+    if measure != "lmc" or not rows:
+        return section
+    held = {k: v for k, v in section.columns.items() if any(row[k] == row[k] for row in rows)}
+    usual = {field.name for field in dataclasses.fields(LMCResult)} | {*WHERE, *section.columns}
+    metrics = [name for name in rows[0] if name not in usual and "_barrier_" not in name]
+    headings = {name: words for make in TASKS.values() for name, words in make().columns}
+    columns = held | {name: headings.get(name, name) for name in metrics}
+    return dataclasses.replace(section, columns=columns)
+
+
+def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, str]:
+    """Returns the columns of a summary of these measures: column -> heading.
+
+    What no row holds, since the task has no such thing, is left out.
+    """
+    held = {column for row in rows for column in row}
+    found = {"pair": "pair", "align": "aligned", "verdict": "verdict"}
     for name in measures:
-        found |= MEASURES[name].columns
-    return {**found, "verdict": "verdict"}
+        every = {**MEASURES[name].other_columns, **MEASURES[name].columns}
+        usual = MEASURES[name].columns
+        found |= {k: v for k, v in every.items() if k in held} if held & set(every) else usual
+    return found

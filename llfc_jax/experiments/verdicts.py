@@ -4,11 +4,14 @@ Both verdicts are taken at α = ½, which is always measured, so they do not dep
 
 - *LMC* holds where the error at ½ is at most 1 point above the mean of the ends' errors, and
   nearly holds up to 3 points.
-- *LLFC* holds where, in the median layer, 1 - cos α is at most 0.05 and at least 10 times below
-  1 - cos AB, and nearly holds up to 0.1 and from 5 times on.
+- *LLFC* holds where, in the median layer, 1 - cosine_α is at most 0.05 and at least 10 times below
+  1 - cosine_AB, and nearly holds up to 0.1 and from 5 times on.
 
-Both are *uninformative* where an end is no better than chance, and LLFC also where the ends have
-the same features (`measures.llfc`); then no verdict is given.
+Where the task has no error rate, the barrier at ½ is that of the loss, as a share of the way from
+the ends' mean loss to that of a predictor that does not see the input; the thresholds are the same.
+
+Both are *uninformative* where an end is no better than chance (than that predictor), and LLFC also
+where the ends have the same features (`measures.llfc`); then no verdict is given.
 """
 
 import math
@@ -16,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from llfc_jax.io import Row
+from llfc_jax.report.numbers import format_number
 from llfc_jax.report.page import Verdict
 
-# Error barrier at ½ up to which LMC holds, and nearly holds.
+# Barrier at ½, as a share, up to which LMC holds, and nearly holds.
 BARRIER = (0.01, 0.03)
 # Distance up to which, and ratio of baseline to distance from which, LLFC holds, and nearly holds.
 LINEARITY = ((0.05, 10.0), (0.1, 5.0))
@@ -38,7 +42,7 @@ Grade = Literal[0, 1, 2]
 
 def lmc_grade(row: Mapping[str, Any]) -> Grade | None:
     """Returns whether the pair is linearly mode connected; None where that was not measured."""
-    barrier = row.get("midpoint_barrier", math.nan)
+    barrier = row.get("barrier_share", row.get("midpoint_barrier", math.nan))
     if math.isnan(barrier) or not row.get("above_chance", True):
         return None
     return _grade(sum(barrier > limit for limit in BARRIER))
@@ -88,7 +92,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
         times = far["llfc_median"] / max(near["llfc_median"], 1e-12)
         if times >= 2:
             sentence = (
-                f"In the median layer, 1 - cos α of {label(far)} is {times:,.0f} times that of "
+                f"In the median layer, 1 - cosine_α of {label(far)} is {times:,.0f} times that of "
                 f"{label(near)}."
             )
             found.append(Verdict(sentence))
@@ -103,9 +107,9 @@ def _verdict(row: Row) -> Verdict:
     lmc, llfc = lmc_grade(row), llfc_grade(row)
     parts = [f"{label(row)} {_lmc_words(row, lmc)}"] if lmc is not None else []
     if llfc is not None:
-        whose = "its features" if parts else f"The features of {label(row)}"
+        whose = "Its features" if parts else f"The features of {label(row)}"
         parts.append(f"{whose} {_llfc_words(row, llfc)}")
-    sentence = f"{'; '.join(parts)}." if parts else f"{label(row)} was measured."
+    sentence = f"{'. '.join(parts)}." if parts else f"{label(row)} was measured."
     if not row.get("informative", True):
         beginning = sentence + " " if parts else f"{label(row)}: "
         return Verdict(f"{beginning}{UNINFORMATIVE}", "warning")
@@ -117,14 +121,29 @@ def _verdict(row: Row) -> Verdict:
 def _lmc_words(row: Row, grade: Grade) -> str:
     state = ("is", "is nearly", "is not")[grade]
     points = 100 * row["midpoint_barrier"]
-    return f"{state} linearly mode connected (error barrier at α = ½: {points:.2f} points)"
+    if "barrier_share" in row:
+        share, known = 100 * row["barrier_share"], not math.isnan(row["loss_trivial"])
+        of = "the way to a predictor that sees no input" if known else "the ends' loss"
+        side = "below" if row["midpoint_barrier"] < 0 else "above"
+        return (
+            f"{state} linearly mode connected: at α = ½ the loss is "
+            f"{format_number(abs(row['midpoint_barrier']))} {side} the mean of the two ends, "
+            f"{share:.2f} % of {of}"
+        )
+    side = "below" if points < 0 else "above"
+    return (
+        f"{state} linearly mode connected: at α = ½ the error is {abs(points):.2f} percentage "
+        f"points {side} the mean of the two ends"
+    )
 
 
 def _llfc_words(row: Row, grade: Grade) -> str:
     state = ("are", "are nearly", "are not")[grade]
     ratio = row["llfc_ratio"]
+    side = "below" if ratio >= 1 else "above"
+    ratio = ratio if ratio >= 1 else 1 / max(ratio, 1e-300)
     times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
     return (
-        f"{state} linear along the line (median layer: 1 - cos α is "
-        f"{row['llfc_median']:.2g}, {times} times below 1 - cos AB)"
+        f"{state} linear along the line: in the median layer, 1 - cosine_α is "
+        f"{format_number(row['llfc_median'], 2)}, {times} times {side} 1 - cosine_AB"
     )

@@ -101,7 +101,7 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[W
         return
     lock = _acquire(directory)
     try:
-        _identify(directory, json.loads(json.dumps({"format": FORMAT, **config})))
+        _identify(directory, json.loads(to_json({"format": FORMAT, **config})))
         for leftover in directory.rglob(".*"):  # what a killed run left half-written
             if LEFT.fullmatch(leftover.name):
                 leftover.unlink(missing_ok=True)
@@ -119,27 +119,31 @@ def _acquire(directory: Path) -> filelock.BaseFileLock:
         lock.acquire()
     except filelock.Timeout as error:
         raise WorkdirError(
-            f"another run is writing to {directory}; wait for it or choose another --workdir"
+            f"another run is writing to {directory}; wait for it or choose another workdir"
         ) from error
     except OSError as error:
         raise WorkdirError(
-            f"cannot write to {directory}: {error.strerror}; choose another --workdir"
+            f"cannot write to {directory}: {error.strerror}; choose another workdir"
         ) from error
     return lock
 
 
 def _identify(directory: Path, config: dict[str, Any]) -> None:
-    """Compares the config with the one that the directory was made for, or write it there."""
+    """Compares the config with the one that the directory was made for, or writes it there.
+
+    A run that stored nothing, since its input was refused, leaves the directory free.
+    """
     file = directory / "config.json"
-    if file.exists():
+    used = {entry.name for entry in directory.iterdir()} - {file.name, ".lock"}
+    if used and file.exists():
         try:
             made_for = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise WorkdirError(f"{file} is damaged; choose another --workdir") from error
+            raise WorkdirError(f"{file} is damaged; choose another workdir") from error
         if not isinstance(made_for, dict) or made_for.get("format") != FORMAT:
             raise WorkdirError(
                 f"{directory} was written by another version of llfc_jax, whose files this one "
-                "does not read; choose another --workdir"
+                "does not read; choose another workdir"
             )
         differ = [
             f"{key} ({old!r} there, {new!r} here)"
@@ -149,7 +153,7 @@ def _identify(directory: Path, config: dict[str, Any]) -> None:
         if differ:
             raise WorkdirError(
                 f"{directory} holds another experiment: {'; '.join(differ[:3])}; "
-                "choose another --workdir"
+                "choose another workdir"
             )
     write_json(file, config)
 

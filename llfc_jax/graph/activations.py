@@ -57,8 +57,8 @@ class Pointwise:
 
     def __init__(self, program: Program, data: frozenset[int]) -> None:
         self.program, self.data = program, data
-        self.root = {program.input: program.input}
-        self.numbers: dict[int, np.ndarray] = {program.input: POINTS}
+        self.root = {number: number for number in program.inputs}
+        self.numbers: dict[int, np.ndarray] = dict.fromkeys(program.inputs, POINTS)
         self.constants = {
             n: number
             for n, value in program.constants.items()
@@ -105,7 +105,7 @@ class Pointwise:
             for i in self.users[number]
             for out in self.program.equations[i].outputs
         )
-        return outside or number == self.program.output
+        return outside or number in self.program.outputs
 
     def cone(self, start: int, end: int) -> tuple[int, ...]:
         """Returns the indices of the equations between two values, with those of constants."""

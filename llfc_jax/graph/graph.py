@@ -176,14 +176,18 @@ class Graph:
             GraphError: arguments whose shapes or types are not those of the trace.
         """
         program = self.program
-        given = [*jax.tree.leaves(variables), x]
-        numbers = [*program.leaves, program.input]
-        if len(given) != len(numbers):
-            raise GraphError(
-                f"variables have {len(given) - 1} arrays, the traced network {len(numbers) - 1}"
-            )
         values = dict(program.constants)
-        for name, number, value in zip([*program.paths, "x"], numbers, given, strict=True):
+        given = []
+        for what, tree, numbers, names in (
+            ("variables", variables, program.leaves, program.paths),
+            ("x", x, program.inputs, ["x"] * len(program.inputs)),
+        ):
+            leaves = jax.tree.leaves(tree)
+            if len(leaves) != len(numbers):
+                words = "variables have" if what == "variables" else "x has"
+                raise GraphError(f"{words} {len(leaves)} arrays, the traced network {len(numbers)}")
+            given += zip(names, numbers, leaves, strict=True)
+        for name, number, value in given:
             shape, dtype = jnp.shape(value), jnp.result_type(value)
             aval = program.avals[number]
             if (shape, dtype) != (aval.shape, aval.dtype):
@@ -231,8 +235,9 @@ class Values:
 
     @property
     def output(self) -> Any:
-        """The network's output."""
-        return self.all[self.graph.program.output]
+        """What the network returns: an array, or a tree of arrays."""
+        program = self.graph.program
+        return jax.tree.unflatten(program.output_tree, [self.all[n] for n in program.outputs])
 
     def replace(self, written: Mapping[str, Any]) -> "Values":
         """Returns the run with other values at these sites.
@@ -274,8 +279,7 @@ def rows(graph: Graph, number: int, value: jax.Array) -> jax.Array:
     axis = graph.sample_axes[number]
     if axis is None:
         raise GraphError("a value without a sample axis has no features")
-    n = graph.program.avals[graph.program.input].shape[0]
-    return jnp.moveaxis(value, axis, 0).reshape(n, -1)
+    return jnp.moveaxis(value, axis, 0).reshape(graph.program.samples, -1)
 
 
 def features(values: Values, site: Site) -> jax.Array:
@@ -304,18 +308,17 @@ def trace(network: Model, variables: Model, x: Inputs) -> Graph:
     """Traces a network and names its sites.
 
     Args:
-        network: a module of any framework, or a function `apply(variables, x) -> logits
-            [n, classes]`.
+        network: a module of any framework, or a function `apply(variables, x)`.
         variables: a mode of it, or any pytree of arrays (or of their shapes).
-        x: one batch [n, ...], or its shape; only shapes are looked at.
+        x: one batch [n, ...], an array or a tree of them, or its shape; only shapes count.
 
     Returns:
         The graph at this batch size. Site names do not depend on the batch size.
 
     Raises:
-        GraphError: the network fails on these shapes, or returns more than one array.
+        GraphError: the network fails on these shapes, or returns no array.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> def apply(w, x):
         ...     return jnp.maximum(x @ w["first"] + w["shift"], 0) @ w["second"]

@@ -20,7 +20,7 @@ class Origins:
 
 def origins(program: Program) -> Origins:
     """Follows `x` and every leaf through the equations."""
-    data = {program.input}
+    data = set(program.inputs)
     leaves = {number: frozenset({i}) for i, number in enumerate(program.leaves)}
     for eq in program.equations:
         numbers = [a for a in eq.inputs if not is_literal(a)]

@@ -83,7 +83,7 @@ def activation_sites(graph: "Graph") -> tuple[Site, ...]:
 def used_leaves(graph: "Graph") -> tuple[str, ...]:
     """Returns the paths of the leaves that the network's output depends on."""
     program = graph.program
-    needed = {program.output}
+    needed = set(program.outputs)
     for eq in reversed(program.equations):
         if any(number in needed for number in eq.outputs):
             needed.update(a for a in eq.inputs if not is_literal(a))
@@ -122,18 +122,20 @@ def find_cuts(program: Program) -> frozenset[int]:
     steps over it: nothing computed before it is used after it.
     """
     data = origins(program).data
-    needed = {program.output}
+    needed = set(program.outputs)
     for eq in reversed(program.equations):
         if any(number in needed for number in eq.outputs):
             needed.update(a for a in eq.inputs if not is_literal(a))
     live = data & needed
-    last_use: dict[int, int] = {program.output: len(program.equations)}
+    last_use = dict.fromkeys(program.outputs, len(program.equations))
     for i, eq in enumerate(program.equations):
         if any(number in live for number in eq.outputs):
             last_use |= {a: max(i, last_use.get(a, i))
                          for a in eq.inputs if not is_literal(a) and a in live}  # fmt: skip
-    cuts = {program.input} & live
-    reach = last_use.get(program.input, -1)  # the last equation that uses anything before here
+    inputs = live.intersection(program.inputs)
+    cuts = set(inputs) if len(inputs) == 1 else set[int]()
+    # the last equation that uses anything before here
+    reach = max((last_use.get(number, -1) for number in inputs), default=-1)
     for i, eq in enumerate(program.equations):
         outputs = [number for number in eq.outputs if number in live]
         if len(outputs) == 1 and reach <= i:

@@ -9,13 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
 
 from llfc_jax.errors import GraphError
 from llfc_jax.graph.pointwise import RULES
-from llfc_jax.graph.trace import Apply, Equation, Program, body, flatten, is_literal
+from llfc_jax.graph.trace import Apply, Equation, Program, abstract, body, flatten, is_literal
 from llfc_jax.types import Inputs, Variables
 
 
@@ -37,7 +35,10 @@ def find_sample_axes(
     followed = _follow(program)
     if followed is not None:
         return followed
-    larger = jax.ShapeDtypeStruct((np.shape(x)[0] + 1, *np.shape(x)[1:]), jnp.result_type(x))
+    larger = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((leaf.shape[0] + 1, *leaf.shape[1:]), leaf.dtype),
+        abstract(x),
+    )
     try:
         other = flatten(apply, variables, larger)
         if _ranks(other) != _ranks(program):
@@ -48,7 +49,7 @@ def find_sample_axes(
 
 
 def _sample_axes(program: Program, other: Program | None) -> dict[int, int | None]:
-    n = program.avals[program.input].shape[0]
+    n = program.samples
     axes: dict[int, int | None] = {}
     for number, aval in program.avals.items():
         shape = getattr(aval, "shape", ())
@@ -74,7 +75,7 @@ def _in_order(program: Program, axes: Mapping[int, int | None], eq: Equation, nu
         return math.prod(shape[:axis]), shape[axis]  # pyright: ignore[reportArgumentType]
 
     before, size = extent(number)
-    if size == program.avals[program.input].shape[0]:
+    if size == program.samples:
         return True
     sources = [extent(a) for a in eq.inputs if not is_literal(a) and axes[a] is not None]
     if eq.name == "reshape":  # merges or splits axes: samples must stay outermost in theirs
@@ -98,12 +99,12 @@ WINDOWS = ("reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduc
 
 def _follow(program: Program) -> dict[int, int | None] | None:
     """Returns the samples' axis of every value; None where an equation is not known."""
-    n = program.avals[program.input].shape[0]
+    n = program.samples
     if n < 2:  # an axis of one sample looks like any axis of size 1
         return None
     axes: dict[int, int | None] = dict.fromkeys(program.avals)
-    axes[program.input] = 0
-    data = {program.input}
+    axes |= dict.fromkeys(program.inputs, 0)
+    data = set(program.inputs)
     for eq in program.equations:
         inputs = [a for a in eq.inputs if not is_literal(a)]
         if data.isdisjoint(inputs):
@@ -148,7 +149,7 @@ def _through(program: Program, eq: Equation, axes: Mapping[int, int | None]) -> 
         to = others["broadcast_dimensions"][at]
         return int(to) if after[to] == shapes[0][at] else _unknown()
     if eq.name in ("reshape", "squeeze"):
-        return _through_reshape(shapes[0], after, at, program.avals[program.input].shape[0])
+        return _through_reshape(shapes[0], after, at, program.samples)
     if eq.name == "transpose":
         return list(others["permutation"]).index(at)
     if eq.name in REDUCTIONS:

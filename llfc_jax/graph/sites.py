@@ -212,7 +212,7 @@ def _module_outputs(
             for i in sorted(members)
             for value in program.equations[i].outputs
             if value in found.data
-            and (value == program.output or any(u not in members for u in users[value]))
+            and (value in program.outputs or any(u not in members for u in users[value]))
         ]
         if handed:
             yield scope, *handed[-1]

@@ -74,8 +74,9 @@ class Program:
         avals: shape and dtype of every value, by its number.
         leaves: numbers of the values that are the leaves of `variables`, in tree order.
         paths: path of each leaf, as in `params/Dense_0/kernel`.
-        input: number of `x`.
-        output: number of the network's output.
+        inputs: numbers of the leaves of `x`, in tree order.
+        outputs: numbers of the leaves of what the network returns, in tree order.
+        output_tree: their tree.
         constants: arrays that the network closes over, by number.
     """
 
@@ -83,9 +84,15 @@ class Program:
     avals: dict[int, Any]
     leaves: tuple[int, ...]
     paths: tuple[str, ...]
-    input: int
-    output: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    output_tree: Any
     constants: dict[int, Any]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in the traced batch."""
+        return self.avals[self.inputs[0]].shape[0]
 
 
 def is_literal(atom: object) -> TypeGuard[core.Literal]:
@@ -190,17 +197,25 @@ def _abstract_leaf(path: jax.tree_util.KeyPath, leaf: Any) -> jax.ShapeDtypeStru
     return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
 
 
+def _words(shapes: Sequence[tuple[int, ...]]) -> str:
+    return str(shapes[0]) if len(shapes) == 1 else ", ".join(map(str, shapes)) or "none"
+
+
 def flatten(apply: Apply, variables: Variables, x: Inputs) -> Program:
     """Traces `apply(variables, x)` for the shapes of its arguments and inlines its calls.
 
     Raises:
-        GraphError: `x` is no array of samples, `apply` fails on it, or returns no single array.
+        GraphError: `x` holds no samples, `apply` fails on it, or returns no array.
     """
     variables, x = abstract(variables), abstract(x)
-    if not isinstance(x, jax.ShapeDtypeStruct) or not x.shape:
-        raise GraphError("x must be one array with the samples along its first axis")
+    shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
+        raise GraphError(
+            "x must be an array, or a tree of arrays, with the samples along the first axis; its "
+            f"shapes are {_words(shapes)}"
+        )
     try:
-        closed = jax.make_jaxpr(functools.partial(apply))(variables, x)
+        closed, returned = jax.make_jaxpr(functools.partial(apply), return_shape=True)(variables, x)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if isinstance(error, TypeError) and "missing" in first:
@@ -210,23 +225,23 @@ def flatten(apply: Apply, variables: Variables, x: Inputs) -> Program:
             )
         elif any(word in first.lower() for word in ("rng", "random key", "`key`")):
             first += "; run it without randomness: Network.of(network, is_training=False) or such"
-        raise GraphError(f"the network does not accept x of shape {x.shape}: {first}") from error
-    if len(closed.jaxpr.outvars) != 1:
         raise GraphError(
-            f"apply returns {len(closed.jaxpr.outvars)} arrays; it must return the logits alone "
-            "(wrap it: lambda v, x: apply(v, x)[0])"
-        )
+            f"the network does not accept x of shape {_words(shapes)}: {first}"
+        ) from error
+    if not closed.jaxpr.outvars:
+        raise GraphError("apply returns no array; it must return the network's output")
     flat = _Flattener()
     inputs = [flat.new(v.aval) for v in closed.jaxpr.invars]
-    (output,) = flat.inline(closed, inputs, "")
-    if is_literal(output):
-        output = flat.constant(output.val)
+    outputs = flat.inline(closed, inputs, "")
+    outputs = [flat.constant(out.val) if is_literal(out) else out for out in outputs]
+    leaves = len(jax.tree.leaves(variables))
     return Program(
         tuple(flat.equations),
         flat.avals,
-        tuple(inputs[:-1]),
+        tuple(inputs[:leaves]),
         leaf_paths(variables),
-        inputs[-1],
-        output,
+        tuple(inputs[leaves:]),
+        tuple(outputs),
+        jax.tree.structure(returned),
         flat.constants,
     )

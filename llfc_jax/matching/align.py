@@ -17,6 +17,7 @@ from llfc_jax.matching.result import Match
 from llfc_jax.pair import is_discrete
 from llfc_jax.parallel import spread
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.tasks import Task, classification, read_batch
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
 _PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, spec), latest last
@@ -31,6 +32,7 @@ def align(
     batches: Batches | None = None,
     *,
     spec: PermutationSpec | None = None,
+    task: Task | None = None,
     progress: ProgressFn | None = None,
     **options: object,
 ) -> Match:
@@ -45,6 +47,7 @@ def align(
         batches: train data, pairs (x, y), for the methods that need it, and for the proof of the
             spec. Can be read again and again.
         spec: which units may move; derived from the network's trace by default.
+        task: how outputs are judged, for the methods that look at them; classification if None.
         progress: called as (done, in all or 0, words).
         **options: the fields of the method's class.
 
@@ -67,7 +70,8 @@ def align(
     batches = spread.follow(batches, (a, b))
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
-    problem = Problem(network, spec, a, b, () if batches is None else batches)
+    batches = () if batches is None else batches
+    problem = Problem(network, spec, a, b, batches, task or classification())
     problem.checked(narrow=True)
     if any(map(is_discrete, jax.tree.leaves(a))):
         check_used_leaves(trace(network.apply, a, _inputs(batches)), a, b)
@@ -90,6 +94,6 @@ def check_symmetry(problem: Problem) -> None:
 
 def _inputs(batches: Batches | None) -> Any:
     """Returns the first batch."""
-    for x, _ in batches or ():
-        return x
+    for batch in batches or ():
+        return read_batch(batch).x
     raise DataError("there is no batch; matching by network needs data to derive its spec from")

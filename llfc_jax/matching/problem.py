@@ -1,7 +1,7 @@
 """The problem that a matching method solves: a network, two modes of it, and data."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.parallel.spread import relabel
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import AnyArray, Apply, Batches, Variables
+from llfc_jax.tasks import Batch, Task, classification, read_batch
+from llfc_jax.types import Apply, Batches, Inputs, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Problem:
         spec: which units may move.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data, pairs (x, y), for the methods that need some.
+        batches: data, pairs (x, y) or other forms (`llfc_jax.tasks.Batch`), for the methods that
+            need some.
+        task: how outputs are judged, for the methods that look at outputs.
     """
 
     network: Any
@@ -38,6 +41,7 @@ class Problem:
     a: Variables
     b: Variables
     batches: Batches = ()
+    task: Task = dataclasses.field(default_factory=classification)
 
     @property
     def apply(self) -> Apply:
@@ -70,22 +74,32 @@ class Problem:
         a, b = (a, b) if narrow else (widen(a), widen(b))
         return dataclasses.replace(self, a=a, b=b)
 
-    def first_inputs(self, samples: int) -> jax.Array:
+    def read_batches(self) -> Iterator[Batch]:
+        """Yields every batch taken apart, with its mask."""
+        for batch in map(read_batch, self.batches):
+            n = len(jax.tree.leaves(batch.x)[0])
+            mask = self.task.default_mask(batch.y, n) if batch.mask is None else batch.mask
+            yield Batch(batch.x, batch.y, jnp.asarray(mask, jnp.float32))
+
+    def first_inputs(self, samples: int) -> Inputs:
         """Returns the inputs of the first samples (of all, if there are fewer).
 
         Raises:
             DataError: there is no batch.
         """
-        taken: list[AnyArray] = []
+        taken: list[Inputs] = []
         need = samples
-        for x, _ in self.batches:
-            taken.append(x[:need])
-            need -= len(taken[-1])
+        for batch in self.batches:
+            x = jax.tree.map(lambda leaf, need=need: leaf[:need], read_batch(batch).x)
+            taken.append(x)
+            need -= len(jax.tree.leaves(x)[0])
             if not need:
                 break
         if not taken:
             raise DataError("matching on data needs some, and there is no batch")
-        return jnp.asarray(taken[0] if len(taken) == 1 else np.concatenate(taken))
+        if len(taken) > 1:
+            taken = [jax.tree.map(lambda *parts: np.concatenate(parts), *taken)]
+        return jax.tree.map(jnp.asarray, taken[0])
 
 
 def check_modes(spec: PermutationSpec, a: Variables, b: Variables) -> None:

@@ -48,7 +48,7 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     Raises:
         MatchingError: an unknown method or option, or a value of the wrong type or out of range.
 
-    Example:
+    Examples:
         >>> build_method("weight", {"restarts": 8}).restarts
         8
     """

@@ -30,12 +30,15 @@ from llfc_jax.measures.theorem1 import Theorem1, Theorem1Result, theorem1
 from llfc_jax.measures.stitching import Stitching, StitchingResult, stitching
 from llfc_jax.measures.layerwise import Layerwise, LayerwiseResult, layerwise
 from llfc_jax.measures.spectrum import Spectrum, SpectrumResult, spectrum
+from llfc_jax.measures.cka import CKA, CKAResult, cka
 # isort: on
 
 __all__ = [
+    "CKA",
     "LLFC",
     "LMC",
     "MEASURES",
+    "CKAResult",
     "Commutativity",
     "CommutativityResult",
     "Ensemble",
@@ -60,6 +63,7 @@ __all__ = [
     "build_all",
     "check_options",
     "check_request",
+    "cka",
     "commutativity",
     "compare",
     "ensemble",

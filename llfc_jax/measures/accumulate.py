@@ -10,19 +10,23 @@ them.
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, PyTree
 
 from llfc_jax.errors import DataError
-from llfc_jax.measures.classification import check_labels
+from llfc_jax.graph import Graph
+from llfc_jax.graph.trace import abstract
 from llfc_jax.parallel import sharding
-from llfc_jax.types import AnyArray, Batches, ProgressFn
+from llfc_jax.tasks import Batch, Task, classification, count_batches, read_batch
+from llfc_jax.types import AnyArray, Batches, Inputs, ProgressFn, Scalar
 
+CLASSIFICATION = classification()
 # Batches in flight before their statistics are fetched: the device never waits for the host.
 AHEAD = 2
 
@@ -106,6 +110,51 @@ class Squares:
         return self.sums * np.square(np.asarray(self.scale, np.float64))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Covariance:
+    """Count, means, and summed products of the deviations from them, of many quantities.
+
+    Held divided by `scale` (means) and its square (products); merging is exact, as of `Moments`.
+    """
+
+    count: Any
+    mean: Any
+    products: Any
+    scale: Any
+
+    def merge(self, other: "Covariance") -> "Covariance":
+        """Returns the covariance of both sets of samples together."""
+        p, q = self.absolute(), other.absolute()
+        n = p.count + q.count
+        gap = q.mean - p.mean
+        between = np.outer(gap, gap) * (p.count * q.count / max(n, 1))
+        mean = p.mean + gap * (q.count / max(n, 1))
+        return Covariance(n, mean, p.products + q.products + between, p.scale)
+
+    def absolute(self) -> "Covariance":
+        """Returns it with the scale multiplied in, in float64."""
+        scale = np.asarray(self.scale, np.float64)
+        products = self.products * np.square(scale)
+        return Covariance(self.count, self.mean * scale, products, np.ones_like(scale))
+
+
+def covariance(
+    rows: Float[Array, "quantities n"], mask: Float[Array, " n"], scale: Scalar
+) -> Covariance:
+    """Returns the covariance of rows over the columns whose mask is 1.
+
+    Args:
+        rows: the quantities.
+        mask: which columns count.
+        scale: about the size of their entries, a power of two.
+    """
+    rows, n = jnp.where(mask > 0, rows / scale, 0), mask.sum()
+    mean = rows.sum(1) / jnp.maximum(n, 1)
+    off = jnp.where(mask > 0, rows - mean[:, None], 0)
+    return Covariance(n, mean, jnp.matmul(off, off.T, precision="highest"), scale)
+
+
 def moments(values: Float[Array, "*batch n"], mask: Float[Array, "*#batch n"]) -> Moments:
     """Returns moments over the last axis; a NaN, or a sample whose mask is 0, does not count."""
     counts = (mask > 0) & jnp.isfinite(values)
@@ -128,7 +177,7 @@ def moments_of_each(
 
 
 def _mergeable(node: object) -> bool:
-    return isinstance(node, (Moments, Products, Squares))
+    return isinstance(node, (Moments, Products, Squares, Covariance))
 
 
 def _merge(one: PyTree, other: PyTree) -> Any:
@@ -139,65 +188,62 @@ def _to_host(tree: PyTree) -> Any:
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
-def pad_batches(
-    batches: Batches,
-) -> Iterator[tuple[Shaped[Array, "n ..."], Int[Array, " n"], Float[Array, " n"]]]:
-    """Yields (x, y, mask) of every batch, all of the first one's size (on a mesh, of its multiple).
+def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch]:
+    """Yields every batch, all of the first one's size (on a mesh, of its multiple), with its mask.
+
+    The mask is [n], or [n, t] where the batch has such a one or the task is one of tokens.
 
     Raises:
         DataError: no batch at all, an iterator (it can be read only once, and every measure reads
-            the first batch before its pass), a batch larger than the first, labels that do not
-            fit x.
+            the first batch before its pass), a batch larger than the first or of samples of
+            another shape, targets that do not fit x.
     """
     if iter(batches) is batches:
         raise DataError("batches are a generator, which can be read only once; pass a list of them")
-    first = 0
-    for batch in batches:
-        x, y = check_batch(batch)
-        n = len(y)
-        first = first or n
-        if n > first:
-            raise DataError(f"a batch of {n} follows one of {first}: only the last may be smaller")
+    first: list[tuple[int, ...]] = []
+    for given in batches:
+        x, y, mask = batch = read_batch(given)
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+        first, n = first or shapes, shapes[0][0]
+        if n > first[0][0]:
+            raise DataError(
+                f"a batch of {n} follows one of {first[0][0]}: only the last may be smaller"
+            )
+        if [shape[1:] for shape in shapes] != [shape[1:] for shape in first]:
+            raise DataError(
+                f"a batch of shapes {_words(shapes)} follows one of {_words(first)}; make all "
+                "samples of one shape (pad them, and pass a mask)"
+            )
         mesh = sharding.of(x)
         spec = sharding.samples_of(x)
         parts = sharding.size(mesh, spec)
-        size = -(-first // parts) * parts
-        mask = np.ones(size, np.float32)
+        size = -(-first[0][0] // parts) * parts
+        mask = np.asarray(task.default_mask(y, n) if mask is None else mask, np.float32)
+        padded = x, y, mask
         if n < size:
-            mask[n:] = 0
-            fill = [(0, size - n)]
-            x = jnp.pad(jnp.asarray(x), fill + [(0, 0)] * (np.ndim(x) - 1), mode="edge")
-            y = jnp.pad(jnp.asarray(y), fill, mode="edge")
-        padded = jnp.asarray(x), jnp.asarray(y), jnp.asarray(mask)
-        yield padded if mesh is None else sharding.put(padded, mesh, spec)
+            padded = jax.tree.map(partial(_fill, size=size, mode="edge"), (x, y))
+            padded = *padded, _fill(mask, size, "constant")
+        padded = jax.tree.map(jnp.asarray, padded)
+        yield Batch(*(padded if mesh is None else sharding.put(padded, mesh, spec)))
     if not first:
         raise DataError("there is no batch to measure on")
 
 
-def check_batch(batch: object) -> tuple[Any, Any]:
-    """Returns (x, labels) of a batch after a check of its form.
+def _fill(leaf: AnyArray, size: int, mode: str) -> jax.Array:
+    """Returns an array [n, ...] with samples added up to a size: the last one's, or zeros."""
+    lacking = [(0, size - np.shape(leaf)[0])] + [(0, 0)] * (np.ndim(leaf) - 1)
+    return jnp.pad(jnp.asarray(leaf), lacking, mode=mode)
 
-    Raises:
-        DataError: it is no pair of arrays, or the labels are not one integer per sample.
-    """
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise DataError("batches must be pairs (x [n, ...], labels [n]), arrays both")
-    x, y = batch
-    n = int(np.shape(x)[0]) if np.ndim(x) else 0
-    if np.shape(y) != (n,) or not n:
-        raise DataError(
-            f"a batch needs x [n, ...] and labels [n]; got {np.shape(x)} and {np.shape(y)}"
-        )
-    if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
-        raise DataError(f"labels must be integers, not {jnp.result_type(y)}")
-    return x, y
+
+def _words(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 class _Merger:
     """Statistics of batches in flight, fetched and merged in order."""
 
-    def __init__(self, classes: int | None) -> None:
-        self.classes = classes
+    def __init__(self, classes: int | None, task: Task) -> None:
+        self.classes, self.task = classes, task
         self.pending: deque[Any] = deque()
         self.merged: Any = None
 
@@ -213,7 +259,7 @@ class _Merger:
         if not bool(finite):
             raise DataError("the data hold NaN or infinity; clean them before measuring")
         if self.classes is not None:
-            check_labels(int(low), int(high), self.classes)
+            check_labels(int(low), int(high), self.classes, self.task)
         part = _to_host(part)
         if self.merged is not None:
             part = jax.tree.map(_merge, self.merged, part, is_leaf=_mergeable)
@@ -221,20 +267,22 @@ class _Merger:
 
 
 def accumulate(
-    kernel: Callable[[Shaped[Array, "n ..."], Int[Array, " n"], Float[Array, " n"]], Any],
+    kernel: Callable[[Inputs, Any, jax.Array], Any],
     batches: Batches,
     progress: ProgressFn | None = None,
     words: str = "measuring",
     classes: int | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Any:
     """Runs `kernel(x, y, mask)` on every batch and merges what it returns.
 
     Args:
         kernel: jitted; returns a tree of `Moments`, `Products`, `Squares` and sums.
-        batches: pairs (x [n, ...], y int [n]), all of one size but the last.
+        batches: pairs (x [n, ...], targets), all of one size but the last.
         progress: called as (batches done, batches in all or 0, words).
         words: what progress says.
         classes: labels must lie in [0, classes), where this is given.
+        task: how outputs are judged.
 
     Returns:
         The tree of all samples, NumPy float64.
@@ -242,36 +290,91 @@ def accumulate(
     Raises:
         DataError: see `pad_batches`; x holds NaN or infinity; labels outside the classes.
     """
-    total = len(batches) if hasattr(batches, "__len__") else 0  # pyright: ignore[reportArgumentType]
-    merger = _Merger(classes)
-    for i, (x, y, mask) in enumerate(pad_batches(batches)):
-        merger.add((*inspect_batch(x, y), kernel(x, y, mask)))
+    total = count_batches(batches)
+    merger = _Merger(classes, task)
+    for i, batch in enumerate(pad_batches(batches, task)):
+        merger.add((*inspect_batch(batch, task), kernel(*batch)))
         if progress:
             progress(i + 1, total, words)
     while merger.pending:
         merger.take()
     return jax.tree.map(
-        lambda node: node.absolute() if isinstance(node, (Products, Squares)) else node,
+        lambda node: node.absolute() if isinstance(node, (Products, Squares, Covariance)) else node,
         merger.merged,
         is_leaf=_mergeable,
     )
 
 
-def inspect_batch(x: Shaped[Array, "n ..."], y: Int[Array, " n"]) -> tuple[Any, Any, Any]:
-    """Returns whether x is finite, and the smallest and the largest label.
+def inspect_batch(batch: Batch, task: Task) -> tuple[Any, Any, Any]:
+    """Returns whether a batch is finite, and the smallest and the largest label that counts.
 
     Where the data lie on the host it is done there, with nothing to compile for each new shape.
     """
-    if sharding.is_on_host(x):
-        return _inspect(np.asarray(x), np.asarray(y), np)
-    return _inspect_on_device(x, y)
+    if all(map(sharding.is_on_host, jax.tree.leaves(batch))):
+        return _inspect(jax.tree.map(np.asarray, batch), task, np)
+    return _inspect_on_device(batch, task)
 
 
-def _inspect(x: AnyArray, y: AnyArray, xp: ModuleType) -> tuple[Any, Any, Any]:
-    floating = jnp.issubdtype(x.dtype, jnp.inexact)
-    return xp.isfinite(x).all() if floating else xp.array(True), y.min(), y.max()
+def _inspect(batch: Batch, task: Task, xp: ModuleType) -> tuple[Any, Any, Any]:
+    finite = xp.array(True)
+    for leaf in jax.tree.leaves((batch.x, batch.y)):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            finite = finite & xp.isfinite(leaf).all()
+    if not task.labelled:
+        return finite, xp.array(0), xp.array(0)
+    (labels,) = jax.tree.leaves(batch.y)
+    mask = batch.mask.reshape(*batch.mask.shape, *(1,) * (labels.ndim - batch.mask.ndim))
+    counts = xp.broadcast_to(mask, labels.shape) > 0
+    if task.ignore is not None:
+        counts = counts & (labels != task.ignore)
+    some = xp.where(counts, labels, 0)
+    return finite, some.min(), some.max()
 
 
-@jax.jit
-def _inspect_on_device(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _inspect(x, y, jnp)
+@partial(jax.jit, static_argnames="task")
+def _inspect_on_device(batch: Batch, task: Task) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return _inspect(batch, task, jnp)
+
+
+def check_outputs(
+    graph: Graph, batch: Batch, task: Task, labelled: Batch | None = None
+) -> int | None:
+    """Returns the number of labels, after a check that a task judges what a network returns.
+
+    Args:
+        graph: the network's trace at the batch's shape.
+        batch: its inputs and targets.
+        task: the task.
+        labelled: the samples whose labels must be among the classes; the batch's if None.
+
+    Raises:
+        GraphError: the task does not judge such outputs.
+        DataError: targets that the task does not take.
+    """
+    program, shapes = graph.program, abstract(batch)
+    outputs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in
+               (program.avals[number] for number in program.outputs)]  # fmt: skip
+    outputs = jax.tree.unflatten(program.output_tree, outputs)
+    task.check(outputs, shapes.y, program.samples)
+    if not task.labelled:
+        return None
+    classes = jax.tree.leaves(outputs)[0].shape[-1]
+    _, low, high = inspect_batch(labelled or batch, task)
+    check_labels(int(low), int(high), classes, task)
+    return classes
+
+
+def check_labels(low: int, high: int, classes: int, task: Task) -> None:
+    """Checks that labels from `low` to `high` are among the classes.
+
+    Raises:
+        DataError: they are not.
+    """
+    if low < 0 or high >= classes:
+        hint = ""
+        if low < 0 and task.ignore is None:
+            options = {"name": task.name, "ignore": low}
+            hint = f"; if {low} marks what does not count, set task={options}"
+        raise DataError(
+            f"labels run from {low} to {high}, but the network has {classes} classes{hint}"
+        )

@@ -19,8 +19,10 @@ from llfc_jax.graph.graph import Visit
 from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide
-from llfc_jax.pair import interpolate
+from llfc_jax.measures.rows import RowLayout, find_token_axes, keep_features
+from llfc_jax.pair import Curve, interpolate
 from llfc_jax.parallel import loops
+from llfc_jax.tasks import Task
 from llfc_jax.types import AnyArray, Apply, Inputs, Variables
 
 
@@ -30,13 +32,35 @@ class TracedNetwork:
     Two of them are equal, and so share a program, where the network and all shapes and types are.
 
     Attributes:
-        apply: `apply(variables, x) -> logits`.
-        graph: its trace.
+        apply: `apply(variables, x)`.
+        graph: its trace; where rows are tokens, without the sites that hold none.
+        token_axes: the tokens' axis in each value; None where the mask has none.
+        per_token: whether rows are tokens.
     """
 
-    def __init__(self, apply: Apply, variables: Variables, x: Inputs) -> None:
+    def __init__(
+        self,
+        apply: Apply,
+        variables: Variables,
+        x: Inputs,
+        length: int | None = None,
+        per_token: bool = False,
+    ) -> None:
+        """Traces the network.
+
+        Args:
+            apply: the network.
+            variables: its variables, or their shapes.
+            x: a batch, or its shape.
+            length: number of tokens of each sample, where the mask tells them apart.
+            per_token: whether rows are tokens.
+        """
         self.apply = apply
         self.graph = trace(apply, variables, x)
+        self.token_axes, self.per_token = None, per_token
+        if length is not None:
+            self.token_axes = find_token_axes(self.graph, apply, variables, x, length)
+        self.graph = keep_features(self.graph, self.token_axes if per_token else None, length)
         leaves, structure = jax.tree.flatten((abstract(variables), abstract(x)))
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         try:
@@ -45,7 +69,7 @@ class TracedNetwork:
         except TypeError:
             identity = id(apply)
         precision = jax.config.jax_default_matmul_precision  # pyright: ignore
-        self._key = (identity, structure, shapes, precision)
+        self._key = (identity, structure, shapes, precision, length, per_token)
 
     def __hash__(self) -> int:
         """Returns the hash of the network, the shapes and the types."""
@@ -62,27 +86,42 @@ class PairBatch:
 
     Attributes:
         graph: the network's trace at this batch's shape.
-        modes: the variables of (a, b).
+        curve: the way between the modes; a straight line unless said otherwise.
         a: all values of the run of `a`, renormalised where the options say so.
         b: all values of the run of `b`.
         x: the inputs [n, ...].
-        y: labels [n].
-        mask: 1 for a sample, 0 for padding [n].
+        y: the targets.
+        layout: how values are cut into rows, one for each sample or token, and which count.
+        task: how outputs are judged.
         alphas: the whole grid [alphas]; it holds 0, ½ and 1.
         places: where 0 and 1 stand in the grid.
         map_over: maps a function over the leading axis of a tree, as the loop over α runs.
     """
 
     graph: Graph
-    modes: tuple[Variables, Variables]
+    curve: Curve
     a: Values
     b: Values
-    x: jax.Array
-    y: jax.Array
-    mask: jax.Array
+    x: Inputs
+    y: Any
+    layout: RowLayout
+    task: Task
     alphas: jax.Array
     places: tuple[int, int]
     map_over: Callable[[Callable[[Any], Any], Any], Any]
+
+    @property
+    def mask(self) -> jax.Array:
+        """1 for each row that counts [rows]."""
+        return self.layout.row_mask
+
+    def judge(self, outputs: PyTree) -> dict[str, Any]:
+        """Returns the sums by which the task judges outputs (`Task.sums`)."""
+        return self.task.sums(outputs, self.y, self.layout.mask)
+
+    def trivial(self) -> Any:
+        """Returns the sums of the task's trivial predictor."""
+        return self.task.trivial_sums(self.a.output, self.y, self.layout.mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,44 +174,47 @@ class Points:
         return jax.tree.map(lambda leaf: leaf[place], self)
 
 
-@partial(jax.jit, static_argnames=("network", "parts", "places", "alpha_loop"))
+@partial(jax.jit, static_argnames=("network", "task", "parts", "places", "alpha_loop"))
 def measure_batch(
     network: TracedNetwork,
+    task: Task,
     parts: tuple[Part, ...],
     places: tuple[int, int],
     alpha_loop: loops.AlphaLoop,
-    modes: tuple[Variables, Variables],
+    curve: Curve,
     points: Points,
-    x: jax.Array,
-    y: jax.Array,
+    x: Inputs,
+    y: Any,
     mask: jax.Array,
 ) -> dict[str, Any]:
     """Runs a pair on one batch and returns what all measures read, by measure.
 
     Args:
         network: the traced network.
+        task: how outputs are judged.
         parts: the measures and their plans.
         places: where α = 0 and α = 1 stand in the grid.
         alpha_loop: how the loop over α runs.
-        modes: variables of (a, b).
-        points: the line's grid, and how each point is renormalised.
+        curve: the way between the modes.
+        points: its grid, and how each point is renormalised.
         x: inputs [n, ...].
-        y: labels [n].
-        mask: 1 for a sample, 0 for padding [n].
+        y: targets.
+        mask: 1 for what counts, 0 for padding: [n], or [n, t].
     """
-    (a, b), graph = modes, network.graph
+    graph = network.graph
     of_b, of_a = (
         renorm.evaluate(graph, mode, x, points[place].corrections)
-        for mode, place in ((b, places[0]), (a, places[1]))
+        for mode, place in ((curve.b, places[0]), (curve.a, places[1]))
     )
     map_over = partial(loops.map_over, how=alpha_loop)
-    batch = PairBatch(graph, modes, of_a, of_b, x, y, mask, points.alphas, places, map_over)
+    layout = RowLayout(graph, mask, network.token_axes, network.per_token)
+    batch = PairBatch(graph, curve, of_a, of_b, x, y, layout, task, points.alphas, places, map_over)
     readings = {}
     for measure, plan in parts:
         with jax.named_scope(measure.name):
             readings[measure.name] = measure.read(batch, plan)
     return {
-        "samples": mask.sum(),
+        "samples": layout.row_mask.sum(),
         "sums": {name: reading.sums for name, reading in readings.items()},
         "on_grid": _read_grid(batch, readings),
         "on_line": _read_line(batch, points, readings),
@@ -195,7 +237,7 @@ def _read_line(batch: PairBatch, points: Points, readings: Mapping[str, Reading]
         return {}
 
     def at(point: Points) -> dict[str, Any]:
-        theta = interpolate(*batch.modes, point.alphas)
+        theta = batch.curve.at(point.alphas)
         values = _run_between(batch, theta, point)
         return {name: read(point.alphas, values) for name, read in readers.items()}
 
@@ -234,7 +276,7 @@ def _between(count: int, places: tuple[int, int]) -> np.ndarray:
 
 
 def _run_between(batch: PairBatch, theta: Variables, point: Points) -> Values:
-    if point.corrections == renorm.NOTHING:
+    if point.corrections == renorm.NOTHING and batch.curve.kind == "line":
         visit = _mix_first_products(batch.a, batch.b, point.alphas)
         return batch.graph.evaluate(theta, batch.x, visit)
     return renorm.evaluate(batch.graph, theta, batch.x, point.corrections)
@@ -261,8 +303,8 @@ def read_weights(
 ) -> list[jax.Array]:
     """Returns the weights of linear sites as their products see them; no feature is computed."""
     graph = network.graph
-    x = graph.program.avals[graph.program.input]
-    values = graph.evaluate(variables, jnp.zeros(x.shape, x.dtype))
+    shapes = [graph.program.avals[number] for number in graph.program.inputs]
+    values = graph.evaluate(variables, [jnp.zeros(x.shape, x.dtype) for x in shapes])
     weights = []
     for name in names:
         site = graph[name]

@@ -15,12 +15,14 @@ import numpy as np
 
 from llfc_jax.graph import trace
 from llfc_jax.graph.running_statistics import Held, read_normalisers
-from llfc_jax.measures.accumulate import Moments, accumulate, pad_batches
+from llfc_jax.measures.accumulate import CLASSIFICATION, Moments, accumulate, pad_batches
 from llfc_jax.measures.renormalise import Correction, Place, evaluate, find_places
+from llfc_jax.measures.rows import RowLayout, find_token_axes
 from llfc_jax.measures.similarity import wide
-from llfc_jax.pair import interpolate
+from llfc_jax.pair import Way
 from llfc_jax.parallel.loops import AlphaLoop, map_over
-from llfc_jax.types import AnyArray, Apply, Batches, ProgressFn, Scalar, Variables
+from llfc_jax.tasks import Task
+from llfc_jax.types import AnyArray, Apply, Batches, Inputs, ProgressFn, Scalar
 
 CONSTANT = 1e-7  # deviation below which a unit is only shifted: there is nothing to rescale
 
@@ -29,12 +31,12 @@ Affine = tuple[np.ndarray, np.ndarray]  # scale and shift of each unit [alphas, 
 
 def calibrate(
     apply: Apply,
-    a: Variables,
-    b: Variables,
+    curve: Way,
     alphas: tuple[float, ...],
     batches: Batches,
     kind: str,
     alpha_loop: AlphaLoop,
+    task: Task = CLASSIFICATION,
     progress: ProgressFn | None = None,
 ) -> Correction:
     """Returns corrections for every point of the line, stacked along α.
@@ -45,22 +47,22 @@ def calibrate(
 
     Args:
         apply: the network.
-        a: the mode that α multiplies.
-        b: the other mode.
+        curve: where the networks are taken from by a number.
         alphas: the points.
         batches: training data; read once for each level of layers.
         kind: "reset" or "repair".
         alpha_loop: how the loop over α runs.
+        task: says which tokens of a sample count.
         progress: called per batch.
     """
-    first = next(iter(pad_batches(batches)))[0]
-    places = find_places(trace(apply, a, first), kind)
+    first, _, mask = next(pad_batches(batches, task))
+    places = find_places(trace(apply, curve.a, first), kind)
     grid = np.unique([*alphas, 0.0, 1.0])  # the ends are REPAIR's target
     points = grid.astype(jnp.result_type(float))
-    held = _read(apply, alpha_loop, (a, b), points, first, 0.0) if kind == "reset" else {}
-    measure = partial(_measure, apply, kind, alpha_loop, (a, b))
+    held = _read(apply, alpha_loop, curve, points, first, 0.0) if kind == "reset" else {}
+    measure = partial(_measure, apply, kind, alpha_loop, curve)
     nothing = points, Correction({}, {})
-    sizes = jax.eval_shape(measure, nothing, first, np.ones(len(first), np.float32))
+    sizes = jax.eval_shape(measure, nothing, first, mask)
     done = {p.name: _nothing(sizes[p.name].mean.shape) for p in places}
     levels = 1 + max((p.level for p in places), default=-1)
     raw: dict[str, Moments] = {}
@@ -68,7 +70,11 @@ def calibrate(
         correction = _as_correction(done)
         words = f"renormalising ({level + 1} of {levels})"
         found = accumulate(
-            lambda x, y, mask, c=correction: measure((points, c), x, mask), batches, progress, words
+            lambda x, y, mask, c=correction: measure((points, c), x, mask),
+            batches,
+            progress,
+            words,
+            task=task,
         )
         raw = raw or found
         for place in places:
@@ -120,33 +126,28 @@ def _measure(
     apply: Apply,
     kind: str,
     alpha_loop: AlphaLoop,
-    modes: tuple[Variables, Variables],
+    curve: Way,
     points: tuple[Any, Correction],
-    x: jax.Array,
+    x: Inputs,
     mask: jax.Array,
 ) -> dict[str, Moments]:
     """Moments of a batch per unit at every place, along α."""
-    graph = trace(apply, modes[0], x)
+    graph = trace(apply, curve.a, x)
     places = find_places(graph, kind)
+    tokens = mask.ndim == 2 and find_token_axes(graph, apply, curve.a, x, mask.shape[1])
+    layout = RowLayout(graph, mask, tokens or None)
 
     def at(point: tuple[jax.Array, Correction]) -> dict[str, Moments]:
-        values = evaluate(graph, interpolate(*modes, point[0]), x, point[1])
-        return {
-            p.name: _moments(values.all[p.value], mask, graph.sample_axes[p.value], p)
-            for p in places
-        }
+        values = evaluate(graph, curve.at(point[0]), x, point[1])
+        return {p.name: _moments(values.all[p.value], layout.mask_of(p.value), p) for p in places}
 
     return map_over(at, points, alpha_loop)
 
 
-def _moments(value: jax.Array, mask: jax.Array, sample_axis: int | None, at: Place) -> Moments:
+def _moments(value: jax.Array, mask: jax.Array, at: Place) -> Moments:
     """Returns the moments of each unit, over samples and positions."""
-    assert sample_axis is not None
     value = wide(value)
-    along = [1] * value.ndim
-    along[sample_axis] = -1
-    repeats = value.shape[sample_axis] // len(mask)
-    weight = jnp.broadcast_to(jnp.repeat(mask, repeats).reshape(along), value.shape)
+    weight = jnp.broadcast_to(mask, value.shape)
     axes = tuple(i for i in range(value.ndim) if i not in at.axes)
     count = weight.sum(axes)
     mean = (value * weight).sum(axes, keepdims=True) / weight.sum(axes, keepdims=True)
@@ -158,15 +159,15 @@ def _moments(value: jax.Array, mask: jax.Array, sample_axis: int | None, at: Pla
 def _read(
     apply: Apply,
     alpha_loop: AlphaLoop,
-    modes: tuple[Variables, Variables],
+    curve: Way,
     alphas: AnyArray,
     x: jax.Array,
     zero: Scalar,
 ) -> dict[str, Held]:
     """Returns what the normalisers of every point hold, stacked along α."""
-    graph = trace(apply, modes[0], x)
+    graph = trace(apply, curve.a, x)
     return map_over(
-        lambda alpha: read_normalisers(graph, interpolate(*modes, alpha), jnp.asarray(zero)),
+        lambda alpha: read_normalisers(graph, curve.at(alpha), jnp.asarray(zero)),
         alphas,
         alpha_loop,
     )

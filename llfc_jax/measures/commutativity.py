@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from llfc_jax.graph import Graph, Site, Values, rows
+from llfc_jax.graph import Graph, Site, Values
 from llfc_jax.graph.queries import exchange_defect, linear_sites, multiply, operands
 from llfc_jax.measures.accumulate import Products
 from llfc_jax.measures.batch import PairBatch, Reading
@@ -58,25 +58,30 @@ class Commutativity(Measure):
     It visits no α and reads every linear layer, so neither the grid nor `sites` bears on it.
     """
 
-    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
-    columns: ClassVar[Mapping[str, str]] = {"com_ratio": "dist com / least of W, H"}
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision", "per"})
+    columns: ClassVar[Mapping[str, str]] = {"com_ratio": "Dist_com / min(Dist_W, Dist_H)"}
     section: ClassVar[Section] = Section(
         name="commutativity",
         title="Second condition: commutativity",
         text=(
-            "At each layer, give network a's weights the features of network b, and the other "
-            "way round. Features add up along the line if the sum of the two exchanged products "
-            "equals the sum of the two own ones. `dist com` is how far it is from that.\n\n"
-            "It would be small for a dull reason if the two networks had the same weights "
-            "(`dist W` near 0) or the same features (`dist H` near 0). The finding of the paper "
-            "is that it is far below both."
+            "At each linear layer, multiply network a's weights with network b's input, "
+            "and the other way round. Features add up along the line if the sum of these "
+            "two exchanged products equals the sum of the two networks' own products; "
+            "`dist com` is the distance between the two sums.\n\n"
+            "It would be small for a trivial reason if the two networks had the same "
+            "weights (`dist W` near 0) or the same inputs (`dist H` near 0). The paper's "
+            "finding is that it is far below both."
         ),
         charts=(
             Chart(
                 name="commutativity",
-                title="Exchanged products against own products, layer by layer",
-                caption="Commutativity holds where the solid line is far below the other two. "
-                "The first layer sees the same input in both networks: its `dist H` is 0.",
+                title="Do the linear layers commute? Layer by layer",
+                caption=(
+                    "Distance between exchanged and own products, beside that of the weights and "
+                    "that of the inputs. The condition holds where the first is far below the "
+                    "other two. The first layer has the same input in both networks, so its `dist "
+                    "H` is 0."
+                ),
                 x="layer",
                 y={
                     "dist_com": "dist com: exchanged against own",
@@ -108,11 +113,11 @@ class Commutativity(Measure):
         for name in plan:
             site = batch.graph[name]
             eq, feature, _ = operands(batch.graph, site)
-            as_rows = functools.partial(rows, batch.graph, eq.outputs[0])
+            as_rows = functools.partial(batch.layout.rows, eq.outputs[0])
             own = as_rows(_product(site, batch.a) + _product(site, batch.b))
             gap = as_rows(exchange_defect(site, batch.a, batch.b))
             products.append((own, own - gap, gap))
-            inputs.append(tuple(wide(rows(batch.graph, feature, v.all[feature]))
+            inputs.append(tuple(wide(batch.layout.rows(feature, v.all[feature]))
                                 for v in (batch.a, batch.b)))  # fmt: skip
         return Reading({"com": _pool(products, batch.mask), "h": _pool(inputs, batch.mask)})
 

@@ -9,11 +9,12 @@ from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.graph import Values
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.classification import loss_and_right, predictions
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
@@ -21,19 +22,22 @@ from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.tasks.task import fit_mask
 from llfc_jax.types import Batches, Model, ProgressFn
 
 
 @result
 class EnsembleResult(Result):
-    """θ_α beside the mixture of the ends' logits, α f(a) + (1 - α) f(b).
+    """θ_α beside the mixture of the ends' outputs, α f(a) + (1 - α) f(b).
+
+    Where the task has no error rate, or no predictions, what needs them is NaN.
 
     Attributes:
         alphas: points on the line.
         error: error of θ_α [alphas].
-        loss: its cross-entropy [alphas].
+        loss: its loss [alphas].
         ensemble_error: error of the mixed logits [alphas].
-        ensemble_loss: their cross-entropy [alphas].
+        ensemble_loss: their loss [alphas].
         disagreement: share of samples that θ_α and the mixed logits classify differently [alphas].
         error_a: error of the end a [].
         error_b: error of the end b [].
@@ -67,16 +71,16 @@ class Ensemble(Measure):
     uses: ClassVar[frozenset[str]] = frozenset(
         {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
-    columns: ClassVar[Mapping[str, str]] = {"disagreement": "disagrees with the mixed logits"}
+    columns: ClassVar[Mapping[str, str]] = {"disagreement": "differs from the ensemble"}
     section: ClassVar[Section] = Section(
         name="ensemble",
         title="The output layer: Lemma 1 and the ensemble",
         text=(
-            "Three classifiers at each α: the network with interpolated weights, the mixture of "
-            "the two networks' logits (an ensemble in feature space), and the two networks "
-            "themselves. If linear feature connectivity holds at the output, the first two decide "
-            "alike, and both can err only where one of the ends errs: never on more than "
-            "`2 ε` of the data, twice the error of the worse end (Lemma 1)."
+            "Three classifiers at each α: the network with interpolated weights, the "
+            "ensemble that mixes the two networks' logits in the same shares, and the two "
+            "networks themselves. If LLFC holds at the output, the first two decide "
+            "alike, and both can err only where one of the ends errs: on no more than `2 "
+            "ε` of the data, twice the error of the worse end (Lemma 1)."
         ),
         charts=(
             Chart(
@@ -107,39 +111,50 @@ class Ensemble(Measure):
 
     def read(self, batch: PairBatch, plan: Hashable) -> Reading:
         """Returns loss and right predictions of both classifiers, and where they disagree."""
-        a, b = wide(batch.a.output), wide(batch.b.output)
+        a, b = (jax.tree.map(wide, end.output) for end in (batch.a, batch.b))
 
-        def at(alpha: jax.Array, values: Values) -> tuple[jax.Array, ...]:
-            mixed = alpha * a + (1 - alpha) * b
-            differ = (predictions(mixed) != predictions(values.output)) * batch.mask
-            of_point = loss_and_right(values.output, batch.y, batch.mask)
-            return (*of_point, *loss_and_right(mixed, batch.y, batch.mask), differ.sum())
+        def at(alpha: jax.Array, values: Values) -> dict[str, Any]:
+            mixed = jax.tree.map(lambda p, q: alpha * p + (1 - alpha) * q, a, b)
+            return {
+                "point": batch.judge(values.output),
+                "mixed": batch.judge(mixed),
+                "differ": _disagreement(batch, mixed, values.output),
+            }
 
-        ends = tuple(loss_and_right(logits, batch.y, batch.mask)[1] for logits in (a, b))
-        return Reading(sums=ends, on_line=at)
+        return Reading(sums=(batch.judge(a), batch.judge(b)), on_line=at)
 
     def finish(self, totals: Totals) -> EnsembleResult:
         """Returns the two curves and Lemma 1's bound."""
-        n = totals.samples
-        loss, right, mixed_loss, mixed_right, differ = (total / n for total in totals.on_line)
-        error_a, error_b = (np.asarray(1 - right / n) for right in totals.sums)
+        finish, nothing = totals.task.finish, np.full(len(totals.alphas), np.nan)
+        point, mixed = (finish(totals.on_line[name]) for name in ("point", "mixed"))
+        error_a, error_b = (finish(end).get("error", np.asarray(np.nan)) for end in totals.sums)
         return EnsembleResult(
             alphas=totals.alphas,
-            error=1 - right,
-            loss=loss,
-            ensemble_error=1 - mixed_right,
-            ensemble_loss=mixed_loss,
-            disagreement=differ,
+            error=point.get("error", nothing),
+            loss=point["loss"],
+            ensemble_error=mixed.get("error", nothing),
+            ensemble_loss=mixed["loss"],
+            disagreement=totals.on_line["differ"] / totals.on_line["point"]["count"],
             error_a=error_a,
             error_b=error_b,
             bound=2 * np.maximum(error_a, error_b),
-            samples=n,
+            samples=int(totals.on_line["point"]["count"][0]),
             renormalise=totals.renormalise,
         )
 
     def summary_metrics(self, result: EnsembleResult) -> dict[str, float]:
         """Returns the largest share on which a θ_α and the mixture disagree."""
         return {"disagreement": float(np.max(result.disagreement))}
+
+
+def _disagreement(batch: PairBatch, one: PyTree, other: PyTree) -> jax.Array:
+    """Returns on how many elements two outputs predict otherwise; NaN if none does."""
+    task, mask = batch.task, batch.layout.mask
+    if task.predict is None:
+        return jnp.asarray(jnp.nan)
+    weight = task.weigh(batch.y, mask)
+    differ = task.predict(one) != task.predict(other)
+    return (differ * fit_mask(weight, differ.shape)).sum()
 
 
 def ensemble(

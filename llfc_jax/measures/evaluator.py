@@ -1,5 +1,6 @@
 """A pair under evaluation: checked and traced once, and measured in one pass by all measures."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,13 +8,13 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from llfc_jax.errors import ModeError
+from llfc_jax.errors import DataError, ModeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph
 from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import accumulate, inspect_batch, pad_batches
+from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
 from llfc_jax.measures.batch import (
     Part,
     Points,
@@ -23,14 +24,14 @@ from llfc_jax.measures.batch import (
     read_weights,
 )
 from llfc_jax.measures.calibration import calibrate
-from llfc_jax.measures.classification import check_labels, check_logits
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import matmul_precision
 from llfc_jax.measures.registry import check_options, configure
-from llfc_jax.pair import check_pair
+from llfc_jax.pair import Curve, check_pair
 from llfc_jax.parallel import loops, sharding, spread
 from llfc_jax.results import Result
+from llfc_jax.tasks import Batch
 from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
 
 
@@ -42,32 +43,37 @@ class PairEvaluator:
     every measure sees these networks.
 
     Args:
-        network: a module of any framework, `apply(variables, x) -> logits [n, classes]`, or a
-            `Network`.
+        network: a module of any framework, a function `apply(variables, x)`, or a `Network`; it
+            returns what the task judges: logits [n, classes] by default.
         a: the mode that α multiplies, as its framework has it.
         b: the other mode.
-        batches: re-iterable pairs (x [n, ...], labels [n]); the first one gives the shapes.
+        batches: re-iterable batches (`llfc_jax.tasks.Batch`): pairs (x [n, ...], labels [n]), or
+            what the task needs; the first one gives the shapes.
         options: how the pair is measured; the defaults if None.
         train_batches: data for renormalising.
         progress: called as (done, total, words) while renormalising.
+        curve: another way between a and b than the straight line; θ_α is then θ(α) of it.
 
     Attributes:
         network: the network as a `Network`.
         a: variables of a.
         b: variables of b.
+        curve: the way between them.
         options: how the pair is measured.
         grid: the α at which the network is run: those of the options, 0, ½ and 1.
         graph: the network's trace.
-        classes: number of the network's outputs.
+        task: how outputs are judged.
+        classes: number of labels; None where the task has none.
         alpha_loop: how the loop over α runs.
 
     Raises:
         ModeError: the modes are no pair; `renormalise` without `train_batches`, or of a kind that
             does not fit the network.
-        GraphError: the network does not take the data, or returns no logits.
+        GraphError: the network does not take the data, or returns nothing that the task
+            judges.
         DataError: the batches are none, or labels outside the classes.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from llfc_jax import measures
         >>> a, b, x, y = np.eye(2), 2 * np.eye(2), np.ones((3, 2)), np.array([0, 1, 1])
@@ -86,23 +92,27 @@ class PairEvaluator:
         options: EvalOptions | None = None,
         train_batches: Batches | None = None,
         progress: ProgressFn | None = None,
+        curve: Curve | None = None,
     ) -> None:
         self.options = options = options or EvalOptions()
         self.network = Network.of(network)
         a, b = self.network.variables(a), self.network.variables(b)
         check_pair(a, b)
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
+        self.task = options.task
         self.batches = batches = spread.follow(batches, (a, b))
         self.train_batches = spread.follow(train_batches, (a, b))
-        x, y, _ = next(pad_batches(batches))
+        first = next(pad_batches(batches, self.task))
+        x = first.x
         self.a, self.b = spread.place_pair(a, b, x)
+        self.curve = Curve(self.a, self.b)
+        if curve is not None:
+            self.curve = dataclasses.replace(curve, a=self.a, b=self.b)
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self._x = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        self.classes = check_logits(self.graph, len(y))
+        self._first = abstract(first)
+        self.classes = self._check(first)
         check_used_leaves(self.graph, a, b)
-        _, low, high = inspect_batch(x, y)
-        check_labels(int(low), int(high), self.classes)
         self.alpha_loop: loops.AlphaLoop = options.alpha_loop or _choose_loop(
             self.network.apply, a, x
         )
@@ -111,7 +121,16 @@ class PairEvaluator:
     @property
     def graph(self) -> Graph:
         """The network's trace at the first batch's shape."""
-        return self._traced(self._x).graph
+        return self._traced(self._first).graph
+
+    def _check(self, batch: Batch) -> int | None:
+        """Returns the number of labels, after a check that batch, outputs and task fit each other.
+
+        Raises:
+            GraphError: the network does not take the batch, or the task not its outputs.
+            DataError: targets that the task does not take.
+        """
+        return check_outputs(self._traced(abstract(batch)).graph, batch, self.task)
 
     def measure(
         self,
@@ -139,9 +158,9 @@ class PairEvaluator:
         """
         check_options(measures, self.options)
         batches = self.batches if batches is None else spread.follow(batches, self.a)
-        x, y, _ = next(pad_batches(batches))
-        network = self._traced(jax.ShapeDtypeStruct(x.shape, x.dtype))
-        check_logits(network.graph, len(y))
+        first = next(pad_batches(batches, self.task))
+        self._check(first)
+        network = self._traced(abstract(first))
         plans = {m.name: m.plan(network.graph, self.options) for m in measures}
         parts = {m.name: m.parts(network.graph, plans[m.name]) for m in measures}
         words = ", ".join(parts) if len(parts) < 4 else f"{len(parts)} measures"
@@ -161,6 +180,7 @@ class PairEvaluator:
             grid = m.grid(self.options.alphas)
             totals = Totals(
                 graph=network.graph,
+                task=self.task,
                 plan=plans[m.name],
                 alphas=grid,
                 samples=int(found["samples"]),
@@ -177,7 +197,7 @@ class PairEvaluator:
         """Returns (a's weight, b's) of linear sites, as their products see them, in float64."""
         missing = tuple(name for name in names if name not in self._weights)
         if missing:
-            network = self._traced(self._x)
+            network = self._traced(self._first)
             with matmul_precision(self.options.precision):
                 ends = [sharding.fetch(read_weights(network, missing, m)) for m in (self.a, self.b)]
             for name, *pair in zip(missing, *ends, strict=True):
@@ -185,12 +205,22 @@ class PairEvaluator:
                 self._weights[name] = p, q
         return [self._weights[name] for name in names]
 
-    def _traced(self, x: jax.ShapeDtypeStruct) -> TracedNetwork:
-        """Returns the trace at a batch's shape; made once."""
-        key = x.shape, x.dtype
+    def _traced(self, shapes: Batch) -> TracedNetwork:
+        """Returns the trace at a batch's shapes; made once."""
+        leaves, structure = jax.tree.flatten((shapes.x, shapes.mask))
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in self._traces:
+            per_token = self.options.per == "token"
+            length = shapes.mask.shape[1] if shapes.mask.ndim == 2 else None
+            if per_token and length is None:
+                raise DataError(
+                    "per='token' needs to know the tokens: pass batches (x, targets, mask [n, t]), "
+                    "or an attention_mask among the inputs"
+                )
             with matmul_precision(self.options.precision):
-                self._traces[key] = TracedNetwork(self.network.apply, self.a, x)
+                self._traces[key] = TracedNetwork(
+                    self.network.apply, self.a, shapes.x, length, per_token
+                )
         return self._traces[key]
 
     def _lay_out(self, x: Inputs, progress: ProgressFn | None) -> Points:
@@ -202,10 +232,16 @@ class PairEvaluator:
         renorm.check(self.graph, kind)
         if self.train_batches is None:
             raise ModeError(f"renormalise={kind!r} needs train_batches")
-        apply, a, b = self.network.apply, self.a, self.b
         with matmul_precision(self.options.precision):
             corrections = calibrate(
-                apply, a, b, self.grid, self.train_batches, kind, self.alpha_loop, progress
+                self.network.apply,
+                self.curve,
+                self.grid,
+                self.train_batches,
+                kind,
+                self.alpha_loop,
+                self.task,
+                progress,
             )
         return Points(alphas, sharding.replicate_like(x, corrections))
 
@@ -219,13 +255,13 @@ class PairEvaluator:
     ) -> Any:
         """Runs measures, or parts of them, over the data."""
         places = self.grid.index(0.0), self.grid.index(1.0)
-        static = network, tuple(parts), places, self.alpha_loop
+        static = network, self.task, tuple(parts), places, self.alpha_loop
 
-        def kernel(x: jax.Array, y: jax.Array, mask: jax.Array) -> dict[str, Any]:
-            return measure_batch(*static, (self.a, self.b), self._points, x, y, mask)
+        def kernel(x: Inputs, y: Any, mask: jax.Array) -> dict[str, Any]:
+            return measure_batch(*static, self.curve, self._points, x, y, mask)
 
         with matmul_precision(self.options.precision):
-            found = accumulate(kernel, batches, progress, words, self.classes)
+            found = accumulate(kernel, batches, progress, words, self.classes, self.task)
         return found | {"on_line": join_line(found["on_line"], len(self.grid), places)}
 
     def _at(self, grid: Sequence[float], stacked: PyTree) -> Any:

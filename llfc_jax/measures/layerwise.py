@@ -14,12 +14,10 @@ from llfc_jax.errors import ModeError
 from llfc_jax.graph import Graph
 from llfc_jax.graph.sites import layer_paths
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.classification import loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
-from llfc_jax.pair import interpolate
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
@@ -41,8 +39,8 @@ class LayerwiseResult(Result):
         alphas: points; at 1 the layer is a's, at 0 it is b's.
         cuts: whether the layer is a whole stretch between two cuts of the network; where it is
             not, it stands inside a branch [layers].
-        loss: cross-entropy [layers, alphas].
-        error: share of samples classified wrongly [layers, alphas].
+        loss: mean loss [layers, alphas].
+        error: share predicted wrongly; NaN where the task has none [layers, alphas].
         loss_barrier: loss with the layer averaged (α = ½), minus that of `base` [layers].
         error_barrier: the same of the error [layers].
         loss_highest: max over α of the loss, minus that of `base`; the far end, where the layer
@@ -92,29 +90,31 @@ class Layerwise(Measure):
         "renormalise": "its points lie off the line that is renormalised; measure without "
         "layerwise, or set renormalise='none'"
     }
-    columns: ClassVar[Mapping[str, str]] = {"layer_barrier": "barrier of one layer, worst"}
+    columns: ClassVar[Mapping[str, str]] = {"layer_barrier": "barrier of one layer, highest"}
     section: ClassVar[Section] = Section(
         name="layerwise",
         title="One layer at a time",
         text=(
-            "The same walk from network b to network a, but in a single layer, while every other "
-            "layer keeps a's weights. It shows which layers make the barrier: often the whole "
-            "line has one although averaging any single layer costs next to nothing. Towards "
-            "α = 0 the layer becomes wholly b's, a stranger among a's layers.\n\n"
-            "Layers that stand inside a residual block are walked together, as one stretch "
-            "between two places where the network can be cut. Single layers inside blocks are "
-            "measured on request; the column `cuts` says which they are."
+            "The line from network b to network a again, but for a single layer: all "
+            "other layers keep a's weights. It shows which layers cause the barrier; "
+            "often averaging any single layer costs almost nothing, although averaging "
+            "all of them does. At α = 0 the layer is that of b.\n\n"
+            "The layers of a residual block move together, as everything does between two "
+            "places where the network can be cut. `sites` can name single layers inside "
+            "blocks; the column `cuts` says which they are."
         ),
         charts=(
             Chart(
                 name="layerwise_barrier",
-                title="Which single layer may be averaged?",
-                caption="Error of network a with this one layer averaged between a and b, less "
-                "the error of network a.",
+                title="Which single layers can be averaged?",
+                caption=(
+                    "Error of network a with this one layer averaged between a and b, minus the "
+                    "error of network a."
+                ),
                 x="layer",
                 y={"error_barrier": "error barrier"},
                 x_label="layer, input to output",
-                y_label="error above that of a",
+                y_label="error above that of a (share of samples)",
                 where={"alpha": 0.5},
                 mark="bars",
             ),
@@ -126,7 +126,7 @@ class Layerwise(Measure):
                 x="alpha",
                 y={"error": "error"},
                 x_label="α of that layer",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="layer",
             ),
         ),
@@ -183,26 +183,32 @@ class Layerwise(Measure):
         graph, count = batch.graph, len(batch.graph.program.paths)
         masks = np.array([[i in leaves for i in range(count)] for _, leaves in plan])
         end = 0 if self.base == "a" else 1
-        keep, run, own = batch.modes[end], (batch.a, batch.b)[end], batch.places[1 - end]
+        modes = batch.curve.a, batch.curve.b
+        keep, run, own = modes[end], (batch.a, batch.b)[end], batch.places[1 - end]
         rest = np.delete(np.arange(len(batch.alphas)), own)
-        at_base = jnp.stack(loss_and_right(run.output, batch.y, batch.mask))
+        at_base = batch.judge(run.output)
 
-        def at(point: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def at(point: tuple[jax.Array, jax.Array]) -> dict[str, Any]:
             chosen, alpha = point
-            theta = _choose(chosen, interpolate(*batch.modes, alpha), keep)
-            logits = graph.evaluate(theta, batch.x).output
-            return jnp.stack(loss_and_right(logits, batch.y, batch.mask))
+            theta = _choose(chosen, batch.curve.at(alpha), keep)
+            return batch.judge(graph.evaluate(theta, batch.x).output)
 
         points = jnp.repeat(masks, len(rest), 0), jnp.tile(batch.alphas[rest], len(masks))
-        found = batch.map_over(at, points).reshape(len(masks), len(rest), 2)
-        base = jnp.broadcast_to(at_base, (len(masks), 1, 2))  # there no layer has moved
         order = np.argsort(np.array([own, *rest]))
-        return Reading(jnp.concatenate([base, found], 1)[:, order])
+
+        def join(base: jax.Array, found: jax.Array) -> jax.Array:
+            """Returns [groups, alphas, ...]; at the base no layer has moved."""
+            found = found.reshape(len(masks), len(rest), *base.shape)
+            base = jnp.broadcast_to(base, (len(masks), 1, *base.shape))
+            return jnp.concatenate([base, found], 1)[:, order]
+
+        return Reading(jax.tree.map(join, at_base, batch.map_over(at, points)))
 
     def finish(self, totals: Totals) -> LayerwiseResult:
         """Returns the curves of all groups, and what averaging each costs."""
-        loss, right = np.moveaxis(totals.sums / totals.samples, -1, 0)
-        error = 1 - right
+        found = totals.task.finish(totals.sums)
+        loss = found["loss"]
+        error = found.get("error", np.full_like(loss, np.nan))
         at_base = totals.alphas.index(1.0 if self.base == "a" else 0.0)
         middle = totals.alphas.index(MIDDLE)
         stretches = [set(paths) for _, paths in _stretches(totals.graph)]
@@ -219,13 +225,16 @@ class Layerwise(Measure):
             error_barrier=error[:, middle] - error[:, at_base],
             loss_highest=loss.max(1) - loss[:, at_base],
             error_highest=error.max(1) - error[:, at_base],
-            samples=totals.samples,
+            samples=int(totals.sums["count"].flat[0]),
             base=self.base,
         )  # fmt: skip
 
     def summary_metrics(self, result: LayerwiseResult) -> dict[str, float]:
-        """Returns the largest error barrier of a layer."""
-        return {"layer_barrier": float(np.max(result.error_barrier))}
+        """Returns the largest barrier of a layer: of the error, or of the loss if there is none."""
+        barriers = np.asarray(result.error_barrier)
+        if np.isnan(barriers).all():
+            barriers = np.asarray(result.loss_barrier)
+        return {"layer_barrier": float(np.max(barriers))}
 
 
 def _choose(chosen: jax.Array, moved: Variables, keep: Variables) -> Any:

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Graph, Values, features
+from llfc_jax.graph import Graph, Values
 from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
 from llfc_jax.measures.options import EvalOptions
@@ -34,8 +33,8 @@ from llfc_jax.types import Batches, Model, ProgressFn
 
 # Below this baseline the two ends have the same features, and LLFC holds whatever the networks do.
 SAME = 1e-4
-_WORDS = {"distance": "1 - cosine α (θ_α against the interpolated features)",
-          "baseline": "1 - cosine AB (a against b)"}  # fmt: skip
+_WORDS = {"distance": "1 - cosine_α (θ_α against the interpolated features)",
+          "baseline": "1 - cosine_AB (a against b)"}  # fmt: skip
 
 
 @result
@@ -58,12 +57,13 @@ class LLFCResult(Result):
         pooled_coefficient: coefficient of the same [layers, alphas].
         pooled_baseline: baseline of the same [layers].
         num_undefined: samples without a cosine, one of their vectors being zero [layers, alphas].
-        informative: False where LLFC says nothing: an end is at chance, the baseline is below 1e-4,
+        informative: False where LLFC says nothing: an end is no better than a predictor that
+            does not see the input, the baseline is below 1e-4,
             or the layer is affine in the parameters, as the first one is, so that it holds for
             any two networks [layers].
-        accuracy_a: accuracy of the end a [].
+        accuracy_a: accuracy of the end a; NaN where the task has none [].
         accuracy_b: accuracy of the end b [].
-        samples: number of samples.
+        samples: number of rows: of samples, or of tokens where `per="token"`.
         renormalise: the kind of renormalisation.
     """
 
@@ -102,27 +102,28 @@ class LLFC(Measure):
 
     always: ClassVar[tuple[float, ...]] = (MIDDLE,)
     uses: ClassVar[frozenset[str]] = frozenset(
-        {"alphas", "extrapolate", "sites", "alpha_loop", "renormalise", "precision"}
+        {"alphas", "extrapolate", "sites", "alpha_loop", "renormalise", "precision", "per"}
     )
     columns: ClassVar[Mapping[str, str]] = {
-        "llfc_worst": "1 - cos, worst layer",
-        "llfc_median": "median layer",
-        "llfc_ratio": "baseline / distance",
+        "llfc_worst": "1 - cosine_α, worst layer",
+        "llfc_median": "1 - cosine_α, median layer",
+        "llfc_ratio": "times below 1 - cosine_AB",
     }
     section: ClassVar[Section] = Section(
         name="llfc",
         title="Layerwise linear feature connectivity",
         text=(
-            "Linear feature connectivity asks more than a low loss: at every layer, the features "
-            "of the network at `α a + (1 - α) b` should be, up to a scale, the same mixture of "
-            "the features of a and of b. `1 - cosine α` measures by how much they are not: 0 "
-            "means that they point the same way.\n\n"
-            "It says something only beside `1 - cosine AB`, how far apart the features of a and b "
-            "themselves are. Where the first is far below the second, two different networks "
-            "have features that add up; where both are alike, they do not; where the second is "
-            "near 0, or an end is no better than chance, the figure says nothing, and the table "
-            "says so. The coefficient is the scale: near 1, the features are not only parallel "
-            "to the mixture but equal to it."
+            "Layerwise linear feature connectivity (LLFC) asks for more than a low loss: "
+            "at every layer, the features of the network at `α a + (1 - α) b` should be, "
+            "up to a scale, the same mixture of the features of a and of b. `1 - "
+            "cosine_α` is their distance from that mixture: 0 means that both point the "
+            "same way.\n\n"
+            "Read it beside `1 - cosine_AB`, the distance between the features of a and b "
+            "themselves. LLFC holds where the first is far below the second; where the "
+            "two are similar, it does not. Where the second is near 0, or an end is no "
+            "better than chance, a small distance proves nothing, and the table says so. "
+            "The coefficient is the scale: near 1, the features are not only parallel to "
+            "the mixture but equal to it."
         ),
         charts=(
             Chart(
@@ -146,7 +147,7 @@ class LLFC(Measure):
                 caption="1 - cosine between the features of the network at α and the mixture of "
                 "the features of a and b, one line per layer: flat at 0 where LLFC holds.",
                 x="alpha",
-                y={"distance": "1 - cosine α"},
+                y={"distance": "1 - cosine_α"},
                 x_label="α (0: network b, 1: network a)",
                 y_label="1 - cosine",
                 lines="layer",
@@ -157,9 +158,9 @@ class LLFC(Measure):
                 caption="The darker, the closer the features of the network at α are to the "
                 "mixture of those of a and b; at the ends they are equal.",
                 x="alpha",
-                y={"distance": "1 - cosine α"},
+                y={"distance": "1 - cosine_α"},
                 x_label="α (0: network b, 1: network a)",
-                y_label="1 - cosine α",
+                y_label="1 - cosine_α",
                 lines="layer",
                 log=True,
                 mark="heat",
@@ -181,9 +182,9 @@ class LLFC(Measure):
         columns={
             "layer": "layer",
             "alpha": "α",
-            "distance": "1 - cos α",
+            "distance": "1 - cosine_α",
             "distance_std": "deviation",
-            "baseline": "1 - cos AB",
+            "baseline": "1 - cosine_AB",
             "coefficient": "coefficient",
             "informative": "informative",
         },
@@ -196,10 +197,10 @@ class LLFC(Measure):
     def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
         """Returns moments of the comparisons at every site, and pooled sums."""
         sites = [batch.graph[name] for name in plan]
-        groups = SiteGroups([features(batch.a, site) for site in sites])
+        groups = SiteGroups([batch.layout.features(batch.a.all, site) for site in sites])
 
         def read(run: Values) -> list[jax.Array]:
-            return groups.stack([wide(features(run, site)) for site in sites])
+            return groups.stack([wide(batch.layout.features(run.all, site)) for site in sites])
 
         of_a, of_b = read(batch.a), read(batch.b)
         scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
@@ -214,20 +215,21 @@ class LLFC(Measure):
         itself = [_against_itself(square, both.scale) for square in (both.vv, both.uu)]
         of_ends = _summarise(stack([both, *itself]), batch.mask)
         ends, *known = (jax.tree.map(lambda leaf, i=i: leaf[i], of_ends) for i in range(3))
-        logits = batch.a.output, batch.b.output
-        right = [loss_and_right(out, batch.y, batch.mask)[1] for out in logits]
-        classes = count_classes(batch.y, batch.mask, logits[0].shape[1])
-        return Reading((ends, jnp.stack(right), classes), on_line=at, at_ends=tuple(known))
+        judged = batch.judge(batch.a.output), batch.judge(batch.b.output)
+        return Reading((ends, judged, batch.trivial()), on_line=at, at_ends=tuple(known))
 
     def finish(self, totals: Totals) -> LLFCResult:
         """Returns distances, coefficients and baselines, and where they say something."""
         n, names, graph = totals.samples, totals.plan, totals.graph
-        ((baseline, _, baseline_abs), of_ends), right, classes = totals.sums
+        ((baseline, _, baseline_abs), of_ends), judged, trivial = totals.sums
         (distance, coefficient, distance_abs), of_line = totals.on_line
         pooled_line = pooled(of_line)
-        accuracies = [float(count / n) for count in right]
+        of_a, of_b = (totals.task.finish(sums) for sums in judged)
+        count = judged[0]["count"]
+        trivial = totals.task.trivial_values(trivial, count)
+        better = totals.task.is_informative((of_a, of_b), trivial, count)
         holds_always = np.array([graph[name].value in graph.affine for name in names])
-        informative = better_than_chance(accuracies, classes, n) & (baseline.average >= SAME)
+        informative = better & (baseline.average >= SAME)
         return LLFCResult(
             layers=names,
             alphas=totals.alphas,
@@ -245,8 +247,8 @@ class LLFC(Measure):
             pooled_baseline=pooled(of_ends).distance,
             num_undefined=by_layer(n - distance.count),
             informative=informative & ~holds_always,
-            accuracy_a=np.asarray(accuracies[0]),
-            accuracy_b=np.asarray(accuracies[1]),
+            accuracy_a=of_a.get("accuracy", np.asarray(np.nan)),
+            accuracy_b=of_b.get("accuracy", np.asarray(np.nan)),
             samples=n,
             renormalise=totals.renormalise,
         )

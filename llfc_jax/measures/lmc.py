@@ -9,13 +9,12 @@ import numpy as np
 
 from llfc_jax.graph import Values
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.classification import better_than_chance, count_classes, loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
 from llfc_jax.report.charts import Chart, Section
-from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.results import Result, axes, labels, result, setting, tables
 from llfc_jax.types import Batches, Model, ProgressFn
 
 ENDS_AND_MIDDLE = (0.0, 0.5, 1.0)
@@ -27,27 +26,35 @@ class LMCResult(Result):
 
     Attributes:
         alphas: the grid; 0, ½ and 1 are always on it, since the barriers need them.
-        loss: mean cross-entropy [alphas].
-        accuracy: share of samples classified rightly [alphas].
+        loss: mean loss over samples, tokens or pixels [alphas].
+        accuracy: share predicted rightly; NaN where the task has no such thing [alphas].
         error: 1 - accuracy [alphas].
-        above_chance: whether both ends do better than always naming the most frequent class; if
-            not, a low barrier means nothing [].
-        samples: number of samples.
+        trivial: loss of a predictor that does not see the input; NaN where none is known [].
+        above_chance: whether both ends do better than that; if not, a low barrier means
+            nothing [].
+        samples: number of samples, or of what else the loss is a mean over.
         renormalise: the kind of renormalisation.
+        task: name of the task.
+        main: "error" or "loss", in which the barrier is stated.
+        metrics: the task's other metrics, by name [alphas].
     """
 
     alphas: tuple[float, ...] = labels("alpha")
     loss: Any = axes("alphas")
     accuracy: Any = axes("alphas")
     error: Any = axes("alphas")
+    trivial: Any = axes()
     above_chance: Any = axes()
     samples: int = setting()
     renormalise: str = setting("none")
+    task: str = setting("classification")
+    main: str = setting("error")
+    metrics: Any = tables("alphas")
 
     def barriers(self, of: str = "error") -> dict[str, float]:
         """Returns how far θ_α rises above its ends, three ways (the LLFC paper, definition 1).
 
-        With E the `error` or `loss`:
+        With E the `error`, the `loss` or another metric of the task:
 
         - `max`: max_α E(θ_α) - ½ (E(a) + E(b)) (Frankle et al. 2020);
         - `linear`: max_α E(θ_α) - (α E(a) + (1 - α) E(b)) (Entezari et al. 2022);
@@ -57,7 +64,8 @@ class LMCResult(Result):
         """
         alphas = np.asarray(self.alphas)
         inside = (alphas >= 0) & (alphas <= 1)
-        curve, alphas = np.asarray(getattr(self, of))[inside], alphas[inside]
+        curve = self.metrics[of] if of in self.metrics else getattr(self, of)
+        curve, alphas = np.asarray(curve)[inside], alphas[inside]
         b, middle, a = (float(curve[alphas == end][0]) for end in ENDS_AND_MIDDLE)
         return {
             "max": float(np.max(curve)) - (a + b) / 2,
@@ -94,17 +102,19 @@ class LMC(Measure):
         "error_barrier": "error barrier",
         "loss_barrier": "loss barrier",
     }
+    other_columns: ClassVar[Mapping[str, str]] = {"loss_a": "loss of a", "loss_b": "loss of b"}
     section: ClassVar[Section] = Section(
         name="lmc",
         title="Linear mode connectivity",
         text=(
-            "Two trained networks are linearly mode connected when every network on the straight "
-            "line between their weights works about as well as they do. The curve shows the "
-            "network at each point `α a + (1 - α) b`: its right end is network a, its left end "
-            "network b. A hump is a barrier; a flat line means the two stand in one valley.\n\n"
-            "The barrier in the summary is the highest point of the curve minus the mean of its "
-            "two ends. The table also holds it measured against the straight line between the "
-            "ends (`linear`) and at the middle alone (`midpoint`)."
+            "Two trained networks are linearly mode connected when every network on the "
+            "straight line between their weights works about as well as they do. The "
+            "curve shows the network at each point `α a + (1 - α) b`: its right end is "
+            "network a, its left end network b. A hump is a barrier; a flat curve has "
+            "none.\n\n"
+            "The barrier in the summary is the highest point of the curve minus the mean "
+            "of its two ends. The table also has the barrier above the straight line "
+            "between the ends (`linear`) and at α = ½ alone (`midpoint`)."
         ),
         charts=(
             Chart(
@@ -115,13 +125,13 @@ class LMC(Measure):
                 x="alpha",
                 y={"error": "error"},
                 x_label="α (0: network b, 1: network a)",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="split",
             ),
             Chart(
                 name="lmc_loss",
                 title="Loss along the line between the networks",
-                caption="Cross-entropy of the network with the weights α a + (1 - α) b.",
+                caption="Mean loss of the network with the weights α a + (1 - α) b.",
                 x="alpha",
                 y={"loss": "loss"},
                 x_label="α (0: network b, 1: network a)",
@@ -139,39 +149,58 @@ class LMC(Measure):
     )
 
     def read(self, batch: PairBatch, plan: Hashable) -> Reading:
-        """Returns summed loss and right predictions along the line."""
+        """Returns the task's sums along the line."""
 
-        def at(alpha: jax.Array, values: Values) -> tuple[jax.Array, jax.Array]:
-            return loss_and_right(values.output, batch.y, batch.mask)
+        def at(alpha: jax.Array, values: Values) -> dict[str, Any]:
+            return batch.judge(values.output)
 
-        classes = count_classes(batch.y, batch.mask, batch.a.output.shape[1])
-        return Reading(classes, on_line=at)
+        return Reading(batch.trivial(), on_line=at)
 
     def finish(self, totals: Totals) -> LMCResult:
         """Returns the curve."""
-        loss, right = (total / totals.samples for total in totals.on_line)
-        ends = [float(right[totals.alphas.index(end)]) for end in (1.0, 0.0)]
+        task, found = totals.task, totals.task.finish(totals.on_line)
+        count = float(totals.on_line["count"][0])
+        places = [totals.alphas.index(end) for end in (1.0, 0.0)]
+        ends = [{name: curve[i] for name, curve in found.items()} for i in places]
+        trivial = task.trivial_values(totals.sums, count)
+        nothing = np.full(len(totals.alphas), np.nan)
         return LMCResult(
             alphas=totals.alphas,
-            loss=loss,
-            accuracy=right,
-            error=1 - right,
-            above_chance=np.asarray(better_than_chance(ends, totals.sums, totals.samples)),
-            samples=totals.samples,
+            loss=found.pop("loss"),
+            accuracy=found.pop("accuracy", nothing),
+            error=found.pop("error", nothing),
+            trivial=np.asarray(trivial["loss"]),
+            above_chance=np.asarray(task.is_informative(ends, trivial, count)),
+            samples=int(count),
             renormalise=totals.renormalise,
+            task=task.name,
+            main=task.main,
+            metrics=found,
         )
 
     def summary_metrics(self, result: LMCResult) -> dict[str, float | bool]:
-        """Returns the error of both ends, the barriers (`max`), and the error barrier at ½."""
-        error = np.asarray(result.error)
-        return {
-            "error_a": float(error[result.alphas.index(1.0)]),
-            "error_b": float(error[result.alphas.index(0.0)]),
-            "error_barrier": result.barriers("error")["max"],
-            "midpoint_barrier": result.barriers("error")["midpoint"],
+        """Returns error (or loss) of both ends, the barriers (`max`), and the barrier at ½.
+
+        A barrier of the loss at ½ is given as it is, and as a share of the way from the ends' mean
+        to the trivial predictor's loss (`barrier_share`), or of the ends' mean where none is known.
+        """
+        main, curve = result.main, np.asarray(getattr(result, result.main))
+        a, b = (float(curve[result.alphas.index(end)]) for end in (1.0, 0.0))
+        barrier = result.barriers(main)
+        found: dict[str, float | bool] = {
+            f"{main}_a": a,
+            f"{main}_b": b,
+            f"{main}_barrier": barrier["max"],
+            "midpoint_barrier": barrier["midpoint"],
             "above_chance": bool(result.above_chance),
             "loss_barrier": result.barriers("loss")["max"],
         }
+        if main == "loss":
+            ends, trivial = (a + b) / 2, float(result.trivial)
+            way = abs(ends) if np.isnan(trivial) else trivial - ends
+            share = barrier["midpoint"] / way if way > 0 else float("nan")
+            found |= {"barrier_share": share, "loss_trivial": trivial}
+        return found
 
 
 def lmc(

@@ -14,6 +14,7 @@ from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.report.charts import Section
 from llfc_jax.results import Result
+from llfc_jax.tasks import Task
 from llfc_jax.types import AnyArray
 
 MIDDLE = 0.5  # the α at which verdicts and summary numbers stand
@@ -25,9 +26,10 @@ class Totals:
 
     Attributes:
         graph: the network's trace.
+        task: how outputs are judged.
         plan: what `Measure.plan` chose.
         alphas: the measure's grid.
-        samples: number of samples.
+        samples: number of rows of features: of samples, or of tokens.
         sums: `Reading.sums` of all samples.
         on_grid: `Reading.on_grid` of all samples, stacked along the measure's grid.
         on_line: `Reading.on_line` of all samples, stacked likewise.
@@ -36,6 +38,7 @@ class Totals:
     """
 
     graph: Graph
+    task: Task
     plan: Any
     alphas: tuple[float, ...]
     samples: int
@@ -59,9 +62,11 @@ class Measure(abc.ABC):
         section: the report's words and charts.
         result_type: what `finish` returns; set by the registry.
         columns: what the summary calls the numbers of `summary_metrics`: column -> heading.
+        other_columns: the same of numbers that only some tasks have.
         splits: the splits that it is measured on unless the options say otherwise.
         always: α that are measured whatever the grid, since numbers of the summary stand there.
         uses: the fields of `EvalOptions` that bear on it.
+        by_default: whether it is taken where no measures are named.
         refuses: the fields of `EvalOptions` that must keep their default, and why: field -> why.
     """
 
@@ -69,9 +74,11 @@ class Measure(abc.ABC):
     section: ClassVar[Section]
     result_type: ClassVar[type[Result]]
     columns: ClassVar[Mapping[str, str]]
+    other_columns: ClassVar[Mapping[str, str]] = {}
     splits: ClassVar[tuple[str, ...]] = ("test",)
     always: ClassVar[tuple[float, ...]] = ()
     uses: ClassVar[frozenset[str]]
+    by_default: ClassVar[bool] = True
     refuses: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:

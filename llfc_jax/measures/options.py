@@ -6,15 +6,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from llfc_jax import fields
+from llfc_jax import fields, tasks
 from llfc_jax.errors import ConfigError, ModeError, unknown
 from llfc_jax.parallel.loops import AlphaLoop
+from llfc_jax.tasks import Task
 
 ALPHAS = tuple(i / 10 for i in range(11))
 SPLITS = ("train", "test")
 RENORMALISATIONS = ("none", "reset", "repair")
 
 Precision = Literal["highest", "high", "default"]
+Per = Literal["sample", "token"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,10 @@ class EvalOptions:
         splits: "train", "test" or both; None lets each measure choose its own.
         batch_size: samples at a time, where data are arrays; results do not depend on it.
         precision: of float32 products on accelerators ("highest": full float32).
+        task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one ("tokens",
+            "regression", ...), or `{"name": name, option: value}`.
+        per: whether features are compared sample by sample, all tokens of a sample together
+            ("sample"), or token by token ("token"); padding never counts.
         measure_options: a measure's own options: measure -> option -> value.
 
     Raises:
@@ -48,15 +54,19 @@ class EvalOptions:
     splits: tuple[str, ...] | None = None
     batch_size: int = 500
     precision: Precision = "highest"
+    task: Task = dataclasses.field(default_factory=tasks.classification)
+    per: Per = "sample"
     measure_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks and normalises every field."""
         sites = (self.sites,) if isinstance(self.sites, str) else self.sites
         object.__setattr__(self, "sites", sites)
+        object.__setattr__(self, "task", tasks.build(self.task))
         for what, name, known in (
             ("alpha_loop", self.alpha_loop, (None, *get_args(AlphaLoop))),
             ("precision", self.precision, get_args(Precision)),
+            ("per", self.per, get_args(Per)),
             ("renormalisation", self.renormalise, RENORMALISATIONS),
             *(("split", split, SPLITS) for split in self.splits or ()),
         ):

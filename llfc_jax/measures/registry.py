@@ -12,7 +12,12 @@ from llfc_jax.measures.options import EvalOptions
 
 MEASURES: dict[str, type[Measure]] = {}
 M = TypeVar("M", bound=type[Measure])
-OF_EVERY_REQUEST = ("splits", "batch_size", "measure_options")  # they say what is measured on
+OF_EVERY_REQUEST = (
+    "splits",
+    "batch_size",
+    "measure_options",
+    "task",
+)  # they say what is measured on
 
 
 def measure(name: str) -> Callable[[M], M]:
@@ -38,7 +43,7 @@ def build(name: str, /, **own_options: object) -> Measure:
     Raises:
         ConfigError: an unknown name or field, or a value of the wrong type.
 
-    Example:
+    Examples:
         >>> from llfc_jax import measures
         >>> measures.build("spectrum", top=3).top
         3
@@ -133,7 +138,7 @@ def configure(
     own_fields = fields.hints(cls)
     shared_fields = fields.hints(EvalOptions)
     for field in (*changes, *changed_options(options)):
-        if field in own_fields or field in cls.uses or field == "measure_options":
+        if field in own_fields or field in cls.uses or field in ("measure_options", "task"):
             continue
         if field in cls.refuses:
             raise ConfigError(f"{name} has no `{field}`: {cls.refuses[field]}")

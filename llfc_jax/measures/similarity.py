@@ -114,7 +114,7 @@ def compare(u: Float[Array, "n d"], v: Float[Array, "n d"]) -> Rows:
         u: features [n, d].
         v: features [n, d]; the coefficient multiplies these.
 
-    Example:
+    Examples:
         >>> rows = compare(jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 1.0]]))
         >>> [round(float(x[0]), 4) for x in rows]
         [0.2929, 1.0, 0.7071]

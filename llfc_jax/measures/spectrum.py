@@ -8,18 +8,17 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from llfc_jax.errors import ConfigError
-from llfc_jax.graph import Graph, Site, Values
-from llfc_jax.graph.queries import linear_sites, operands, unit_axes
+from llfc_jax.graph import Graph, Site
+from llfc_jax.graph.queries import linear_sites, operands
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
-from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
 from llfc_jax.measures.similarity import scale_of
 from llfc_jax.report.charts import Chart, Section
@@ -97,24 +96,27 @@ class Spectrum(Measure):
     top: int = 5
     ranks: int = 256
 
-    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision"})
-    columns: ClassVar[Mapping[str, str]] = {"angle": "angle of subspaces, median"}
+    uses: ClassVar[frozenset[str]] = frozenset({"renormalise", "precision", "per"})
+    columns: ClassVar[Mapping[str, str]] = {"angle": "angle between subspaces, median (°)"}
     section: ClassVar[Section] = Section(
         name="spectrum",
         title="Spectra and subspaces",
         text=(
-            "Wide trained networks use few of their dimensions: the singular values of their "
-            "weights and features fall fast. So two networks can agree by agreeing on a few "
-            "leading directions. The angles tell whether they do: principal angles between the "
-            "spaces spanned by the top five singular vectors of the two networks, 0 degrees for "
-            "the same space, 90 for a direction that the other lacks."
+            "Wide trained networks use few of their dimensions: the singular values of "
+            "their weights and features fall fast. So two networks may agree because they "
+            "agree on a few leading directions. The angles measure that: principal angles "
+            "between the spaces spanned by the top five singular vectors of the two "
+            "networks, 0 degrees where the spaces are the same, 90 for a direction that "
+            "the other network does not use."
         ),
         charts=(
             Chart(
                 name="spectrum_weights",
                 title="Singular values of the weights",
-                caption="Each layer's weights as a matrix: is their rank low, in a as in b? "
-                "Network a solid, network b dashed.",
+                caption=(
+                    "Of each layer's weights as a matrix; network a solid, network b dashed. A "
+                    "fast decline means a low effective rank."
+                ),
                 x="rank",
                 y={"weight_a": "network a", "weight_b": "network b"},
                 x_label="number of the singular value",
@@ -175,7 +177,7 @@ class Spectrum(Measure):
         found: dict[str, Any] = {}
         for name in plan:
             site = batch.graph[name]
-            both = [_unit_rows(batch.graph, site, v, batch.mask) for v in (batch.a, batch.b)]
+            both = [batch.layout.units(v.all, site)[0] for v in (batch.a, batch.b)]
             scales = [scale_of(h.reshape(1, -1))[0] for h in both]
             found[name] = tuple(
                 Squares(jnp.matmul(h / s, (h / s).T, precision="highest"), s)
@@ -278,18 +280,6 @@ def _pad(
     for i, row in enumerate(rows):
         out[i, : len(row)] = row[:length]
     return out
-
-
-def _unit_rows(
-    graph: Graph, site: Site, values: Values, mask: Float[Array, " n"]
-) -> Float[Array, "units positions"]:
-    """Returns pre-activations without bias, [units, samples * positions], padding zeroed."""
-    product, units = unit_axes(graph, site)
-    value = wide(values.all[product])
-    samples = graph.sample_axes[product]
-    value = value * mask.reshape([-1 if i == samples else 1 for i in range(value.ndim)])
-    value = jnp.moveaxis(value, units, range(len(units)))
-    return value.reshape(int(np.prod(value.shape[: len(units)])), -1)
 
 
 def _as_matrix(

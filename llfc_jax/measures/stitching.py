@@ -5,17 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import GraphError
-from llfc_jax.graph import Graph, Values
+from llfc_jax.graph import Graph
 from llfc_jax.measures.batch import PairBatch, Reading
-from llfc_jax.measures.classification import loss_and_right
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.registry import measure
+from llfc_jax.measures.similarity import stack
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
 from llfc_jax.types import Batches, Model, ProgressFn
@@ -35,8 +34,8 @@ class StitchingResult(Result):
         directions: "a into b": a's value at the site, the rest is b; and the other way round.
         cuts: whether every path from input to output passes the site; where it does not, the
             stitched network runs one end's branch beside the other's shortcut [layers].
-        loss: cross-entropy [layers, directions].
-        error: share of samples classified wrongly [layers, directions].
+        loss: mean loss [layers, directions].
+        error: share predicted wrongly; NaN where the task has none [layers, directions].
         loss_a: of the end a [].
         loss_b: of the end b [].
         error_a: of the end a [].
@@ -74,29 +73,32 @@ class Stitching(Measure):
     sites: str | tuple[str, ...] = CUTS
 
     uses: ClassVar[frozenset[str]] = frozenset({"sites", "renormalise", "precision"})
-    columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error stitched, worst"}
+    columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error when stitched, highest"}
     section: ClassVar[Section] = Section(
         name="stitching",
         title="Stitching",
         text=(
-            "Cut both networks behind a layer and glue the first part of one to the second part "
-            "of the other, with nothing trained in between. If the result works about as well as "
-            "the two networks, they hold the same information there in the same place; if it is "
-            "no better than chance, their features only look alike.\n\n"
-            "A network can be cut only where every path from input to output passes: behind a "
-            "residual block, not inside it. Layers inside branches are measured on request; the "
-            "column `cuts` says which they are."
+            "Both networks are cut after a layer, and the first part of one is followed "
+            "by the second part of the other, without any training. If the result works "
+            "about as well as the two networks, both represent the same information in "
+            "the same units there; if it is no better than chance, their features only "
+            "look alike.\n\n"
+            "A network can be cut only where every path from input to output passes: "
+            "after a residual block, not inside it. `sites` can name layers inside "
+            "branches too; the column `cuts` says which layers cut the network."
         ),
         charts=(
             Chart(
                 name="stitching",
                 title="Error of one network up to a layer, continued by the other",
-                caption="Up to and with the layer named below, one network; after it, the other. "
-                "For comparison the two networks themselves.",
+                caption=(
+                    "One network up to and including the named layer, the other after it; dashed "
+                    "and dotted, the two networks themselves."
+                ),
                 x="layer",
                 y={"error": "stitched", "error_a": "network a", "error_b": "network b"},
                 x_label="last layer of the first network",
-                y_label="error",
+                y_label="error (share of samples)",
                 lines="direction",
             ),
         ),
@@ -148,45 +150,44 @@ class Stitching(Measure):
         A stitched network starts from the end that it goes on in; only what depends on the site
         is evaluated again.
         """
-
-        def judge(values: Values) -> jax.Array:
-            return jnp.stack(loss_and_right(values.output, batch.y, batch.mask))
-
         ways = ((batch.a, batch.b), (batch.b, batch.a))
         stitched = [
-            jnp.stack([judge(rest.replace({name: start[name]})) for start, rest in ways])
+            stack([batch.judge(rest.replace({name: start[name]}).output) for start, rest in ways])
             for name in plan
         ]
-        return Reading((jnp.stack(stitched), (judge(batch.a), judge(batch.b))))
+        ends = batch.judge(batch.a.output), batch.judge(batch.b.output)
+        return Reading((stack(stitched), ends))
 
     def join(self, sums: Sequence[Any]) -> Any:
         """Returns the sums of all runs of sites."""
-        return np.concatenate([stitched for stitched, _ in sums]), sums[0][1]
+        stitched = [part for part, _ in sums]
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *stitched), sums[0][1]
 
     def finish(self, totals: Totals) -> StitchingResult:
         """Returns loss and error of the stitched networks beside those of the ends."""
-        n = totals.samples
-        stitched, ends = totals.sums
-        loss, right = np.moveaxis(stitched / n, -1, 0)
-        (loss_a, right_a), (loss_b, right_b) = (end / n for end in ends)
+        sums, ends = totals.sums
+        stitched = totals.task.finish(sums)
+        loss, nothing = stitched["loss"], np.asarray(np.nan)
+        of_a, of_b = (totals.task.finish(end) for end in ends)
         cuts = set(totals.graph.cut_sites)
         return StitchingResult(
             layers=totals.plan,
             directions=DIRECTIONS,
             cuts=np.array([name in cuts for name in totals.plan]),
             loss=loss,
-            error=1 - right,
-            loss_a=np.asarray(loss_a),
-            loss_b=np.asarray(loss_b),
-            error_a=np.asarray(1 - right_a),
-            error_b=np.asarray(1 - right_b),
-            samples=n,
+            error=stitched.get("error", np.full_like(loss, np.nan)),
+            loss_a=of_a["loss"],
+            loss_b=of_b["loss"],
+            error_a=of_a.get("error", nothing),
+            error_b=of_b.get("error", nothing),
+            samples=int(ends[0]["count"]),
             renormalise=totals.renormalise,
         )
 
     def summary_metrics(self, result: StitchingResult) -> dict[str, float]:
-        """Returns the least and the largest error of a stitched network."""
+        """Returns the least and the largest error (or loss) of a stitched network."""
         error = np.asarray(result.error)
+        error = np.asarray(result.loss) if np.isnan(error).all() else error
         return {"stitch_best": float(error.min()), "stitch_worst": float(error.max())}
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Graph, Site, Values, in_layout, rows
+from llfc_jax.graph import Graph, Site, Values, in_layout
 from llfc_jax.graph.queries import exchange_defect
 from llfc_jax.measures.accumulate import Squares
 from llfc_jax.measures.batch import PairBatch, Reading
@@ -70,31 +70,33 @@ class Theorem1(Measure):
 
     always: ClassVar[tuple[float, ...]] = (MIDDLE,)
     uses: ClassVar[frozenset[str]] = frozenset(
-        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
+        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision", "per"}
     )
     columns: ClassVar[Mapping[str, str]] = {"output_error": "relative error of the logits"}
     section: ClassVar[Section] = Section(
         name="theorem1",
         title="Theorem 1: where the error of LLFC comes from",
         text=(
-            "In a network of linear layers, activations and sums, features in between are exactly "
-            "the mixture if both conditions hold exactly at every layer. They hold nearly, so "
-            "each layer adds an error of its own: a linear layer by failing to commute, an "
-            "activation by failing to add up. What was wrong before arrives with its input, "
-            "larger or smaller.\n\n"
-            "The figure splits the error at each layer into these two parts, as shares of the "
-            "mixture's length. The split shows the theorem only for such networks: max-pools, "
-            "normalisations (BatchNorm in evaluation among them, since it multiplies by its "
-            "own scale), softmax and products of features are no condition of it. What they add "
-            "is not measured by itself; it stands in the inherited error of the layer behind them."
+            "In a network of linear layers, activations and sums, all features are "
+            "exactly the mixture if both conditions hold exactly at every layer. They "
+            "hold only nearly, so each layer adds an error of its own: a linear layer "
+            "because it does not quite commute, an activation because it does not quite "
+            "add up. Errors of earlier layers arrive with the input, amplified or damped.\n\n"
+            "The figure splits the error at each layer into these two parts, relative to "
+            "the norm of the mixture. The theorem covers such networks only. Max-pooling, "
+            "normalisation (BatchNorm in evaluation included, since it multiplies by its "
+            "own scale), softmax and products of features are outside of it: what they "
+            "add is not measured separately, but counts as inherited by the next layer."
         ),
         charts=(
             Chart(
                 name="theorem1",
                 title="Where do the features stop adding up?",
-                caption="Distance of the features of (a + b) / 2 from the mean of those of a and "
-                "b, split into what each layer adds and what it inherits from the layers before. "
-                "Accumulated: what the added parts alone would come to.",
+                caption=(
+                    "Distance of the features of (a + b) / 2 from the mean of those of a and b, "
+                    "split into what each layer adds and what it inherits from earlier layers. "
+                    "Accumulated: the sum of what the layers have added so far."
+                ),
                 x="layer",
                 y={
                     "error": "whole error",
@@ -132,10 +134,10 @@ class Theorem1(Measure):
         """Returns squared lengths of the error, its two parts and the mixture, site by site."""
         sites = [batch.graph[name] for name in plan]
         own = [_own_defect(batch, site) for site in sites]
-        groups = SiteGroups([_rows(batch.a, site) for site in sites])
+        groups = SiteGroups([_rows(batch, batch.a, site) for site in sites])
 
         def read(run: Values) -> list[jax.Array]:
-            return groups.stack([_rows(run, site) for site in sites])
+            return groups.stack([_rows(batch, run, site) for site in sites])
 
         of_a, of_b = read(batch.a), read(batch.b)
         scales = [scale_of(p, q).max(-1) for p, q in zip(of_a, of_b, strict=True)]
@@ -183,8 +185,8 @@ class Theorem1(Measure):
         return {"output_error": float(np.asarray(result.error)[-1, result.alphas.index(MIDDLE)])}
 
 
-def _rows(run: Values, site: Site) -> jax.Array:
-    return wide(rows(run.graph, site.value, run.all[site.value]))
+def _rows(batch: PairBatch, run: Values, site: Site) -> jax.Array:
+    return wide(batch.layout.features(run.all, site))
 
 
 def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array]:
@@ -192,14 +194,14 @@ def _own_defect(batch: PairBatch, site: Site) -> Callable[[jax.Array], jax.Array
     graph = batch.graph
     if site.kind == "linear":
         crossed = wide(in_layout(graph, site, exchange_defect(site, batch.a, batch.b)))
-        exchanged = rows(graph, site.value, crossed)
+        exchanged = batch.layout.rows(site.value, crossed)
         return lambda alpha: -alpha * (1 - alpha) * exchanged
     za, zb = (activation_inputs(run, site) for run in (batch.a, batch.b))
     ha, hb = (activate(graph, site, z) for z in (za, zb))
 
     def of_activation(alpha: jax.Array) -> jax.Array:
         activated = activate(graph, site, mix(alpha, za, 1 - alpha, zb))
-        return rows(graph, site.value, activated - (alpha * ha + (1 - alpha) * hb))
+        return batch.layout.rows(site.value, activated - (alpha * ha + (1 - alpha) * hb))
 
     return of_activation
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph import Graph, Site, Values, rows
+from llfc_jax.graph import Graph, Site, Values
 from llfc_jax.graph.queries import activation_sites
 from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
@@ -17,6 +17,7 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
+from llfc_jax.measures.rows import RowLayout
 from llfc_jax.measures.similarity import (
     compare,
     from_sums,
@@ -93,29 +94,33 @@ class WeakAdditivity(Measure):
 
     always: ClassVar[tuple[float, ...]] = (MIDDLE,)
     uses: ClassVar[frozenset[str]] = frozenset(
-        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
+        {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision", "per"}
     )
-    columns: ClassVar[Mapping[str, str]] = {"weak_median": "activation defect, median"}
+    columns: ClassVar[Mapping[str, str]] = {"weak_median": "weak additivity, median distance"}
     section: ClassVar[Section] = Section(
         name="weak_additivity",
         title="First condition: weak additivity of the activations",
         text=(
-            "Features can only add up along the line if the activations (ReLU, GELU, ...) let "
-            "them: activating a mixture of the two networks' pre-activations must give the same "
-            "as mixing what they are activated to. For a ReLU it does exactly where the two "
-            "pre-activations of a unit have one sign, and does not where they differ in sign.\n\n"
-            "`dist` is the squared distance between the two sides over the product of their "
-            "lengths. It is shown beside the same distance between the two networks' own "
-            "outputs of that activation: the condition holds where the first is far below the "
-            "second."
+            "Features can add up along the line only if the activation functions (ReLU, "
+            "GELU, ...) allow it: the activation of a mixture of the two networks' "
+            "pre-activations must equal the mixture of their activations. A ReLU "
+            "satisfies this exactly for every unit whose pre-activations have the same "
+            "sign in both networks, and fails where the signs differ.\n\n"
+            "`dist` is the squared distance between the two sides, divided by the product "
+            "of their norms. It is shown beside the same distance between the two "
+            "networks' own activations: the condition holds where the first is far below "
+            "the second."
         ),
         charts=(
             Chart(
                 name="weak_layers",
                 title="Do the activation functions act as if they were linear?",
-                caption="Normalised distance between the activation of the mean of the networks' "
-                "inputs to it and the mean of the activations. The condition holds where it is "
-                "far below the baseline, the distance between the features of a and b.",
+                caption=(
+                    "Normalised distance between the activation of the mean of both networks' "
+                    "pre-activations and the mean of their activations. The condition holds where "
+                    "it is far below the baseline, the distance between the activations of a and "
+                    "of b."
+                ),
                 x="layer",
                 y={
                     "relative": "activation of the mean against mean of the activations",
@@ -162,9 +167,9 @@ class WeakAdditivity(Measure):
         graph, mask = batch.graph, batch.mask[None]
         sites = [graph[name] for name in plan]
         inputs = [[activation_inputs(run, s) for run in (batch.a, batch.b)] for s in sites]
-        as_rows = [[_input_rows(graph, s, z) for z in pair]
+        as_rows = [[_input_rows(batch.layout, s, z) for z in pair]
                    for s, pair in zip(sites, inputs, strict=True)]  # fmt: skip
-        ends = [[_activated(graph, s, z) for z in pair]
+        ends = [[_activated(batch.layout, s, z) for z in pair]
                 for s, pair in zip(sites, inputs, strict=True)]  # fmt: skip
         groups = SiteGroups([h for h, _ in ends])
         h_a, h_b = (groups.stack(of_end) for of_end in zip(*ends, strict=True))
@@ -173,7 +178,7 @@ class WeakAdditivity(Measure):
 
         def at(of_a: Scalar, of_b: Scalar) -> Any:
             activated = groups.stack([
-                _activated(graph, site, mix(of_a, za, of_b, zb))
+                _activated(batch.layout, site, mix(of_a, za, of_b, zb))
                 for site, (za, zb) in zip(sites, inputs, strict=True)
             ])  # fmt: skip
             squares = groups.join([
@@ -183,7 +188,7 @@ class WeakAdditivity(Measure):
             return moments_of_each(from_sums(squares), mask), pool(squares, mask)
 
         compared = groups.join([compare(p, q) for p, q in zip(h_a, h_b, strict=True)])
-        agreeing = jnp.stack([(_agree(za, zb).mean(-1) * batch.mask).sum() for za, zb in as_rows])
+        agreeing = jnp.stack([(_agreement(batch.layout, *z) * batch.mask).sum() for z in as_rows])
         once = moments_of_each(compared, mask), agreeing
         if self.form == "sum":
             return Reading((*once, jax.tree.map(lambda leaf: leaf[None], at(1.0, 1.0))))
@@ -245,27 +250,22 @@ def mix(
     return tuple(of_a * p + of_b * q for p, q in zip(za, zb, strict=True))
 
 
-def _input_rows(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
-    """Returns a pre-activation as a row per sample."""
-    parts = [rows(graph, n, value) for n, value in zip(site.inputs, z, strict=True)]
+def _agreement(layout: RowLayout, za: jax.Array, zb: jax.Array) -> jax.Array:
+    """Returns the share of each row on which the signs agree; padding does not count."""
+    agree, kept = _agree(za, zb), layout.kept_share
+    if kept is None:
+        return agree.mean(-1)
+    return 1 - (1 - agree).mean(-1) / jnp.where(kept > 0, kept, 1)  # where padding is, both are 0
+
+
+def _input_rows(layout: RowLayout, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
+    """Returns a pre-activation as rows."""
+    parts = [layout.rows(n, value) for n, value in zip(site.inputs, z, strict=True)]
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
 
 
-def _activated(graph: Graph, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
-    return rows(graph, site.value, activate(graph, site, z))
-
-
-def _sides(
-    graph: Graph,
-    site: Site,
-    za: tuple[jax.Array, ...],
-    zb: tuple[jax.Array, ...],
-    of_a: Scalar,
-    of_b: Scalar,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the mixture of the activated and the activated mixture, a row per sample."""
-    mixture = of_a * _activated(graph, site, za) + of_b * _activated(graph, site, zb)
-    return mixture, _activated(graph, site, mix(of_a, za, of_b, zb))
+def _activated(layout: RowLayout, site: Site, z: tuple[jax.Array, ...]) -> jax.Array:
+    return layout.rows(site.value, activate(layout.graph, site, z))
 
 
 def _agree(za: jax.Array, zb: jax.Array) -> jax.Array:

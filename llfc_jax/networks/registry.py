@@ -44,7 +44,7 @@ def build(name: str, classes: int | None = None, /, **values: object) -> nn.Modu
     Raises:
         ConfigError: for an unknown name or field, or a value of the wrong type.
 
-    Example:
+    Examples:
         >>> build("mlp", 10, widths=(32, 32)).widths
         (32, 32)
     """

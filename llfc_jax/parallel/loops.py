@@ -111,7 +111,7 @@ def map_over(fn: Callable[[Any], Tree], xs: PyTree, how: AlphaLoop | Literal["lo
             "loop" (a Python loop: under `jit` it is unrolled into one program, outside it calls
             `fn` once per entry).
 
-    Example:
+    Examples:
         >>> map_over(lambda x: x * 2, jnp.arange(3), "map").tolist()
         [0, 2, 4]
     """

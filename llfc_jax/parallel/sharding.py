@@ -67,7 +67,8 @@ def samples_of(x: Any) -> P:
     mesh = of(x)
     if mesh is None:
         return EVERYWHERE
-    return SAMPLES if mesh.axis_names == (REPLICA, DATA) else P(*x.sharding.spec[:1])
+    first = jax.tree.leaves(x)[0]
+    return SAMPLES if mesh.axis_names == (REPLICA, DATA) else P(*first.sharding.spec[:1])
 
 
 def size(mesh: Mesh | None, spec: P) -> int:
@@ -133,11 +134,11 @@ def shard_map_replicas(
 
 
 def of(x: object) -> Mesh | None:
-    """Returns the mesh that an array lies on; None for one device or the host.
+    """Returns the mesh that arrays lie on; None for one device or the host.
 
     Its axes are such that XLA follows the shardings, whatever their types were.
     """
-    sharding = getattr(x, "sharding", None)
+    sharding = getattr(next(iter(jax.tree.leaves(x)), None), "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
         return follow_types(sharding.mesh) if isinstance(sharding.mesh, Mesh) else None
     return None
@@ -193,6 +194,6 @@ class _OnOneDevice:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[tuple[jax.Array, jax.Array]]:
-        for x, y in self._batches:
-            yield x.addressable_data(0), y.addressable_data(0)
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._batches:
+            yield jax.tree.map(lambda leaf: leaf.addressable_data(0), batch)

@@ -6,9 +6,9 @@ from typing import Any
 
 from llfc_jax.errors import ConfigError
 from llfc_jax.report.charts import Chart, Section
-from llfc_jax.report.content import read
 from llfc_jax.report.numbers import Rows, distinct, is_number
 from llfc_jax.report.page import Report, Table, Verdict, flatten
+from llfc_jax.report.points import read
 
 RUN = "run"  # the column that this page adds to every row
 

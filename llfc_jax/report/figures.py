@@ -12,9 +12,11 @@ from llfc_jax.errors import ReportError
 from llfc_jax.io import aside
 from llfc_jax.report import style
 from llfc_jax.report.charts import Chart, Section
-from llfc_jax.report.content import read
+from llfc_jax.report.html import sentence
+from llfc_jax.report.marks import wrap_titles
 from llfc_jax.report.numbers import Rows, clean, describe
-from llfc_jax.report.vega import Spec, build_spec, columns_of, records
+from llfc_jax.report.points import read
+from llfc_jax.report.vega import Spec, build_spec, floor_words
 
 if TYPE_CHECKING:
     import altair
@@ -25,24 +27,27 @@ Figure: TypeAlias = "altair.LayerChart | altair.FacetChart"
 def draw(chart: Chart, rows: Rows, theme: style.Theme = style.SCREEN) -> Figure:
     """Returns `rows` drawn as `chart` says, as an Altair chart; notebooks show it.
 
-    Its menus choose pair, alignment and what `chart.where` pins; a click on the legend shows one
-    line, the pointer reads values, dragging and pinching move and zoom (`vega.build_spec`).
+    `style.PAPER` is a theme for a column of a paper, `style.PAPER_WIDE` for two. The chart's menus
+    choose pair, alignment and what `chart.where` pins; a click on the legend shows one line, the
+    pointer reads values, dragging and pinching move and zoom (`vega.build_spec`).
     """
     import altair  # takes a quarter of a second, which pages do without
 
-    spec = build_spec(chart, rows, theme, data="rows")
+    points = read(chart, rows)
+    spec = build_spec(chart, rows, theme, points, data="points")
     figure = (altair.FacetChart if "facet" in spec else altair.LayerChart).from_dict(spec)
-    figure.data = altair.Data(values=records(rows, columns_of(chart)))  # not checked row by row
+    figure.data = altair.Data(values=points.data)  # not checked point by point
     return figure
 
 
-def save(figure: "Figure | Spec", path: str | os.PathLike[str], width: float | None = None) -> Path:
+def save(figure: "Figure | Spec", path: str | os.PathLike[str]) -> Path:
     """Writes a chart as .svg, .png (300 dots per inch), .pdf or .json (its Vega-Lite spec).
+
+    One that was drawn with a paper's theme is exactly as wide as this theme says.
 
     Args:
         figure: what `draw` or `vega.build_spec` returns.
         path: the file; its ending says the kind.
-        width: of the whole figure, in inches; panels are made to fit.
 
     Raises:
         ReportError: for another ending, or where vl-convert is missing, which draws the files.
@@ -50,8 +55,8 @@ def save(figure: "Figure | Spec", path: str | os.PathLike[str], width: float | N
     path = Path(path)
     kind = path.suffix.lstrip(".")
     spec = figure if isinstance(figure, dict) else figure.to_dict()
-    if width:
-        spec = _fit(spec, 72 * width)
+    if width := spec.get("usermeta", {}).get("width"):
+        spec = _fit(spec, width)
     content = json.dumps(spec, ensure_ascii=False) if kind == "json" else _convert(spec, kind)
     with aside(path) as place:
         place.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -65,13 +70,9 @@ def save_all(
     formats: Iterable[str] = ("svg",),
     theme: style.Theme = style.SCREEN,
 ) -> list[Path]:
-    """Writes every chart of a section as `directory/NAME.FORMAT`; returns the paths.
-
-    With a theme of a paper the figures are exactly as wide as its column.
-    """
-    width = None if theme.heading else theme.width / 72
+    """Writes every chart of a section as `directory/NAME.FORMAT`; returns the paths."""
     return [
-        save(spec, Path(directory) / f"{chart.name}.{kind}", width)
+        save(spec, Path(directory) / f"{chart.name}.{kind}")
         for chart in section.charts
         for spec in [build_spec(chart, rows, theme)]
         for kind in formats
@@ -80,11 +81,12 @@ def save_all(
 
 def caption(chart: Chart, rows: Rows) -> str:
     """Returns the words below a figure in a paper: title, what to see, and what was pinned."""
-    content = read(chart, rows)
-    pinned = {**content.shared, **chart.where}
+    points = read(chart, rows)
+    pinned = {**points.shared, **chart.where}
     notes = [describe(column, value) for column, value in pinned.items()]
-    notes += [content.floor_words] if chart.log and content.clipped else []
-    return clean(f"{chart.title}. {chart.caption}" + (f" ({', '.join(notes)})" if notes else ""))
+    notes += [floor_words(points)] if chart.log and points.clipped else []
+    said = f"{sentence(chart.title)} {chart.caption}"
+    return clean(said + (f" ({', '.join(notes)})" if notes else ""))
 
 
 def _convert(spec: Spec, kind: str) -> str | bytes:
@@ -105,19 +107,13 @@ def _convert(spec: Spec, kind: str) -> str | bytes:
 
 
 def _without_pointer(spec: Spec) -> Spec:
-    """Returns the spec without what only the pointer uses: its selections and unseen points."""
+    """Returns the spec without its selections, and without points that only the pointer sees."""
     spec = json.loads(json.dumps(spec))
-    spec["params"] = [p for p in spec.get("params", []) if "select" not in p]
-    spec["transform"] = [
-        step
-        for step in spec.get("transform", [])
-        if not (isinstance(step.get("filter"), dict) and "param" in step["filter"])
+    spec["params"] = [
+        {"name": p["name"], "value": p["name"] != "hover"} if "select" in p else p
+        for p in spec.get("params", [])
     ]
     panel: dict[str, Any] = spec.get("spec", spec)
-    for layer in panel["layer"]:
-        for channel in layer["encoding"].values():
-            if isinstance(channel, dict):
-                channel.pop("condition", None)
     seen = [x for x in panel["layer"] if x["encoding"].get("opacity", {}).get("value") != 0]
     panel["layer"] = seen
     return spec
@@ -127,8 +123,14 @@ def _fit(spec: Spec, width: float) -> Spec:
     """Returns the spec with panels so wide that the whole figure has the given width."""
     spec = json.loads(json.dumps(spec))
     panel: dict[str, Any] = spec.get("spec", spec)
-    for _ in range(2):  # once is exact, unless labels turn or drop out
+    for _ in range(5):  # once is exact, unless titles wrap, or labels turn or drop out
         measured = re.search(r'width="([\d.]+)"', str(_convert(spec, "svg")))
         excess = (float(measured[1]) if measured else width) - width
-        panel["width"] = max(30.0, panel["width"] - excess / spec.get("columns", 1))
+        if abs(excess) < 1:
+            break
+        fitted = max(30.0, panel["width"] - excess / spec.get("columns", 1))
+        if spec["usermeta"].get("scaled"):
+            panel["height"] *= fitted / panel["width"]
+        panel["width"] = fitted
+        wrap_titles(panel, spec["config"]["axis"]["titleFontSize"])
     return spec

@@ -22,11 +22,16 @@ from llfc_jax.report.numbers import (
 
 def inline(text: object) -> Markup:
     """Returns one line of words with `code` in backticks."""
-    parts = clean(text).split("`")
+    parts = clean(text).replace(" - ", "\xa0−\xa0").split("`")  # a minus sign ends no line
     if len(parts) % 2 == 0:  # an odd backtick out stays what it is
         parts[-2:] = ["`".join(parts[-2:])]
     coded = (f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(parts))
     return Markup("".join(coded))
+
+
+def sentence(text: str) -> str:
+    """Returns a title as a sentence of its own, with a full stop unless it ends in a mark."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def prose(text: object) -> Markup:
@@ -84,6 +89,6 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         finalize=lambda x: x if isinstance(x, (Markup, jinja2.Undefined)) else clean(x),
     )
-    made.filters |= {"inline": inline, "prose": prose}
+    made.filters |= {"inline": inline, "prose": prose, "sentence": sentence}
     made.globals |= {"cells": cells, "is_numeric": is_numeric, "with_keys": with_keys}
     return made

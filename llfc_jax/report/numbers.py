@@ -88,7 +88,7 @@ def plain(cell: Any) -> str | int | float | bool | None:
 def format_number(value: float, digits: int = 4) -> str:
     """Returns a number to `digits` significant digits; whole numbers below 10 million in full.
 
-    Example:
+    Examples:
         >>> format_number(0.123456), format_number(1.5e-7), format_number(60000)
         ('0.1235', '1.5e-7', '60000')
     """
@@ -105,7 +105,7 @@ def format_spread(value: float, spread: float) -> str:
 
     The spread has one significant digit, two if the first is a 1.
 
-    Example:
+    Examples:
         >>> format_spread(0.123456, 0.0034), format_spread(1234.5, 120)
         ('0.123 ± 0.003', '1230 ± 120')
     """
@@ -113,7 +113,7 @@ def format_spread(value: float, spread: float) -> str:
         return format_number(value)
     lead = f"{spread:e}"
     place = int(lead.partition("e")[2]) - (lead[0] == "1")  # power of ten of the last digit
-    exponent = math.floor(math.log10(abs(value))) if value else 0
+    exponent = math.floor(math.log10(max(abs(value), spread)))
     if not -4 <= max(exponent, place) < 7:  # one common power of ten
         power = max(exponent, place, -300)
         scaled = format_spread(value / 10.0**power, spread / 10.0**power)

@@ -1,21 +1,27 @@
 """One page that shows a run: it opens offline, alone, on any screen, and prints."""
 
+import base64
 import dataclasses
 import functools
 import importlib.resources
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
+from llfc_jax.errors import DataError, unknown
 from llfc_jax.io import write_text
 from llfc_jax.report import html, numbers, style, vega
 from llfc_jax.report.charts import Chart, Section
-from llfc_jax.report.content import Content, parameter, read
 from llfc_jax.report.numbers import Rows, clean, distinct, plain
+from llfc_jax.report.points import Points, parameter, read
+
+if TYPE_CHECKING:
+    from llfc_jax.report.figures import Figure
 
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
 Json = dict[str, Any]
@@ -75,6 +81,19 @@ class Report:
     headline: str | None = None
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def plot(self, name: str, theme: style.Theme = style.SCREEN) -> "Figure":
+        """Returns one of the charts, by its name, as an Altair chart; see `figures.draw`.
+
+        Raises:
+            DataError: there is no such chart; the line names the nearest.
+        """
+        from llfc_jax.report.figures import draw
+
+        charts = {c.name: (c, rows) for section, rows in self.sections for c in section.charts}
+        if name not in charts:
+            raise DataError(unknown("figure", name, charts))
+        return draw(*charts[name], theme)
+
 
 def write_page(path: str | os.PathLike[str], report: Report) -> None:
     """Writes a report's page, whole or not at all."""
@@ -96,7 +115,7 @@ def write_page(path: str | os.PathLike[str], report: Report) -> None:
         ],
         details=_details(report.details),
         css=Markup(_colours() + _asset("page.css")),
-        data=Markup(embed(data)),
+        data=embed(data),
         vega=Markup(_asset("vega.min.js")),
         script=Markup(_asset("page.js")),
     )  # fmt: skip
@@ -104,23 +123,15 @@ def write_page(path: str | os.PathLike[str], report: Report) -> None:
 
 
 def embed(value: Any) -> str:
-    """Returns JSON that may stand in a script element: nothing in it can end the element."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    """Returns a value as JSON, compressed, in characters that may stand anywhere in a page."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
-def pack(rows: Rows, columns: Iterable[str]) -> Json:
-    """Returns the wanted columns of rows, each as a list; of names each is written once."""
-    packed: Json = {}
-    for column in distinct(columns):
-        cells = [plain(row.get(column)) for row in rows]
-        if any(isinstance(cell, str) for cell in cells):
-            names = distinct(cells)
-            place = {name: i for i, name in enumerate(names)}
-            packed[clean(column)] = {"names": names, "codes": [place[cell] for cell in cells]}
-        elif any(cell is not None for cell in cells):
-            packed[clean(column)] = cells
-    return {"count": len(rows), "columns": packed}
+def records(rows: Rows, columns: Iterable[str]) -> list[Json]:
+    """Returns the wanted columns of the rows as JSON holds them."""
+    names = {column: clean(column) for column in columns}
+    return [{names[c]: plain(row[c]) for c in names if c in row} for row in rows]
 
 
 def flatten(values: Mapping[str, Any], before: str = "") -> list[dict[str, str]]:
@@ -147,29 +158,27 @@ def _view(section: Section, chart: Chart, rows: Rows) -> Json:
     """Returns what the page knows of a chart: its words, its spec, and with the other scale."""
     other = dataclasses.replace(chart, log=not chart.log)
     charts = [chart, other] if chart.mark in ("line", "dots") else [chart]
-    content = read(chart, rows)
+    points = read(chart, rows)
     return {
+        "chart": chart,
+        "read": points,
         "name": chart.name,
         "title": chart.title,
         "caption": chart.caption,
-        "section": section.name,
         "mark": chart.mark,
         "log": chart.log,
         "least": 230,  # pixels that a panel takes at least
-        "margin": _margin(chart, content),
-        "content": content,
-        "where": chart.where,
-        "specs": [
-            vega.build_spec(each, rows, style.PAGE, section.name, content) for each in charts
-        ],
+        "margin": _margin(chart, points),
+        "specs": [vega.build_spec(each, rows, style.PAGE, points, "points") for each in charts],
+        "points": points.data,
     }
 
 
-def _margin(chart: Chart, content: Content) -> int:
+def _margin(chart: Chart, points: Points) -> int:
     """Returns how many pixels the vertical axis takes."""
     if chart.mark != "heat":
         return 60
-    return 50 + min(130, 6 * max((len(str(line)) for line in content.lines), default=0))
+    return 50 + min(130, 6 * max((len(str(line)) for line in points.lines), default=0))
 
 
 def _data(sections: Sequence[tuple[Section, Rows]], views: Sequence[Json]) -> Json:
@@ -178,31 +187,25 @@ def _data(sections: Sequence[tuple[Section, Rows]], views: Sequence[Json]) -> Js
     choices = _choices(views, headings | numbers.KEYS)
     charts = []
     for view in views:
-        content: Content = view.pop("content")
-        pinned = view.pop("where")
         mine = {
             parameter(choice["column"]): choice["column"]
             for choice in choices
-            if choice["column"] in content.choices
-            and (choice["column"] in pinned) == (choice["value"] is not None)
+            if choice["column"] in view["read"].choices
+            and (choice["column"] in view["chart"].where) == (choice["value"] is not None)
         }
-        charts.append({k: view[k] for k in view if k not in ("title", "caption")})
-        charts[-1]["choices"] = mine
+        shown = ("name", "mark", "log", "least", "margin", "specs", "points")
+        charts.append({name: view[name] for name in shown} | {"choices": mine})
     tables = {}
     for section, rows in sections:
         columns = html.with_keys(rows, section.columns)
-        wanted = [column for chart in section.charts for column in vega.columns_of(chart)]
-        tables[section.name] = {
-            "columns": columns,
-            "keys": [choice["column"] for choice in choices if choice["value"] is None],
-            "table": pack(rows, [*columns, *wanted]),
-        }
-    colours = {name: light for name, (light, _) in style.variables().items()}
+        keys = [choice["column"] for choice in choices if choice["value"] is None]
+        table = records(rows, [*columns, *keys])
+        tables[section.name] = {"columns": columns, "keys": keys, "rows": table}
     return {
         "sections": tables,
         "charts": charts,
         "choices": choices,
-        "colours": colours,
+        "colours": {name: light for name, (light, _) in style.variables().items()},
         "config": style.PAGE.config(),
     }
 
@@ -216,10 +219,10 @@ def _choices(views: Sequence[Json], headings: Mapping[str, str]) -> list[Json]:
     pinned: dict[str, list[Any]] = {}
     starts: dict[str, list[Any]] = {}
     for view in views:
-        for column, values in view["content"].choices.items():
-            if column in view["where"]:
+        for column, values in view["read"].choices.items():
+            if column in view["chart"].where:
                 pinned.setdefault(column, []).extend(values)
-                starts.setdefault(column, []).append(plain(view["where"][column]))
+                starts.setdefault(column, []).append(plain(view["chart"].where[column]))
             else:
                 panels.setdefault(column, []).extend(values)
     menus = [

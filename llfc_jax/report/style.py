@@ -26,27 +26,19 @@ CATEGORICAL = (
     ("#3a2a78", "#8f86e8"),
     ("#a07800", "#ecd06a"),
 )
-LEVELS = 33
 DASHES = ([1, 0], [5, 2.5], [1.5, 2], [7, 2, 1.5, 2], [9, 3])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "stroke", "arrow")
-_VIRIDIS = (0x440154, 0x482878, 0x3E4989, 0x31688E, 0x26828E,
-            0x1F9E89, 0x35B779, 0x6ECE58, 0xB5DE2B, 0xFDE725)  # fmt: skip
-
-
-def _viridis(t: float) -> str:
-    """Returns the colour of a place `t` in [0, 1] of the viridis scale."""
-    place = min(int(t * 9), 8)
-    ends = _VIRIDIS[place], _VIRIDIS[place + 1]
-    low, high = ([colour >> shift & 255 for shift in (16, 8, 0)] for colour in ends)
-    share = t * 9 - place
-    mixed = (round(a + share * (b - a)) for a, b in zip(low, high, strict=True))
-    return "#" + "".join(f"{part:02x}" for part in mixed)
-
-
-# The palest end of viridis is left out on a light page, the darkest on a dark one.
+# Viridis, without its palest end on a light page and without its darkest on a dark one.
+_LIGHT = (
+    "440154 461264 482374 45327d 404185 3b4f8a 365d8c 306a8e 2b758e 27818e 238d8c 20998a "
+    "25a585 2eb07e 3dba74 56c466 6fce57"
+)
+_DARK = (
+    "355f8c 306a8e 2c758e 277f8e 248a8d 21958b 20a088 29a982 32b37b 43bd71 59c664 70ce57 "
+    "8cd545 a8db33 c4e02a e1e327 fde725"
+)
 SEQUENTIAL = tuple(
-    (_viridis(0.78 * i / (LEVELS - 1)), _viridis(0.30 + 0.70 * i / (LEVELS - 1)))
-    for i in range(LEVELS)
+    (f"#{light}", f"#{dark}") for light, dark in zip(_LIGHT.split(), _DARK.split(), strict=True)
 )
 
 
@@ -82,7 +74,7 @@ class Theme:
 
     def along(self, count: int) -> list[str]:
         """Returns `count` colours along an order."""
-        steps = (round(i * (LEVELS - 1) / max(1, count - 1)) for i in range(count))
+        steps = (round(i * (len(SEQUENTIAL) - 1) / max(1, count - 1)) for i in range(count))
         return [self.colour(f"s{step}") for step in steps]
 
     def hues(self, count: int) -> list[str]:
@@ -100,8 +92,10 @@ class Theme:
             "axis": words | {"domainColor": soft, "tickColor": soft, "gridColor": rule},
             "axisX": {"grid": False},
             "legend": words
-            | {"orient": "bottom", "labelColor": ink, "columnPadding": 14, "symbolSize": 60,
-               "titleOrient": "left", "offset": 6},
+            | {"orient": "bottom", "labelColor": ink, "columnPadding": 14,
+               "symbolSize": 5.5 * self.size,
+               "titleOrient": "left", "offset": 6,
+               "layout": {"expr": "{bottom: {anchor: 'start', direction: 'vertical'}}"}},
             "header": {"labelColor": ink, "labelFontSize": self.size, "labelFontWeight": "bold",
                        "labelAnchor": "start", "labelPadding": 3},
             "title": {"anchor": "start", "color": ink, "fontSize": 1.1 * self.size, "offset": 8,

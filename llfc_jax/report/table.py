@@ -126,7 +126,7 @@ def _blocks(
     texts = [_texts(rows, columns, spread, i) for i in range(len(rows))]
     content = dict(zip(columns, zip(*texts, strict=True), strict=True)) if texts else {}
     wide = {c: max(map(len, content.get(c, ("",)))) for c in columns}
-    heads = {c: textwrap.wrap(_line(h), max(HEADING, wide[c])) for c, h in columns.items()}
+    heads = {c: _wrap(_line(h), max(HEADING, wide[c])) for c, h in columns.items()}
     wide = {c: max([wide[c], *map(len, heads[c])]) + BETWEEN for c in columns}
     names = [column for column in columns if column in KEYS]
     parts: list[list[str]] = [[]]
@@ -136,6 +136,12 @@ def _blocks(
             parts.append([])
         parts[-1].append(column)
     return [_block(rows, [*names, *part], heads, content) for part in parts]
+
+
+def _wrap(heading: str, width: int) -> list[str]:
+    """Returns a heading in lines, which no minus sign begins or ends."""
+    lines = textwrap.wrap(heading.replace(" - ", "\0-\0"), width, break_long_words=False)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def _block(

@@ -1,35 +1,30 @@
 """A `Chart` and its rows as one Vega-Lite spec: for the page, a notebook, and SVG, PNG or PDF.
 
-The rows go into the spec as they are; choosing, folding and clipping them is written in it as
-Vega-Lite transforms. So the charts of a page share one table of rows, and a reader can turn the
-choices: there is a parameter for every column in `Chart.panels` and `Chart.where`.
+The spec has a parameter for every column in `Chart.panels` and `Chart.where`, so that a reader can
+turn the choices.
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llfc_jax.report import style
 from llfc_jax.report.charts import Chart
-from llfc_jax.report.content import (
-    BETWEEN,
-    TOLERANCE,
-    Content,
-    every,
-    label_of,
-    parameter,
-    read,
+from llfc_jax.report.marks import FORMAT, Spec, build_panel, build_selections
+from llfc_jax.report.numbers import (
+    Rows,
+    clean,
+    describe,
+    format_number,
+    format_value,
+    is_number,
+    name_of,
+    plain,
 )
-from llfc_jax.report.marks import FORMAT, Spec, build_panel, build_selections, field_of
-from llfc_jax.report.numbers import Rows, clean, describe, format_value, is_number, name_of, plain
+from llfc_jax.report.points import BETWEEN, Points, parameter, read
 
 
 def build_spec(
-    chart: Chart,
-    rows: Rows,
-    theme: style.Theme,
-    data: str | None = None,
-    content: Content | None = None,
+    chart: Chart, rows: Rows, theme: style.Theme, points: Points | None = None, data: str = ""
 ) -> Spec:
     """Returns `rows` drawn as `chart` says, as a Vega-Lite spec.
 
@@ -42,29 +37,30 @@ def build_spec(
         chart: the description.
         rows: of all pairs and alignments.
         theme: colours and sizes.
-        data: name of a data set that is provided elsewhere; by default the rows are in the spec.
-        content: what `read` found in the rows, where that is known.
+        points: what `read` made of the rows, where that is known.
+        data: name under which the points are provided; by default they are in the spec.
     """
-    content = content or read(chart, rows)
-    columns, width = _grid(content, theme)
-    panel: Spec = build_panel(chart, content, theme, width)
+    points = points or read(chart, rows)
+    columns, width = _grid(points, theme)
+    panel = build_panel(chart, points, theme, width)
     spec: Spec = {
-        "data": {"name": data} if data else {"values": records(rows, columns_of(chart))},
-        "transform": _transforms(chart, content),
+        "data": {"name": data} if data else {"values": points.data},
+        "transform": _transforms(chart, points),
         "params": [
-            *_choices(chart, content),
+            *_choices(chart, points),
             {"name": "room", "value": theme.width},
-            *build_selections(chart, content),
+            *build_selections(chart, points),
         ],
-        **_title(chart, content, theme),
+        **_title(chart, points, theme),
         **({} if theme.css else {"config": theme.config()}),  # the page has one for all charts
+        **({} if theme.css or theme.heading else {"usermeta": {"width": theme.width}}),
     }
-    if len(content.labels) < 2:
+    if len(points.labels) < 2:
         return _clean(spec | panel)
     header: Spec = {"title": None, "labelLimit": round(1.1 * width)}
-    if max(map(len, content.labels)) * 0.6 * theme.size > 1.1 * width:
+    if max(map(len, points.labels)) * 0.6 * theme.size > 1.1 * width:
         header["labelExpr"] = f"split(datum.label, '{BETWEEN}')"  # on several lines
-    facet = {"field": "panel", "type": "nominal", "sort": content.labels, "header": header}
+    facet = {"field": "panel", "type": "nominal", "sort": points.labels, "header": header}
     return _clean(spec | {"facet": facet, "columns": columns, "spec": panel})
 
 
@@ -77,132 +73,77 @@ def _clean(spec: Any) -> Any:
     return clean(spec) if isinstance(spec, str) else spec
 
 
-def columns_of(chart: Chart) -> list[str]:
-    """Returns the columns of the rows that a chart reads."""
-    lines = [chart.lines] if chart.lines else []
-    values = [*chart.y, *chart.band.values(), *chart.dots.values()]
-    return list(dict.fromkeys([*chart.panels, *chart.where, chart.x, *lines, *values]))
-
-
-def records(rows: Rows, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the wanted columns of the rows as JSON holds them."""
-    names = {column: clean(column) for column in columns}
-    return [{names[c]: plain(row[c]) for c in columns if c in row} for row in rows]
-
-
-def _grid(content: Content, theme: style.Theme) -> tuple[int, float]:
+def _grid(points: Points, theme: style.Theme) -> tuple[int, float]:
     """Returns how many panels stand side by side, and the width of each."""
     room = theme.width - 5 * theme.size  # without the vertical axis
     between = 1.6 * theme.size
-    columns = min(content.across, len(content.labels), int(room / (75 + between)))
-    return max(1, columns), max(75.0, room / max(1, columns) - between)
+    columns = max(1, min(points.across, len(points.labels), int(room / (75 + between))))
+    return columns, max(75.0, room / columns - between)
 
 
-def _quote(value: Any) -> str:
-    """Returns a value as it stands in an expression."""
-    return json.dumps(clean(value) if isinstance(value, str) else value)
-
-
-def _datum(column: str) -> str:
-    return f"datum[{_quote(column)}]"
-
-
-def _case(table: Mapping[str, str], otherwise: str = "null") -> str:
-    """Returns an expression that looks the folded column up."""
-    tests = (f"datum.y === {_quote(y)} ? {then} : " for y, then in table.items())
-    return "".join(tests) + otherwise
-
-
-def _label(content: Content, column: str) -> str:
-    """Returns the expression of what a column has to say in a panel's name (`label_of`)."""
-    values = content.choices[column]
-    if is_number(values[0]):
-        return f"{_quote(f'{name_of(column)} = ')} + {_datum(column)}"
-    return f"{_quote({str(v): label_of(column, v) for v in values})}[{_datum(column)}]"
-
-
-def _is_chosen(chart: Chart, column: str) -> str:
-    """Returns the test of whether a row is among the reader's choice."""
-    name = parameter(column)
-    if column not in chart.where:
-        return f"{name} === null || {_datum(column)} === {name}"
-    if is_number(chart.where[column]):
-        return f"abs({_datum(column)} - {name}) <= {TOLERANCE}"
-    return f"{_datum(column)} === {name}"
-
-
-def _transforms(chart: Chart, content: Content) -> list[Spec]:
-    """Returns the way from the rows to what is drawn: one datum per row and y column."""
-    line = _datum(chart.lines) if chart.lines else "null"
-    steps: list[Spec] = [{"filter": _is_chosen(chart, column)} for column in content.choices]
-    steps.append({"fold": [field_of(y) for y in content.y], "as": ["y", "raw"]})
-    if content.once:
-        first = f"{line} === {_quote(content.lines[0])}"
-        steps.append({"filter": _case(dict.fromkeys(content.once, first), "true")})
-        if content.line_names != content.lines:
-            line = f"{_quote(content.line_names)}[indexof({_quote(content.lines)}, {line})]"
-        line = _case(dict.fromkeys(content.once, _quote(every(chart))), line)
-    floor = f"{content.floor}, " if chart.log else ""
-    least = "0, " if content.from_zero and chart.spread == "area" and not chart.log else floor
-    made = {
-        "x": _datum(chart.x) if content.names is None else f"toString({_datum(chart.x)})",
-        "panel": f"join([{', '.join(_label(content, c) for c in content.panels)}], '{BETWEEN}')",
-        "line": line,
-        "value": f"isNumber(datum.raw) && isFinite(datum.raw) ? max({floor}datum.raw) : null",
-        "column": _case({y: _quote(words) for y, words in chart.y.items()}),
-    }
-    if chart.mark == "line" and len(content.lines) > 1:
-        made["dash"] = f"indexof({_quote([*content.line_names, every(chart)])}, datum.line)"
-    elif chart.mark == "line":
-        words = [clean(chart.y[y]) for y in content.y]
-        made["dash"] = f"indexof({_quote(words)}, datum.column)"
-    if chart.band:
-        known = "isNumber(datum.raw) && isNumber(datum.spread) ?"
-        made["spread"] = _case({y: _datum(column) for y, column in chart.band.items()})
-        made["low"] = f"{known} max({least}datum.raw - datum.spread) : null"
-        made["high"] = f"{known} max({floor}datum.raw + datum.spread) : null"
+def _transforms(chart: Chart, points: Points) -> list[Spec]:
+    """Returns the way from the points to those that are drawn."""
+    steps: list[Spec] = []
+    for name in map(parameter, points.choices):
+        steps.append({"filter": f"{name} === null || datum.{name} === {name}"})
+    floor = str(points.floor) if chart.log else "-MAX_VALUE"  # what is below stands on it
+    zero = "0" if points.from_zero and chart.spread == "area" and not chart.log else floor
+    steps.append({"calculate": _at_least(floor, "value"), "as": "at"})
     if chart.dots:
-        made["dot"] = _case({y: _datum(column) for y, column in chart.dots.items()})
-    steps += [{"calculate": made[name], "as": name} for name in made]
-    picked = [] if chart.mark == "heat" else content.picked
+        steps.append({"calculate": _at_least(floor, "dot"), "as": "dot"})
+    if chart.band:
+        steps.append({"calculate": _at_least(zero, "value", "-", "spread"), "as": "low"})
+        steps.append({"calculate": _at_least(floor, "value", "+", "spread"), "as": "high"})
+    if points.picked and chart.mark == "line":
+        name = points.picked[0]
+        names = json.dumps(points.lines if name == "line" else points.words)
+        steps.append({"calculate": f"indexof({names}, datum.{name})", "as": "dash"})
+    picked = [] if chart.mark == "heat" else points.picked
     return steps + [{"filter": {"param": f"only_{name}"}} for name in picked]
 
 
-def _choices(chart: Chart, content: Content) -> list[Spec]:
+def _at_least(least: str, field: str, sign: str = "", spread: str = "") -> str:
+    """Returns the expression of a field, more or less its spread; null where that is unknown."""
+    known = " && ".join(f"isNumber(datum.{name})" for name in (field, spread) if name)
+    value = f"datum.{field} {sign} datum.{spread}" if spread else f"datum.{field}"
+    return f"{known} ? max({least}, {value}) : null"
+
+
+def _choices(chart: Chart, points: Points) -> list[Spec]:
     """Returns a parameter per choice, with a menu for notebooks; the page has menus of its own."""
     made = []
-    for column, values in content.choices.items():
+    for column, values in points.choices.items():
         options = values if column in chart.where else [None, *values]
         labels = ["all" if value is None else format_value(value) for value in options]
-        menu = {
-            "input": "select",
-            "options": options,
-            "labels": labels,
-            "name": f"{name_of(column)} ",
-        }
+        menu = {"input": "select", "options": options, "labels": labels}
+        menu["name"] = f"{name_of(column)} "
         value = plain(chart.where.get(column))
         made.append({"name": parameter(column), "value": value, "bind": menu})
     return made
 
 
-def _title(chart: Chart, content: Content, theme: style.Theme) -> Spec:
+def floor_words(points: Points) -> str:
+    """Returns what a logarithmic axis does to small values."""
+    floor = format_number(points.floor)
+    return f"values below {floor} are drawn at {floor}"
+
+
+def _title(chart: Chart, points: Points, theme: style.Theme) -> Spec:
     """Returns the chart's title and below it what all of its points share."""
-    parts = []
-    for column, value in content.shared.items():
-        parts.append(_quote(describe(column, value)))
+    parts = [json.dumps(clean(describe(column, v))) for column, v in points.shared.items()]
     for column, value in chart.where.items():
         name = parameter(column)
         shown = f"format({name}, '{FORMAT}')" if is_number(value) else name
-        parts.append(f"{_quote(name_of(column) + ' = ')} + {shown}")
-    if content.clipped and chart.log:
-        parts.append(_quote(content.floor_words))
-    if not content.labels:
-        parts = [_quote("no finite values to draw")]
+        parts.append(f"{json.dumps(f'{clean(name_of(column))} = ')} + {shown}")
+    if points.clipped and chart.log:
+        parts.append(json.dumps(floor_words(points)))
+    if not points.labels:
+        parts = [json.dumps("no finite values to draw")]
     note = ' + "  ·  " + '.join(parts)
     if theme.heading:
-        lines = [_quote(chart.title), *([note] if parts else [])]
+        lines = [json.dumps(clean(chart.title)), *([note] if parts else [])]
         return {"title": {"text": {"expr": f"[{', '.join(lines)}]"}}}
-    if not parts or not (theme.css or not content.labels):
+    if not parts or not (theme.css or not points.labels):
         return {}
     soft = {"fontSize": theme.size, "color": theme.colour("soft")}
     return {"title": {"text": {"expr": note}, **soft}}

@@ -17,7 +17,7 @@ from llfc_jax.parallel.spread import follow, is_spread
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Permutation, permute
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import AnyArray, Apply, Variables
+from llfc_jax.types import AnyArray, Apply, Inputs, Variables
 
 FEW_SAMPLES, MOST_SAMPLES = 2, 64
 MOST_WORK = 2e9  # multiplications of the whole proof, beyond which fewer samples are taken
@@ -80,7 +80,7 @@ def check(
         MatchingError: a permutation of a group changes the outputs by more than that, or the
             network does not run on the batch.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from llfc_jax.symmetry import permutation_spec
         >>> def apply(w, x):
@@ -107,7 +107,7 @@ def check(
         if spread:
             (x,) = follow([x], variables)
         else:
-            variables, x = jax.tree.map(_as_numpy, variables), _as_numpy(x)
+            variables, x = (jax.tree.map(_as_numpy, tree) for tree in (variables, x))
         return _check(spec, view.apply, variables, x, tolerance)
     except LlfcError:
         raise
@@ -128,8 +128,11 @@ def _check(
     leaves = jax.tree.leaves(variables)
     placed = [jax.device_put(leaf) for leaf in leaves]  # only what a group moves is sent again
     inputs = [x]
-    if len(x) > FEW_SAMPLES and jnp.issubdtype(x.dtype, jnp.floating):
-        inputs.append(np.asarray(rng.normal(size=x.shape) * np.sqrt(np.mean(x**2)), x.dtype))
+    given = jax.tree.leaves(x)
+    if len(given[0]) > FEW_SAMPLES and all(jnp.issubdtype(p.dtype, jnp.floating) for p in given):
+        inputs.append(jax.tree.map(
+            lambda p: np.asarray(rng.normal(size=p.shape) * np.sqrt(np.mean(p**2)), p.dtype), x
+        ))  # fmt: skip
     before = [run(placed, own) for own in inputs]
     worst = 0.0
     for group in spec.groups:
@@ -205,16 +208,22 @@ def _permuted(
 
 def _compiled(
     apply: Apply, variables: Variables, x: Any
-) -> tuple[Callable[[Sequence[AnyArray], AnyArray], np.ndarray], float]:
+) -> tuple[Callable[[Sequence[AnyArray], Inputs], np.ndarray], float]:
     """The network at this batch, compiled quickly, and how exact its outputs are."""
     closed = jax.make_jaxpr(apply)(variables, x)
     flat = jax.jit(jaxpr_as_fun(closed)).lower(*jax.tree.leaves((variables, x)))
     compiled = flat.compile(compiler_options=_QUICK if jax.default_backend() == "cpu" else None)
 
-    def run(leaves: Sequence[AnyArray], x: AnyArray) -> np.ndarray:
-        (output,) = compiled(*leaves, x)
+    def widen(output: jax.Array) -> np.ndarray:
         wide = jnp.promote_types(output.dtype, np.float32)
-        return np.asarray(output, wide).astype(np.float64)
+        exact = np.complex128 if jnp.issubdtype(wide, jnp.complexfloating) else np.float64
+        return np.asarray(output, wide).astype(exact)
+
+    def run(leaves: Sequence[AnyArray], x: Inputs) -> np.ndarray:
+        outputs = [widen(output) for output in compiled(*leaves, *jax.tree.leaves(x))]
+        if len(outputs) == 1:
+            return outputs[0]
+        return np.concatenate([output.reshape(-1) for output in outputs])
 
     narrowest = min(_floats(closed.jaxpr), key=lambda d: jnp.finfo(d).bits, default=np.float64)
     return run, TOLERANCE.get(np.dtype(narrowest), _COARSE)

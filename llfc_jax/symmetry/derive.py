@@ -85,7 +85,7 @@ def permutation_spec(network: Any, variables: Any, x: Any) -> PermutationSpec:
     Raises:
         GraphError: the network cannot be traced.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> def apply(w, x):
         ...     return jnp.maximum(x @ w["first"], 0) @ w["second"]

@@ -151,26 +151,27 @@ class Reading:
         """Reads all equations of the program."""
         program, values = self.program, self.values
         values |= {number: self.leaf(number) for number in program.leaves}
-        given = program.avals[program.input]
-        values[program.input] = Value(
-            fresh_pinned(given.shape, "the input"),
-            distinct=_is_fine(given),
-            nonzero=True,
-            data=True,
-        )
+        for number in program.inputs:
+            given = program.avals[number]
+            values[number] = Value(
+                fresh_pinned(given.shape, "the input"),
+                distinct=_is_fine(given),
+                nonzero=True,
+                data=True,
+            )
         values |= {n: constant(value) for n, value in program.constants.items()}
         self.seen += [value.axes for value in values.values()]
-        used = {program.output}
+        used = set(program.outputs)
         for number, eq in enumerate(program.equations):
             given = [constant(a.val) if is_literal(a) else values[a] for a in eq.inputs]
             used.update(a for a in eq.inputs if not is_literal(a))
             flat = Flat(eq.primitive, eq.params, tuple(program.avals[n] for n in eq.outputs))
             self.position = (number,)
             values.update(zip(eq.outputs, self.equation(flat, given, eq.scope), strict=True))
-        output = values[program.output]
-        pin_all([output], "the output")
-        if output.points is not None:
-            pin(output.points, "the output")
+        for output in (values[number] for number in program.outputs):
+            pin_all([output], "the output")
+            if output.points is not None:
+                pin(output.points, "the output")
         pin_all((values[n] for n in program.leaves if n not in used), "never used")
         self.settle_all()
         self._pin_unreached()

@@ -17,7 +17,8 @@ class History(Result):
         epoch: 1, 2, ...
         loss: mean training loss over the epoch, while the weights moved; NaN from the epoch of
             divergence on.
-        accuracy: share of training samples that were classified correctly when they were used.
+        accuracy: share of training samples that were predicted rightly when they were used; NaN
+            where the task has no such thing.
         diverged: epoch in which loss or gradient stopped being finite, 0 if never; the network
             is as it was before that step.
     """
@@ -38,7 +39,7 @@ def make_history(
         return np.stack([np.asarray(getattr(state, name)) for state in states.values()])
 
     loss = gather("loss") / steps_per_epoch
-    accuracy = gather("correct") / (steps_per_epoch * batch_size)
+    accuracy = gather("correct").astype(np.float64) / (steps_per_epoch * batch_size)
     epochs = np.arange(1, loss.shape[1] + 1)
     diverged = np.where(gather("alive"), 0, gather("step") // steps_per_epoch + 1)
     is_over = (diverged[:, None] > 0) & (epochs >= diverged[:, None])

@@ -23,25 +23,25 @@ from llfc_jax.parallel import multihost, sharding
 from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training.feed import Samples, feed_dispatches
 from llfc_jax.training.state import ORDER, TrainState
-from llfc_jax.training.step import Task, take_step
+from llfc_jax.training.step import Setup, take_step
 
 DISPATCH_SECONDS = 0.5  # aimed at: long enough to cost nothing, short enough to be interrupted
 
 
-@partial(jax.jit, static_argnames=("task",))
-def _draw_orders(task: Task, states: TrainState) -> Int[Array, "replica samples"]:
+@partial(jax.jit, static_argnames=("setup",))
+def _draw_orders(setup: Setup, states: TrainState) -> Int[Array, "replica samples"]:
     """Draws every replica's order of the samples in its present epoch."""
 
     def one(state: TrainState) -> jax.Array:
-        key = jax.random.fold_in(state.stream(ORDER), state.step // task.steps)
-        return jax.random.permutation(key, jnp.arange(task.samples, dtype=jnp.int32))
+        key = jax.random.fold_in(state.stream(ORDER), state.step // setup.steps)
+        return jax.random.permutation(key, jnp.arange(setup.samples, dtype=jnp.int32))
 
-    return _map_replicas(task, one)(states)
+    return _map_replicas(setup, one)(states)
 
 
-@partial(jax.jit, static_argnames=("task", "stride"), donate_argnames=("states",))
+@partial(jax.jit, static_argnames=("setup", "stride"), donate_argnames=("states",))
 def _scan_steps(
-    task: Task,
+    setup: Setup,
     stride: int,
     data: Samples,
     orders: jax.Array,
@@ -56,27 +56,26 @@ def _scan_steps(
     """
 
     def take_stride(states: TrainState) -> TrainState:
-        return jax.lax.fori_loop(0, stride, lambda _, s: _advance(task, data, orders, s), states)
+        return jax.lax.fori_loop(0, stride, lambda _, s: _advance(setup, data, orders, s), states)
 
     return jax.lax.fori_loop(0, strides, lambda _, s: take_stride(s), states)
 
 
-@partial(jax.jit, static_argnames=("task",), donate_argnames=("states",))
-def _single_step(task: Task, data: Samples, orders: jax.Array, states: TrainState) -> TrainState:
+@partial(jax.jit, static_argnames=("setup",), donate_argnames=("states",))
+def _single_step(setup: Setup, data: Samples, orders: jax.Array, states: TrainState) -> TrainState:
     """Takes one step in one dispatch, outside any compiled loop (`parallel.loops` says why)."""
-    return _advance(task, data, orders, states)
+    return _advance(setup, data, orders, states)
 
 
-def _advance(task: Task, data: Samples, orders: jax.Array, states: TrainState) -> TrainState:
+def _advance(setup: Setup, data: Samples, orders: jax.Array, states: TrainState) -> TrainState:
     """Takes one step of every replica, on its own samples or on those that all share."""
-    _, labels = data
-    if labels.ndim == orders.ndim:
-        return _map_replicas(task, partial(take_step, task))(data, orders, states)
-    return _map_replicas(task, partial(take_step, task), (data,))(orders, states)
+    if setup.streamed:
+        return _map_replicas(setup, partial(take_step, setup))(data, orders, states)
+    return _map_replicas(setup, partial(take_step, setup), (data,))(orders, states)
 
 
 def _map_replicas(
-    task: Task, function: Callable[..., TrainState | jax.Array], shared: tuple[Any, ...] = ()
+    setup: Setup, function: Callable[..., TrainState | jax.Array], shared: tuple[Any, ...] = ()
 ) -> Callable[..., Any]:
     """Maps `function(*shared, *entry)` over the leading axis of its other arguments.
 
@@ -90,7 +89,7 @@ def _map_replicas(
         one = function(*shared, *jax.tree.map(lambda leaf: leaf[0], arguments))
         return jax.tree.map(lambda leaf: leaf[None], one)
 
-    sharded = sharding.shard_map_replicas(mapped, task.mesh)
+    sharded = sharding.shard_map_replicas(mapped, setup.mesh)
     return lambda *arguments: sharded(shared, arguments)
 
 
@@ -134,7 +133,7 @@ def gather_states(groups: Sequence[TrainState], count: int | None = None) -> Tra
 
 
 def run_epoch(
-    task: Task,
+    setup: Setup,
     plan: LoopPlan,
     data: Samples | Split,
     groups: list[TrainState],
@@ -153,23 +152,23 @@ def run_epoch(
     if not any(group.alive.any() for group in groups):
         return
     # Another plan may have left the epoch where none of our strides ends.
-    stride = math.gcd(task.stride, first) if plan.steps == "scan" else 1
-    size = task.recipe.batch_size
+    stride = math.gcd(setup.stride, first) if plan.steps == "scan" else 1
+    size = setup.recipe.batch_size
     feeds = [
-        feed_dispatches(data, _draw_orders(task, g), first * size, stride * size) for g in groups
+        feed_dispatches(data, _draw_orders(setup, g), first * size, stride * size) for g in groups
     ]
-    while first < task.steps:
+    while first < setup.steps:
         pace.count = multihost.maximum(pace.count)
         paced = stride if isinstance(data, Split) else max(stride, pace.count // stride * stride)
-        count = min(paced, task.steps - first)
+        count = min(paced, setup.steps - first)
         began = time.monotonic()
         for i, (part, order) in enumerate(map(next, feeds)):
             if plan.steps == "scan":
                 strides = jnp.int32(count // stride)
-                groups[i] = _scan_steps(task, stride, part, order, groups[i], strides)
+                groups[i] = _scan_steps(setup, stride, part, order, groups[i], strides)
             else:
                 for _ in range(count):
-                    groups[i] = _single_step(task, part, order, groups[i])
+                    groups[i] = _single_step(setup, part, order, groups[i])
         jax.block_until_ready(groups)
         pace.update(time.monotonic() - began)
         first += count

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 
 from llfc_jax.networks import init
@@ -39,8 +40,9 @@ class TrainState:
         alive: False once its loss or gradient was not finite; it then stays as it was before
             that step.
         loss: training loss summed over the steps of each epoch.
-        correct: number of training samples that were classified correctly when they were used,
-            in each epoch.
+        correct: number of training samples that were predicted rightly when they were used, in
+            each epoch (shares of a sample, where it has several elements); NaN where the task has
+            no such thing.
     """
 
     variables: Variables
@@ -50,7 +52,7 @@ class TrainState:
     key: UInt32[Array, "... 2"]
     alive: Bool[Array, "..."]
     loss: Float[Array, "... epochs"]
-    correct: Int[Array, "... epochs"]
+    correct: Float[Array, "... epochs"]
 
     def stream(self, number: int) -> Key[Array, ""]:
         """Returns the key of one stream of randomness."""
@@ -64,6 +66,7 @@ def create_state(
     shape: tuple[int, ...],
     steps_per_epoch: int,
     rates: Rates | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> TrainState:
     """Returns a replica before its first step, its weights drawn from `fold_in(key, INIT)`.
 
@@ -74,11 +77,12 @@ def create_state(
         shape: of one input, such as (28, 28, 1).
         steps_per_epoch: steps in one epoch, for the schedule.
         rates: peak rate and decay; the recipe's own if None.
+        dtype: type of the inputs.
 
     Raises:
         DataError, ConfigError: if the network does not fit the inputs (`networks.init`).
     """
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, *shape), dtype)
     variables = init(module, jax.random.fold_in(key, INIT), x)
     return _start(recipe, variables, key, rates or recipe.rates, steps_per_epoch)
 
@@ -95,7 +99,7 @@ def _start(
         key=jax.random.key_data(key),
         alive=jnp.ones((), bool),
         loss=jnp.zeros(recipe.epochs, jnp.float32),
-        correct=jnp.zeros(recipe.epochs, jnp.int32),
+        correct=jnp.zeros(recipe.epochs, jnp.float32),
     )
 
 

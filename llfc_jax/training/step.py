@@ -1,6 +1,7 @@
 """One training step of one replica, as a pure function, and what it depends on."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from llfc_jax.data import Dataset, normalise
+from llfc_jax.data.stream import is_streamed
 from llfc_jax.errors import ConfigError
 from llfc_jax.graph.convolutions import adapted
 from llfc_jax.parallel import sharding
+from llfc_jax.tasks import Task, classification
 from llfc_jax.training.augmentations import augment
 from llfc_jax.training.feed import Samples
 from llfc_jax.training.recipe import Rates, Recipe
@@ -20,10 +23,11 @@ from llfc_jax.types import Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Setup:
     """All that a training step depends on besides state and data; static under jit.
 
     Attributes:
+        task: how outputs are judged: the loss is its loss.
         module: the network, called as `module(x, train=True)`.
         recipe: how it is trained, but for its `rates`: those are data (`TrainState.rates`), so that
             one program serves all.
@@ -31,14 +35,17 @@ class Task:
         mean: pixel mean per channel, subtracted.
         std: pixel deviation per channel, divided by.
         mesh: the devices, if there are several.
+        streamed: whether each replica brings the samples of its coming steps.
     """
 
+    task: Task
     module: nn.Module
     recipe: Recipe
     samples: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mesh: Mesh | None = None
+    streamed: bool = False
 
     @property
     def steps(self) -> int:
@@ -51,10 +58,14 @@ class Task:
         return next(length for length in range(32, 0, -1) if self.steps % length == 0)
 
 
-def make_task(
-    module: nn.Module, recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None
-) -> Task:
-    """Checks that network, recipe and data set fit, and returns the task of training.
+def make_setup(
+    module: nn.Module,
+    recipe: Recipe,
+    dataset: Dataset,
+    mesh: Mesh | None = None,
+    task: Task | None = None,
+) -> Setup:
+    """Checks that network, recipe and data set fit, and returns the setup of training.
 
     Raises:
         ConfigError: if the train split is smaller than a batch, the mesh does not divide a batch,
@@ -83,47 +94,61 @@ def make_task(
             f"train.augment needs images [h, w, c], not {dataset.shape}; leave it out"
         )
     recipe = dataclasses.replace(recipe, **Rates(1.0, 0.0)._asdict())
-    return Task(module, recipe, samples, tuple(dataset.mean), tuple(dataset.std), mesh)
+    if recipe.label_smoothing and task is not None and not task.labelled:
+        raise ConfigError(
+            f"train.label_smoothing needs labels, which the task {task.name!r} does not have; "
+            "leave it out"
+        )
+    return Setup(
+        task or classification(),
+        module,
+        recipe,
+        samples,
+        tuple(dataset.mean),
+        tuple(dataset.std),
+        mesh,
+        is_streamed(dataset.train, dataset),
+    )
 
 
 def take_step(
-    task: Task, data: Samples, order: Int[Array, " samples"], state: TrainState
+    setup: Setup, data: Samples, order: Int[Array, " samples"], state: TrainState
 ) -> TrainState:
     """Takes one optimiser step of one replica.
 
-    The loss is the mean cross entropy over the batch (weight decay belongs to the optimiser).
+    The loss is the task's mean loss over the batch (weight decay belongs to the optimiser).
     If the loss or the gradient's norm is not finite, the replica stays as it was, for good.
 
     Args:
-        task: what is static.
-        data: images [samples, h, w, c] and labels [samples].
+        setup: what is static.
+        data: inputs [samples, ...] and targets [samples, ...].
         order: this epoch's order of the samples.
         state: the replica.
     """
     import optax
 
-    recipe, module = task.recipe, task.module
-    epoch, within = jnp.divmod(state.step, task.steps)
+    recipe, module = setup.recipe, setup.module
+    epoch, within = jnp.divmod(state.step, setup.steps)
     rows = jax.lax.dynamic_slice(order, (within * recipe.batch_size,), (recipe.batch_size,))
-    rows = sharding.constrain(rows, task.mesh, sharding.BATCH)
+    rows = sharding.constrain(rows, setup.mesh, sharding.BATCH)
     images, labels = (array[rows] for array in data)
-    x = _make_inputs(task, jax.random.fold_in(state.stream(AUGMENT), state.step), images)
+    x = _make_inputs(setup, jax.random.fold_in(state.stream(AUGMENT), state.step), images)
     rngs = {"dropout": jax.random.fold_in(state.stream(DROPOUT), state.step)}
     params = state.variables["params"]
     others = {name: value for name, value in state.variables.items() if name != "params"}
 
     @adapted
-    def run(params: Variables) -> tuple[jax.Array, Variables]:
+    def run(params: Variables) -> tuple[Any, Variables]:
         variables = {"params": params, **others}
         return module.apply(variables, x, train=True, rngs=rngs, mutable=list(others))
 
     def objective(params: Variables) -> tuple[jax.Array, tuple[jax.Array, Variables]]:
-        logits, updated = run(params)
-        loss, correct = _cross_entropy(logits.astype(jnp.float32), labels, recipe.label_smoothing)
-        return loss, (correct, updated)
+        outputs, updated = run(params)
+        loss, right = setup.task.train_loss(outputs, labels, recipe.label_smoothing)
+        return loss, (right * recipe.batch_size, updated)
 
     (loss, (correct, others)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-    transformation = recipe.transformation(task.steps, state.rates)
+    transformation = recipe.transformation(setup.steps, state.rates)
     update, opt_state = transformation.update(gradient, state.opt_state, params)
     moved = {"params": optax.apply_updates(params, update), **others}
 
@@ -143,26 +168,13 @@ def take_step(
         key=state.key,
         alive=keep,
         loss=state.loss.at[epoch].add(jnp.where(keep, loss, 0.0)),
-        correct=state.correct.at[epoch].add(jnp.where(keep, correct, 0)),
+        correct=state.correct.at[epoch].add(jnp.where(keep, correct, 0.0)),
     )
 
 
-def _cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], smoothing: float
-) -> tuple[Float[Array, ""], Int[Array, ""]]:
-    """Returns the mean cross entropy and the number of correctly classified samples."""
-    import optax
-
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-    if smoothing:
-        targets = optax.smooth_labels(targets, smoothing)
-    loss = optax.softmax_cross_entropy(logits, targets).mean()
-    return loss, jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)
-
-
-def _make_inputs(task: Task, key: Key[Array, ""], images: jax.Array) -> Float[Array, "batch ..."]:
+def _make_inputs(setup: Setup, key: Key[Array, ""], images: jax.Array) -> Float[Array, "batch ..."]:
     """Augments a batch on the pixel scale [0, 1], then normalises it."""
-    if task.recipe.augment:
+    if setup.recipe.augment:
         scale = 255.0 if images.dtype == jnp.uint8 else 1.0
-        images = augment(key, images.astype(jnp.float32) / scale, dict(task.recipe.augment))
-    return normalise(images, task.mean, task.std)
+        images = augment(key, images.astype(jnp.float32) / scale, dict(setup.recipe.augment))
+    return normalise(images, setup.mean, setup.std)

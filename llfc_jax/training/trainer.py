@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from llfc_jax.data import Dataset, Split
-from llfc_jax.errors import ConfigError, HostsError
+from llfc_jax.errors import ConfigError, DataError, GraphError, HostsError
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.parallel.loops import LoopPlan, choose_loops
+from llfc_jax.tasks import Task
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import Samples, place_train_split
 from llfc_jax.training.loop import Pace, gather_states, join_states, place_states, run_epoch
@@ -24,14 +24,15 @@ from llfc_jax.training.preemption import defer_signals
 from llfc_jax.training.recipe import Recipe
 from llfc_jax.training.schedule import RunSchedule, TrainingRun
 from llfc_jax.training.state import TrainState, create_state, unstack
-from llfc_jax.training.step import Task, make_task
+from llfc_jax.training.step import Setup, make_setup
 from llfc_jax.types import ProgressFn
 
 
 class TrainOptions(TypedDict, total=False):
-    """How training is run; nothing here changes what a network learns.
+    """How training is run, and by which task; nothing else here changes what a network learns.
 
     Attributes:
+        task: how outputs are judged; `llfc_jax.tasks.classification()` by default.
         plan: how the loops are run; by default what suits network and backend.
         mesh: the devices, where there are several (`llfc_jax.parallel.sharding.make`).
         workdir: checkpoints go to `workdir/checkpoints`, and a run that was stopped resumes from
@@ -41,6 +42,7 @@ class TrainOptions(TypedDict, total=False):
         progress: called as (steps done, steps in all, words), steps counted over all runs.
     """
 
+    task: Task | None
     plan: LoopPlan | None
     mesh: Mesh | None
     workdir: str | Path | None
@@ -80,31 +82,31 @@ def train(
         raise ConfigError(f"checkpoint_every must be 1 or more, not {every!r}")
     if not seconds >= 0:
         raise ConfigError(f"checkpoint_seconds must be 0 or more, not {seconds!r}")
-    task = make_task(module, recipe, dataset, mesh)
-    like = _check_fit(task, dataset)
+    setup = make_setup(module, recipe, dataset, mesh, options.get("task"))
+    like = _check_fit(setup, dataset)
     schedule = RunSchedule(tuple(runs), recipe.epochs)
     parts = sharding.size(mesh, sharding.BATCH)
     plan = options.get("plan") or choose_loops(
-        module.apply, like.variables, _input_of(dataset), data=parts
+        module.apply, like.variables, dataset.inputs(1), data=parts
     )
     with contextlib.ExitStack() as context:
         signals, store, states, done = [], None, None, 0
         if workdir is not None:
             signals = context.enter_context(defer_signals())
-            identity = _identify(module, dataset, recipe, runs)
+            identity = _identify(module, dataset, recipe, runs, setup.task)
             store = Checkpoints(Path(workdir) / "checkpoints", identity, seconds)
             done = store.latest or 0
             if done:
-                states = store.load(done, like, len(schedule.active(done // task.steps)))
+                states = store.load(done, like, len(schedule.active(done // setup.steps)))
         if states is None:
-            states = schedule.begin(functools.partial(_create, task, recipe, dataset))
+            states = schedule.begin(functools.partial(_create, setup, recipe, dataset))
         stopped = False
         data = place_train_split(dataset, mesh)
-        for at, groups in _train_from(done, task, plan, schedule, data, states):
-            described = _describe_progress(task, schedule, at, groups)  # on several hosts by all
+        for at, groups in _train_from(done, setup, plan, schedule, data, states):
+            described = _describe_progress(setup, schedule, at, groups)  # on several hosts by all
             if progress := options.get("progress"):
                 progress(*described)
-            number, within = divmod(at, task.steps)
+            number, within = divmod(at, setup.steps)
             stopped = multihost.maximum(len(signals)) > 0
             is_last = stopped or number == recipe.epochs
             due = within == 0 and number % every == 0
@@ -121,17 +123,17 @@ def train(
 
 def _train_from(
     done: int,
-    task: Task,
+    setup: Setup,
     plan: LoopPlan,
     schedule: RunSchedule,
     data: Samples | Split,
     states: TrainState,
 ) -> Iterator[tuple[int, list[TrainState]]]:
     """Trains on from step `done`; yields (steps done, states) after every dispatch."""
-    steps, mesh, pace = task.steps, task.mesh, Pace()
+    steps, mesh, pace = setup.steps, setup.mesh, Pace()
     groups = place_states(states, plan, mesh)
     for number in range(done // steps, schedule.epochs):
-        for within in run_epoch(task, plan, data, groups, done % steps, pace):
+        for within in run_epoch(setup, plan, data, groups, done % steps, pace):
             if within < steps:
                 yield number * steps + within, groups
         done = (number + 1) * steps
@@ -143,45 +145,53 @@ def _train_from(
 
 
 def _describe_progress(
-    task: Task, schedule: RunSchedule, done: int, groups: Sequence[TrainState]
+    setup: Setup, schedule: RunSchedule, done: int, groups: Sequence[TrainState]
 ) -> tuple[int, int, str]:
     """Returns steps done and steps in all, over all runs, and words on the latest loss."""
-    number, within = (done - 1) // task.steps, (done - 1) % task.steps + 1
+    number, within = (done - 1) // setup.steps, (done - 1) % setup.steps + 1
     each = sharding.fetch([(group.loss[:, number], group.alive) for group in groups])
     losses = np.concatenate([loss[alive] for loss, alive in each])
     words = f"loss {losses.mean() / within:.4f}" if losses.size else "all diverged"
-    counts = schedule.count_steps(done, task.steps)
+    counts = schedule.count_steps(done, setup.steps)
     return *counts, f"epoch {number + 1} of {schedule.epochs}, {words}"
 
 
-def _create(task: Task, recipe: Recipe, dataset: Dataset, run: TrainingRun) -> TrainState:
+def _create(setup: Setup, recipe: Recipe, dataset: Dataset, run: TrainingRun) -> TrainState:
     """Returns a run without a trunk before its first step."""
     rates = run.rates or recipe.rates
-    return create_state(task.module, task.recipe, run.key(), dataset.shape, task.steps, rates)
-
-
-def _input_of(dataset: Dataset) -> jax.ShapeDtypeStruct:
-    """Returns the shape of one input of the network."""
-    return jax.ShapeDtypeStruct((1, *dataset.shape), jnp.float32)
-
-
-def _check_fit(task: Task, dataset: Dataset) -> TrainState:
-    """Checks that the network fits the data, and returns the shapes of a replica's state."""
-    state = jax.eval_shape(
-        lambda key: create_state(task.module, task.recipe, key, dataset.shape, task.steps),
-        jax.eval_shape(lambda: jax.random.key(0)),
+    return create_state(
+        setup.module, setup.recipe, run.key(), dataset.shape, setup.steps, rates, dataset.dtype
     )
-    logits = jax.eval_shape(task.module.apply, state.variables, _input_of(dataset))
-    if logits.ndim != 2 or logits.shape[1] < dataset.classes:
-        raise ConfigError(
-            f"{type(task.module).__name__} gives outputs of shape {logits.shape[1:]}, but "
-            f"{dataset.name!r} has {dataset.classes} classes; build it with that many"
-        )
+
+
+def _check_fit(setup: Setup, dataset: Dataset) -> TrainState:
+    """Checks that the network fits the data, and returns the shapes of a replica's state."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    make = functools.partial(create_state, dtype=dataset.dtype)
+    state = jax.eval_shape(
+        lambda key: make(setup.module, setup.recipe, key, dataset.shape, setup.steps), key
+    )
+    outputs = jax.eval_shape(setup.module.apply, state.variables, dataset.inputs(2))
+    if setup.task.labelled and dataset.classes is not None:
+        shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(outputs)]
+        if len(shapes) > 1 or not shapes[0] or shapes[0][-1] < dataset.classes:
+            raise ConfigError(
+                f"{type(setup.module).__name__} gives outputs of shape {shapes[0]}, but "
+                f"{dataset.name!r} has {dataset.classes} classes; build it with that many"
+            )
+    try:
+        setup.task.check(outputs, dataset.targets(2), 2)
+    except (GraphError, DataError) as error:
+        raise ConfigError(f"{type(setup.module).__name__} on {dataset.name!r}: {error}") from error
     return state
 
 
 def _identify(
-    module: nn.Module, dataset: Dataset, recipe: Recipe, runs: Sequence[TrainingRun]
+    module: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    runs: Sequence[TrainingRun],
+    task: Task,
 ) -> Mapping[str, Any]:
     """Returns what distinguishes one training from another, as JSON."""
     skipped = ("parent", "name")
@@ -189,6 +199,7 @@ def _identify(
     return {
         "network": {"class": type(module).__qualname__}
         | {name: _to_words(value) for name, value in parts.items() if name not in skipped},
+        "task": task.described,
         "train": dataclasses.asdict(recipe),
         "data": {
             "name": dataset.name,

@@ -44,8 +44,8 @@ def test_normalise_maps_over_samples():
 
 
 def test_normalise_refuses_other_types():
-    with pytest.raises(DataError, match="images are int32"):
-        data.normalise(np.zeros((1, 2), np.int32), (0.0,), (1.0,))
+    with pytest.raises(DataError, match="images are int16"):
+        data.normalise(np.zeros((1, 2), np.int16), (0.0,), (1.0,))
 
 
 def test_batches_are_the_split_in_order_each_time():

@@ -16,6 +16,7 @@ from llfc_jax.graph import Graph, trace
 from llfc_jax.measures import renormalise
 from llfc_jax.measures.batch import Points, Reading, TracedNetwork, measure_batch
 from llfc_jax.pair import interpolate
+from llfc_jax.tasks import classification
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -88,7 +89,7 @@ def test_networks_by_hand(name: str):
     before = next(eq for eq in graph.program.equations if "custom_jvp" in eq.name)
     assert (before.inputs[0] in graph.affine) == first
     assert before.outputs[0] not in graph.affine
-    assert graph.program.output not in graph.affine
+    assert graph.program.outputs[0] not in graph.affine
 
 
 @pytest.mark.parametrize("framework", networks())
@@ -148,7 +149,9 @@ def test_no_alpha_computes_the_first_product():
     flops = []
     for apply in (module.apply, hidden):
         network = TracedNetwork(apply, a, x)
-        run = measure_batch.lower(network, ((Outputs(), None),), (0, 10), "unroll", *rest)
+        run = measure_batch.lower(
+            network, classification(), ((Outputs(), None),), (0, 10), "unroll", *rest
+        )
         flops.append(run.compile().cost_analysis()["flops"])
     product = 2 * 32 * 784 * 16
     # Eleven times, and now once for each of the ends (and no first kernel is interpolated).

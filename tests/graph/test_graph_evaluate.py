@@ -290,10 +290,10 @@ class TestErrors:
         assert "a str at 'name'" in message
         assert "closed over" in message
 
-    def test_a_network_that_returns_two_arrays(self, net: Any):
+    def test_a_network_that_returns_nothing(self, net: Any):
         apply, a, _, _ = net
-        message = self.line(lambda: trace(lambda v, x: (apply(v, x), x), a, batch()))
-        assert "returns 2 arrays" in message
+        message = self.line(lambda: trace(lambda v, x: (apply(v, x), None)[1], a, batch()))
+        assert "returns no array" in message
 
     def test_a_network_that_fails(self, net: Any):
         apply, a, _, _ = net
@@ -302,5 +302,19 @@ class TestErrors:
 
     def test_x_that_is_no_batch(self, net: Any):
         apply, a, _, _ = net
-        assert "one array" in self.line(lambda: trace(apply, a, 1.0))
-        assert "one array" in self.line(lambda: trace(apply, a, {"image": batch()}))
+        assert "an array, or a tree" in self.line(lambda: trace(apply, a, 1.0))
+        two = {"image": batch(), "other": batch()[:2]}
+        assert "an array, or a tree" in self.line(lambda: trace(apply, a, two))
+
+
+def test_inputs_and_outputs_are_trees(net: Any):
+    apply, a, b, x = net[0], net[1], net[2], batch()
+
+    def double(v: Any, x: Any) -> Any:
+        return {"sum": apply(v, x["p"] + x["q"]), "raw": (x["q"],)}
+
+    graph = trace(double, a, {"p": x, "q": 2 * x})
+    values = graph.evaluate(b, {"p": x, "q": 2 * x})
+    np.testing.assert_allclose(values.output["sum"], apply(b, 3 * x), rtol=1e-5)
+    assert (np.asarray(values.output["raw"][0]) == np.asarray(2 * x)).all()
+    assert [site.name for site in graph.sites] == [site.name for site in trace(apply, a, x).sites]

@@ -19,7 +19,8 @@ X = jnp.ones((4, 6))
 
 def reaches(graph: Graph, blocked: int) -> bool:
     """Whether the output can be reached from x without passing a value: a plain search."""
-    seen, queue = {graph.program.input}, [graph.program.input]
+    (start,) = graph.program.inputs
+    seen, queue = {start}, [start]
     while queue:
         number = queue.pop()
         for eq in graph.program.equations:
@@ -27,7 +28,7 @@ def reaches(graph: Graph, blocked: int) -> bool:
                 new = [n for n in eq.outputs if n not in seen and n != blocked]
                 seen.update(new)
                 queue += new
-    return graph.program.output in seen
+    return graph.program.outputs[0] in seen
 
 
 def plain(v, x):

@@ -15,7 +15,7 @@ import pytest
 from oracle import ALPHAS, MLP
 
 from llfc_jax import measures
-from llfc_jax.measures.classification import loss_and_right
+from llfc_jax.tasks import classification
 
 HERE = Path(__file__).parent
 
@@ -40,8 +40,8 @@ def test_features_that_overflow_have_no_spectrum():
 
 def test_logits_that_are_no_numbers_predict_nothing():
     logits = jnp.array([[jnp.nan, 0, 0], [1, jnp.nan, 0], [3, 0, 0]])
-    _, right = loss_and_right(logits, jnp.array([0, 1, 0]), jnp.ones(3))
-    assert right == 1
+    sums = classification().sums(logits, jnp.array([0, 1, 0]), jnp.ones(3))
+    assert sums["accuracy"] == (1, 3)
 
 
 @pytest.mark.slow

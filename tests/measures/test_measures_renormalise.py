@@ -15,7 +15,7 @@ from llfc_jax.errors import ModeError
 from llfc_jax.graph import features, trace
 from llfc_jax.measures import renormalise
 from llfc_jax.measures.calibration import calibrate
-from llfc_jax.pair import interpolate
+from llfc_jax.pair import Curve, interpolate
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)
 
@@ -62,7 +62,7 @@ def flax_statistics(v: Any, x: Any) -> Any:
 
 
 def reset(batches: Any, how: Any = "map") -> Any:
-    return calibrate(NET.apply, variables(0), variables(1), ALPHAS, batches, "reset", how)
+    return calibrate(NET.apply, Curve(variables(0), variables(1)), ALPHAS, batches, "reset", how)
 
 
 def close(ours: Any, theirs: Any) -> None:
@@ -146,7 +146,7 @@ TRAIN = oracle.split(IMAGES, 16)
 
 
 def repair(batches: Any) -> Any:
-    return calibrate(APPLY, A, B, ALPHAS, batches, "repair", "map")
+    return calibrate(APPLY, Curve(A, B), ALPHAS, batches, "repair", "map")
 
 
 @pytest.mark.parametrize("size", [40, 16, 7])

@@ -46,7 +46,8 @@ def test_the_page_holds_all_runs(tmp_path):
         assert words in said
     assert len(parsed.all("tr")) == 2 * len(made.SUMMARY) + 3
     data = parsed.data()
-    assert data["sections"]["lmc"]["table"]["columns"]["run"]["names"] == ["width 64", "width 512"]
+    listed = data["sections"]["lmc"]["rows"]
+    assert {row["run"] for row in listed} == {"width 64", "width 512"}
     menus = {menu["column"]: menu["value"] for menu in data["choices"]}
     assert menus == {"pair": None, "split": "test", "layer": "Dense_3", "alpha": 0.5}
 

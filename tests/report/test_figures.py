@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llfc_jax.errors import ReportError
 from llfc_jax.report import figures, history, style, vega
 from llfc_jax.report.charts import Chart
-from llfc_jax.report.content import label_of, read
+from llfc_jax.report.points import read
 
 from . import made
 
@@ -69,7 +69,7 @@ def test_points_hold_the_values_of_the_rows():
 def test_panels_have_names_and_the_line_above_says_what_is_pinned():
     said = words(svg(LAYERS, made.llfc_rows()))
     for pair, align in itertools.product(made.PAIRS, made.ALIGNS):
-        assert f"{pair} · {label_of('align', align)}" in said
+        assert f"{pair} · {'not aligned' if align == 'none' else f'aligned by {align}'}" in said
     assert LAYERS.title in said
     assert "α = 0.5" in said
     said = words(svg(LAYERS, made.llfc_rows(aligns=("weight",))))
@@ -123,17 +123,6 @@ def test_the_menu_of_a_pair_leaves_only_its_panels():
     assert len(points) == 2 * 2 * len(made.ALPHAS)
 
 
-def test_a_column_that_is_the_same_for_all_lines_is_drawn_once():
-    rows = made.llfc_rows(aligns=("none",))
-    assert read(ALL, rows).once == ["baseline"]
-    counts = collections.Counter(p["α"] for p in labels(svg(ALL, rows)))
-    assert counts == {"every α": 21} | {f"{a:g}": 21 for a in made.ALPHAS}
-    rows[0]["baseline"] += 0.1
-    assert read(ALL, rows).once == []
-    ragged = [r for r in rows[1:] if (r["alpha"], r["layer"]) != (0.0, "Dense_1")]
-    assert read(ALL, ragged).once == []  # the first line would not be there to stand for it
-
-
 @pytest.mark.parametrize("hole", [math.nan, math.inf, -math.inf, None, "nothing"])
 def test_what_is_no_finite_number_is_a_gap(hole):
     rows = [{"x": i, "y": float(i)} for i in range(7)]
@@ -165,6 +154,9 @@ def test_floor_of_a_logarithmic_axis():
     assert [float(p["y"]) for p in labels(text)] == pytest.approx([1e-8] * 3 + [3e-4, 0.2])
     assert not read(chart, rows[3:]).clipped
     assert read(chart, rows[:2]).clipped
+    singles = [{"x": 1, "y": 200.0, "one": one} for one in (60.0, 340.0)]
+    chart, _ = make(singles, log=True, dots={"y": "one"})
+    assert read(chart, singles).floor == 10  # below every dot
 
 
 def test_ticks_of_a_logarithmic_axis():

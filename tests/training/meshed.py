@@ -29,7 +29,7 @@ from llfc_jax.training import create_state, train_pairs
 from llfc_jax.training.feed import place_train_split
 from llfc_jax.training.loop import _draw_orders, _single_step, place_states
 from llfc_jax.training.state import stack
-from llfc_jax.training.step import make_task
+from llfc_jax.training.step import make_setup
 
 NETWORKS = {"mlp": build("mlp", 3, widths=(8,)), "conv": Small(3)}
 PAIR = "spawn_k1"
@@ -57,7 +57,7 @@ def found(
 def talk(name: str, laid: Mesh | None, plan: LoopPlan) -> list[str]:
     """What XLA sends between devices in one step of eight networks."""
     dataset = make_dataset()
-    task = make_task(NETWORKS[name], RECIPE, dataset, laid)
+    task = make_setup(NETWORKS[name], RECIPE, dataset, laid)
     keys = map(jax.random.key, range(8))
     states = [create_state(task.module, RECIPE, key, dataset.shape, task.steps) for key in keys]
     (group, *_) = place_states(stack(states), plan, laid)

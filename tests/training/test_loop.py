@@ -16,13 +16,13 @@ from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.training import Recipe, TrainingRun, create_state, train
 from llfc_jax.training.loop import Pace, _draw_orders, gather_states, place_states, run_epoch
 from llfc_jax.training.state import DROPOUT, ORDER, stack, unstack
-from llfc_jax.training.step import make_task, take_step
+from llfc_jax.training.step import make_setup, take_step
 
 SCAN, PYTHON = LoopPlan("scan", "loop"), LoopPlan("python", "loop")
 
 
 def begin(module, recipe, dataset, seeds=(0,)):
-    task = make_task(module, recipe, dataset)
+    task = make_setup(module, recipe, dataset)
     keys = [jax.random.key(seed) for seed in seeds]
     return task, stack(
         [create_state(module, recipe, key, dataset.shape, task.steps) for key in keys]
@@ -188,7 +188,7 @@ def test_recipe_options_reach_the_step(mlp, recipe, dataset):
 def test_what_does_not_fit_gives_one_line(mlp, recipe, dataset):
     big = dataclasses.replace(recipe, batch_size=51)
     with pytest.raises(ConfigError, match="batch_size 51 is more than the 50 training images"):
-        make_task(mlp, big, dataset)
+        make_setup(mlp, big, dataset)
     runs = [TrainingRun("a", (0,), end=4)]
     with pytest.raises(ConfigError, match="'made' has 3 classes"):
         train(networks.build("mlp", 2), dataset, recipe, runs)
@@ -201,6 +201,6 @@ def test_what_does_not_fit_gives_one_line(mlp, recipe, dataset):
     )
     assert train(mlp, flat, dataclasses.replace(recipe, epochs=1), [TrainingRun("a", (0,), end=1)])
     with pytest.raises(ConfigError, match="augment needs images"):
-        make_task(mlp, dataclasses.replace(recipe, augment={"flip": 0.5}), flat)
+        make_setup(mlp, dataclasses.replace(recipe, augment={"flip": 0.5}), flat)
     with pytest.raises(ConfigError, match="checkpoint_every"):
         train(mlp, dataset, recipe, runs, checkpoint_every=0)

@@ -28,7 +28,7 @@ from llfc_jax.training import (
 from llfc_jax.training.history import make_history
 from llfc_jax.training.loop import Pace, gather_states, place_states, run_epoch
 from llfc_jax.training.state import create_state, stack, unstack
-from llfc_jax.training.step import make_task
+from llfc_jax.training.step import make_setup
 
 PAIRS = ("spawn_k0", "spawn_k2", "spawn_k4", "independent")
 PLAN = LoopPlan("scan", "loop")
@@ -41,7 +41,7 @@ def trained(small, dataset, recipe):
 
 def test_a_spawned_pair_is_a_trunk_continued_twice(small, dataset, recipe, trained):
     """By hand: train a trunk for 2 epochs, fork, train each branch alone for 2 more."""
-    task = make_task(small, recipe, dataset)
+    task = make_setup(small, recipe, dataset)
     data = jax.device_put((dataset.train.images, dataset.train.labels))
 
     def continued(state, epochs):

@@ -65,7 +65,10 @@ def find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Builder:
     except registered.DatasetNotFoundError:
         raise not_found(name, place) from None
     except Exception as error:  # a name that TFDS cannot parse, or files that it cannot
-        raise DataError(f"cannot open data set {name!r}: {first_line(error)}") from error
+        hint = "; a file of your own is data.name=npz with data.path=FILE" if "." in name else ""
+        raise DataError(
+            f"cannot open data set {name!r}: {first_line(error).rstrip('.')}{hint}"
+        ) from error
 
 
 def not_found(name: str, data_dir: str | None) -> DataError:

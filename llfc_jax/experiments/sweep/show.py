@@ -17,15 +17,20 @@ LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
 # Column -> the figure's title, the words of its axis, whether that is logarithmic.
 DRAWN = {
     "error_barrier": ("Error barrier on the line", "error barrier", False),
-    "llfc_median": ("Distance of the features from LLFC, median layer", "1 - cosine α", True),
+    "barrier_share": (
+        "Loss barrier at the middle, as a share of the way to a predictor that sees no input",
+        "loss barrier, share",
+        False,
+    ),
+    "llfc_median": ("Distance of the features from LLFC, median layer", "1 - cosine_α", True),
     "llfc_ratio": (
         "How much closer the features are to the mixture than those of a to those of b",
-        "1 - cosine AB over 1 - cosine α",
+        "(1 - cosine_AB) / (1 - cosine_α)",
         True,
     ),
     "com_ratio": (
         "Commutativity: distance of the products W H against those of W and of H",
-        "Dist com over the lesser of Dist W and Dist H",
+        "Dist_com / min(Dist_W, Dist_H)",
         True,
     ),
 }
@@ -124,7 +129,6 @@ def charts(rows: Sequence[Row], fields: Sequence[str], suffix: str = "") -> tupl
     values = [row[x] for row in rows]
     numbers = all(map(is_number, values))
     powers = numbers and min(values) > 0 and max(values) >= POWERS * min(values)
-    measured = {name for row in rows for name in row}
     return tuple(
         Chart(
             name=f"sweep_{name}{suffix}",
@@ -144,7 +148,7 @@ def charts(rows: Sequence[Row], fields: Sequence[str], suffix: str = "") -> tupl
             log_x=powers,
         )
         for name, (title, label, log) in DRAWN.items()
-        if f"{name}_mean" in measured
+        if any(not math.isnan(row.get(f"{name}_mean", math.nan)) for row in rows)
     )
 
 
@@ -194,11 +198,13 @@ def _sentence(who: str, x: str, first: Row, last: Row) -> str:
 
     parts = []
     if barrier := both("error_barrier", ".2f", 100):
-        parts.append(f"the error barrier goes from {barrier[0]} to {barrier[1]} points")
+        parts.append(f"the error barrier goes from {barrier[0]} to {barrier[1]} percentage points")
+    if barrier := both("barrier_share", ".2f", 100):
+        parts.append(f"the loss barrier goes from {barrier[0]} to {barrier[1]} %")
     if ratio := both("llfc_ratio", ".3g"):
         parts.append(
-            f"the features are {ratio[0]}, then {ratio[1]} times closer to the mixture than those "
-            "of a are to those of b (median layer)"
+            f"in the median layer, 1 - cosine_α is {ratio[0]} times below 1 - cosine_AB at first "
+            f"and {ratio[1]} times at last"
         )
     if first is last or not parts:
         return ""
@@ -215,8 +221,9 @@ def columns(means: Sequence[Row]) -> dict[str, str]:
         "align": "aligned by",
         "seeds": "seeds",
         "error_barrier": "error barrier",
-        "llfc_median": "1 - cos α, median layer",
-        "llfc_ratio": "1 - cos AB over 1 - cos α",
+        "barrier_share": "loss barrier at ½, share",
+        "llfc_median": "1 - cosine_α, median layer",
+        "llfc_ratio": "times below 1 - cosine_AB",
     }
     first = means[0] if means else {}
     fields = itertools.takewhile(lambda name: name != "pair", first)

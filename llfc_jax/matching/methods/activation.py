@@ -35,6 +35,7 @@ from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.blocks import blocks
 from llfc_jax.symmetry.derive import derive
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.tasks import count_batches, read_batch
 from llfc_jax.types import AnyArray, Apply, Batches, Model, ProgressFn, Variables
 
 Kind = Literal["uncentred", "centred", "pearson"]
@@ -193,8 +194,9 @@ class ActivationMatching:
         problem, apply = problem.checked(), problem.apply
         places: tuple[Reading, ...] = ()
         sums: list[Moments] | None = None
-        total = len(problem.batches) if hasattr(problem.batches, "__len__") else 0  # pyright: ignore[reportArgumentType]
-        for i, (x, _) in enumerate(problem.batches):
+        total = count_batches(problem.batches)
+        for i, batch in enumerate(problem.batches):
+            x = read_batch(batch).x
             places = places or readings(trace(apply, problem.a, x), problem.spec)
             sums = _accumulate(apply, problem.spec, problem.a, problem.b, x, sums)
             if progress:

@@ -5,7 +5,9 @@ B's outputs whatever the permutation π. So the right side is known before match
 midpoint is from it is one number,
 
     D(π) = mean over samples of KL( p || softmax f((A + π(B)) / 2) ),
-    p = softmax (f(A) + f(B)) / 2,
+    p = softmax (f(A) + f(B)) / 2
+
+(where the task has no labels, the mean square of the midpoint's outputs minus the ends' mean),
 
 which sums up what all layers' failing commutativity and weak additivity do. It needs no labels. It
 is lowered by `FrankWolfe`, through mixtures: the midpoint then is (A + Σ_k w_k π_k(B)) / 2.
@@ -13,7 +15,7 @@ is lowered by `FrankWolfe`, through mixtures: the midpoint then is (A + Σ_k w_k
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ from llfc_jax.matching.search.descents import DescentOptions
 from llfc_jax.matching.search.mixtures import Mixture, mix
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
 
 
 class Values(NamedTuple):
@@ -35,16 +37,24 @@ class Values(NamedTuple):
 
     a: Variables
     b: Variables
-    x: jax.Array
-    target: jax.Array  # log p [n, classes]
+    x: Inputs
+    target: Any  # what the midpoint's outputs aim at
 
 
 @dataclasses.dataclass(frozen=True)
 class Deviation:
-    """D of a network, as a function of `Values` and a mixture."""
+    """D of a network, as a function of `Values` and a mixture.
+
+    Attributes:
+        apply: the network.
+        spec: which units may move.
+        labelled: whether outputs are logits, whose distributions are compared; others are
+            compared by their squares.
+    """
 
     apply: Apply
     spec: PermutationSpec
+    labelled: bool = True
 
     def __call__(self, values: Values, mixture: Mixture) -> jax.Array:
         """Returns D at a mixture (or, with permutation matrices, at a permutation)."""
@@ -54,18 +64,25 @@ class Deviation:
             for leaf, (_, axes) in zip(leaves, self.spec.leaves, strict=True)
         ]
         middle = interpolate(values.a, jax.tree.unflatten(structure, mixed), 0.5)
-        logits = adapted(self.apply)(middle, values.x).astype(jnp.float32)
-        found = jax.nn.log_softmax(logits)
+        outputs = jax.tree.map(_wide, adapted(self.apply)(middle, values.x))
+        if not self.labelled:
+            gaps = jax.tree.map(lambda p, q: ((p - q) ** 2).mean(), outputs, values.target)
+            return jax.tree.reduce(jnp.add, gaps)
+        found = jax.nn.log_softmax(outputs)
         return (jnp.exp(values.target) * (values.target - found)).sum(-1).mean()
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _target(apply: Apply, a: Variables, b: Variables, x: jax.Array) -> jax.Array:
-    """Returns log p, of the mean of both ends' logits."""
+def _wide(output: jax.Array) -> jax.Array:
+    return output.astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _target(apply: Apply, labelled: bool, a: Variables, b: Variables, x: Inputs) -> Any:
+    """Returns the mean of both ends' outputs; of logits, log p."""
     with jax.default_matmul_precision("highest"):
         run = adapted(apply)
-        mean = (run(a, x).astype(jnp.float32) + run(b, x).astype(jnp.float32)) / 2
-    return jax.nn.log_softmax(mean)
+        mean = jax.tree.map(lambda p, q: (_wide(p) + _wide(q)) / 2, run(a, x), run(b, x))
+    return jax.nn.log_softmax(mean) if labelled else mean
 
 
 @matching_method("output")
@@ -88,7 +105,7 @@ class OutputMatching(DescentOptions):
             progress: called as (starts done, starts, words).
 
         Returns:
-            A `Match` whose objective is D in nats: less is better.
+            A `Match` whose objective is D (in nats, of logits): less is better.
 
         Raises:
             ModeError: the modes are none of one network.
@@ -98,14 +115,15 @@ class OutputMatching(DescentOptions):
         """
         problem, apply = problem.checked(), problem.apply
         x = problem.first_inputs(self.samples)
-        target = _target(apply, problem.a, problem.b, x)
-        if target.ndim < 2 or target.shape[-1] < 2:
+        labelled = problem.task.labelled
+        target = _target(apply, labelled, problem.a, problem.b, x)
+        if labelled and (target.ndim < 2 or target.shape[-1] < 2):
             raise MatchingError(
                 f"output matching compares class probabilities, and outputs of shape "
                 f"{target.shape} have none: match weights, activations or commutativity instead"
             )
         values = Values(problem.a, problem.b, x, target)
-        objective = Deviation(apply, problem.spec)
+        objective = Deviation(apply, problem.spec, labelled)
         return self.descend(key, problem, objective, values, "output", progress)
 
 

@@ -31,6 +31,7 @@ from llfc_jax.matching.result import Match
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.axes import Index, Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.tasks import Batch, Task
 from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 Leaves = dict[int, jax.Array]
@@ -96,9 +97,18 @@ class StraightThroughMatching:
         permutation = self._nearest(key, problem, theta, self.start)
         history, best = [_mean_loss(apply, problem, permutation)], permutation
         for epoch in range(self.epochs):
-            for x, y in problem.batches:
+            for batch in problem.read_batches():
                 theta, memory = _learn(
-                    apply, spec, a, b, permutation, theta, memory, x, y, self.learning_rate
+                    apply,
+                    spec,
+                    problem.task,
+                    a,
+                    b,
+                    permutation,
+                    theta,
+                    memory,
+                    batch,
+                    self.learning_rate,
                 )
                 permutation = self._nearest(key, problem, theta, permutation)
             history.append(_mean_loss(apply, problem, permutation))
@@ -163,17 +173,17 @@ def _first_memory(theta: Leaves) -> Any:
     return _adam().init(theta)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _learn(
     apply: Apply,
     spec: PermutationSpec,
+    task: Task,
     a: Variables,
     b: Variables,
     permutation: Index,
     theta: Leaves,
     memory: PyTree,
-    x: jax.Array,
-    y: jax.Array,
+    batch: Batch,
     rate: jax.Array,
 ) -> tuple[Leaves, Any]:
     """Takes one step of Adam: θ and Adam's memory after it."""
@@ -182,39 +192,43 @@ def _learn(
         moved, structure = jax.tree.flatten(spec.apply(permutation, b))
         for i, leaf in theta.items():
             moved[i] = jax.lax.stop_gradient(moved[i] - leaf) + leaf
-        return _losses(apply, a, jax.tree.unflatten(structure, moved), x, y).mean()
+        total, count = _losses(apply, task, a, jax.tree.unflatten(structure, moved), batch)
+        return total / count
 
     slope, memory = _adam().update(jax.grad(loss)(theta), memory)
     return jax.tree.map(lambda leaf, s: (leaf - rate * s).astype(leaf.dtype), theta, slope), memory
 
 
-def _losses(apply: Apply, a: Variables, moved: Variables, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Cross entropy of each sample at the midpoint of A and a permuted B."""
+def _losses(
+    apply: Apply, task: Task, a: Variables, moved: Variables, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the summed loss at the midpoint of A and a permuted B, and how many it sums."""
     with jax.default_matmul_precision("highest"):
-        logits = adapted(apply)(interpolate(a, moved, 0.5), x).astype(jnp.float32)
-    taken = jnp.take_along_axis(logits, y[..., None], -1)[..., 0]
-    return jax.nn.logsumexp(logits, -1) - taken
+        outputs = adapted(apply)(interpolate(a, moved, 0.5), batch.x)
+    losses, weight = task.losses(outputs, batch.y, batch.mask)
+    return (losses * weight).sum(), weight.sum()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _total_loss(
     apply: Apply,
     spec: PermutationSpec,
+    task: Task,
     a: Variables,
     b: Variables,
     permutation: Permutation,
-    x: jax.Array,
-    y: jax.Array,
-) -> jax.Array:
-    return _losses(apply, a, spec.apply(permutation, b), x, y).sum()
+    batch: Batch,
+) -> tuple[jax.Array, jax.Array]:
+    return _losses(apply, task, a, spec.apply(permutation, b), batch)
 
 
 def _mean_loss(apply: Apply, problem: Problem, permutation: Permutation) -> float:
     """Returns the mean loss at the midpoint over all data."""
-    totals, samples = [], 0
-    for x, y in problem.batches:
-        totals.append(_total_loss(apply, problem.spec, problem.a, problem.b, permutation, x, y))
-        samples += len(y)
-    if not samples:
+    spec, task, a, b = problem.spec, problem.task, problem.a, problem.b
+    totals = [
+        _total_loss(apply, spec, task, a, b, permutation, batch) for batch in problem.read_batches()
+    ]
+    if not totals:
         raise DataError("STE matching needs data, and there is no batch")
-    return sum(map(float, totals)) / samples
+    losses, counts = ([float(part) for part in parts] for parts in zip(*totals, strict=True))
+    return sum(losses) / sum(counts)

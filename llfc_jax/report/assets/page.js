@@ -1,6 +1,7 @@
 // Draws the page's charts with Vega-Lite and keeps its choices, tables and colours in step.
-"use strict";
-const DATA = JSON.parse(document.getElementById("data").textContent);
+const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (c) => c.charCodeAt(0));
+const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+const DATA = await new Response(unpacked).json();
 const ROWS = 200; // of a table that the page shows; the rest is in the section's CSV
 const chosen = {}; // column -> value, null for all
 const views = new Map(); // figure -> its drawn view
@@ -11,18 +12,6 @@ function make(name, properties = {}, ...children) {
   element.append(...children);
   return element;
 }
-
-/** The rows of a section, which the page holds by column and with each name once. */
-function unpack({ count, columns }) {
-  const names = Object.keys(columns);
-  const cells = Object.values(columns).map((c) => (c.names ? c.codes.map((i) => c.names[i]) : c));
-  return Array.from({ length: count }, (_, row) =>
-    Object.fromEntries(names.map((name, i) => [name, cells[i][row]])),
-  );
-}
-const rows = Object.fromEntries(
-  Object.entries(DATA.sections).map(([name, section]) => [name, unpack(section.table)]),
-);
 
 const WORDS = new Map([[null, "–"], [undefined, "–"], [true, "yes"], [false, "no"]]);
 const show = (cell) =>
@@ -48,7 +37,7 @@ async function draw(figure) {
       if (column in chosen) param.value = chosen[column];
     }
   }
-  spec.datasets = { [chart.section]: rows[chart.section] };
+  spec.datasets = { points: chart.points };
   views.get(figure)?.finalize();
   const tooltip = { disableDefaultStyle: true };
   const options = { actions: false, renderer: "svg", config: DATA.config, tooltip };
@@ -105,9 +94,9 @@ function addChoice({ column, label, values, value }) {
 /** The rows of a section that are among the reader's choices. */
 function fillTable(details) {
   const name = details.dataset.section;
-  const { columns, keys } = DATA.sections[name];
+  const { columns, keys, rows } = DATA.sections[name];
   const limits = keys.filter((key) => (chosen[key] ?? null) !== null);
-  const found = rows[name].filter((row) => limits.every((key) => row[key] === chosen[key]));
+  const found = rows.filter((row) => limits.every((key) => row[key] === chosen[key]));
   const shown = found.slice(0, ROWS);
   const kind = (column) => (shown.some((row) => typeof row[column] === "number") ? "number" : "");
   const cell = (tag, column, text) => make(tag, { textContent: text, className: kind(column) });
@@ -116,7 +105,7 @@ function fillTable(details) {
     make("tr", {}, ...Object.keys(columns).map((column) => cell("td", column, show(row[column])))),
   );
   const first = shown.length < found.length ? `The first ${shown.length} of ` : "";
-  const caption = `${first}${found.length} rows; all ${rows[name].length} are in ${name}.csv`;
+  const caption = `${first}${found.length} rows; all ${rows.length} are in ${name}.csv`;
   const table = make("table", {}, make("caption", { textContent: caption }));
   table.append(make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
   details.querySelector(".scroll")?.remove();

@@ -82,7 +82,7 @@ def parse_pair_name(name: str, epochs: int) -> PairKind:
     Raises:
         ConfigError: no kind has such names, or the numbers do not fit the training.
 
-    Example:
+    Examples:
         >>> parse_pair_name("spawn_k5", epochs=20)
         Spawn(epoch=5)
     """

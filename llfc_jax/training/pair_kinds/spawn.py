@@ -39,9 +39,10 @@ class Spawn:
 
     def describe(self, epochs: int) -> str:
         """Returns what the two networks have in common."""
+        shared = "epoch" if self.epoch == 1 else f"{self.epoch} epochs"
         return (
-            f"two networks that share the first {self.epoch} of {epochs} epochs and then see the "
-            "data in different orders"
+            f"two networks that share the first {shared} of {epochs} and then see the data in "
+            "different orders"
         )
 
     @property

@@ -1,0 +1,180 @@
+"""The features of a batch as rows: one for each sample, or one for each token, padding left out."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from llfc_jax.errors import GraphError
+from llfc_jax.graph import Graph, Site
+from llfc_jax.graph import rows as rows_of_samples
+from llfc_jax.graph.queries import unit_axes
+from llfc_jax.graph.sites import find_sites
+from llfc_jax.graph.trace import Program, abstract, flatten
+from llfc_jax.measures.precision import wide
+from llfc_jax.types import Apply, Inputs, Variables
+
+Axes = Mapping[int, int | None]
+
+
+def find_token_axes(
+    graph: Graph, apply: Apply, variables: Variables, x: Inputs, length: int
+) -> dict[int, int | None]:
+    """Returns the axis along which the tokens stand in each value; None where there is none.
+
+    It is read off a second trace with one token less: the first axis that shrinks. A network that
+    is tied to one length has its tokens along the only axis of that length behind the samples.
+
+    Args:
+        graph: the trace of `apply(variables, x)`.
+        apply: the network.
+        variables: its variables, or their shapes.
+        x: the batch, or its shape: each array of [n, t, ...] holds tokens.
+        length: their number t.
+    """
+    program = graph.program
+
+    def shorten(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = list(leaf.shape)
+        if len(shape) > 1 and shape[1] == length:
+            shape[1] -= 1
+        return jax.ShapeDtypeStruct(tuple(shape), leaf.dtype)
+
+    try:
+        shorter = flatten(apply, variables, jax.tree.map(shorten, abstract(x))).avals
+    except GraphError:
+        shorter = {}
+    shapes = [
+        (aval.shape, getattr(shorter.get(i), "shape", ())) for i, aval in program.avals.items()
+    ]
+    if len(shorter) != len(program.avals) or any(len(p) != len(q) for p, q in shapes):
+        return {number: _only_axis(program, graph.sample_axes, number, length)
+                for number in program.avals}  # fmt: skip
+    shrunk = [[i for i, (p, q) in enumerate(zip(*pair, strict=True)) if p != q] for pair in shapes]
+    return {
+        number: axes[0] if axes and graph.sample_axes[number] is not None else None
+        for number, axes in zip(program.avals, shrunk, strict=True)
+    }
+
+
+def _only_axis(program: Program, samples: Axes, number: int, length: int) -> int | None:
+    if samples[number] is None:
+        return None
+    shape = program.avals[number].shape
+    fits = [i for i, size in enumerate(shape) if size == length and i != samples[number]]
+    return fits[0] if len(fits) == 1 else None
+
+
+def keep_features(graph: Graph, token_axes: Axes | None, length: int | None) -> Graph:
+    """Returns a graph in which only values that can be compared have features.
+
+    They are real, and where `token_axes` are given, they hold all `length` tokens.
+    """
+    program, kept = graph.program, dict(graph.sample_axes)
+    for number, axis in graph.sample_axes.items():
+        aval = program.avals[number]
+        compared = axis is None or not jnp.issubdtype(aval.dtype, jnp.complexfloating)
+        if axis is not None and token_axes is not None and length is not None:
+            tokens, sizes = token_axes[number], (length, length * program.samples)
+            compared = compared and tokens is not None and aval.shape[tokens] in sizes
+        if not compared:
+            kept[number] = None
+    if kept == graph.sample_axes:
+        return graph
+    return Graph(program, find_sites(program, kept), kept)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowLayout:
+    """How the values of a batch are cut into rows.
+
+    Attributes:
+        graph: the network's trace.
+        mask: 1 for what counts: [n], or [n, t] with the tokens' axes.
+        token_axes: the tokens' axis in each value; None where samples are not cut into tokens.
+        per_token: whether each token has a row of its own.
+    """
+
+    graph: Graph
+    mask: jax.Array
+    token_axes: Axes | None = None
+    per_token: bool = False
+
+    @property
+    def row_mask(self) -> Float[Array, " rows"]:
+        """1 for each row that counts."""
+        if self.mask.ndim == 1:
+            return self.mask
+        return self.mask.reshape(-1) if self.per_token else self.mask.max(1)
+
+    @property
+    def kept_share(self) -> Float[Array, " rows"] | None:
+        """Share of each row that is no padding; None where all of it is none."""
+        if self.mask.ndim == 1 or self.per_token:
+            return None
+        return self.mask.mean(1)
+
+    def mask_of(self, number: int) -> jax.Array:
+        """Returns the mask in the layout of a value, ready to be multiplied with it."""
+        graph = self.graph
+        samples, shape = graph.sample_axes[number], graph.program.avals[number].shape
+        if samples is None:
+            raise GraphError("a value without a sample axis has no features")
+        tokens = self.token_axes[number] if self.token_axes else None
+        if self.mask.ndim == 1 or tokens is None:
+            mask = self.mask if self.mask.ndim == 1 else self.mask.max(1)
+            flat = jnp.repeat(mask, shape[samples] // len(mask))
+            return flat.reshape([-1 if i == samples else 1 for i in range(len(shape))])
+        if tokens == samples:  # [n * t, ...]
+            flat = jnp.repeat(self.mask.reshape(-1), shape[samples] // self.mask.size)
+            return flat.reshape([-1 if i == samples else 1 for i in range(len(shape))])
+        sizes = [shape[i] if i in (samples, tokens) else 1 for i in range(len(shape))]
+        mask = jnp.repeat(self.mask, shape[samples] // len(self.mask), 0)
+        mask = jnp.repeat(mask, -(-shape[tokens] // mask.shape[1]), 1)[:, : shape[tokens]]
+        return (mask if samples < tokens else mask.T).reshape(sizes)
+
+    def rows(self, number: int, value: jax.Array) -> jax.Array:
+        """Returns a value as rows [rows, d], zeros where a token is padding.
+
+        Args:
+            number: which value of the trace it is, or has the layout of.
+            value: the array itself.
+
+        Raises:
+            GraphError: the value holds no samples.
+        """
+        if self.mask.ndim == 1:
+            return rows_of_samples(self.graph, number, value)
+        value = jnp.where(self.mask_of(number) > 0, value, 0)
+        if not self.per_token:
+            return rows_of_samples(self.graph, number, value)
+        samples, tokens = self.graph.sample_axes[number], (self.token_axes or {})[number]
+        assert samples is not None
+        assert tokens is not None
+        if tokens != samples:
+            value = jnp.moveaxis(value, (samples, tokens), (0, 1))
+        else:
+            value = jnp.moveaxis(value, samples, 0)
+        return value.reshape(self.mask.size, -1)
+
+    def units(
+        self, values: Mapping[int, jax.Array], site: Site
+    ) -> tuple[Float[Array, "units positions"], Float[Array, " positions"]]:
+        """Returns a linear site's features without bias, a row per unit, and which columns count.
+
+        Columns are samples times positions; those that do not count are zeros.
+        """
+        product, units = unit_axes(self.graph, site)
+        value, mask = wide(values[product]), self.mask_of(product)
+        front = range(len(units))
+        counts = jnp.moveaxis(jnp.broadcast_to(mask, value.shape), units, front)
+        value = jnp.moveaxis(value * mask, units, front)
+        width = math.prod(value.shape[: len(units)])
+        return value.reshape(width, -1), counts.reshape(width, -1)[0]
+
+    def features(self, values: Mapping[int, jax.Array], site: Site) -> jax.Array:
+        """Returns what is read at a site as rows [rows, d]."""
+        return self.rows(site.value, values[site.value])

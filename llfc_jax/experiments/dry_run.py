@@ -126,11 +126,11 @@ def estimate_memory(
 
 
 def _fullest(program: Program) -> int:
-    """Returns the most bytes that a run holds at a time, parameters apart, values freed after use."""
+    """Returns the most bytes that a run holds at a time: values until their last use, no leaves."""
     given = {*program.leaves, *program.constants}
     uses = {a: i for i, eq in enumerate(program.equations) for a in eq.inputs if not is_literal(a)}
-    uses[program.output] = len(program.equations)
-    live = {program.inputs: _size(program.avals[program.input])}
+    uses |= dict.fromkeys(program.outputs, len(program.equations))
+    live = {number: _size(program.avals[number]) for number in program.inputs}
     fullest = 0
     for i, eq in enumerate(program.equations):
         live |= {number: _size(program.avals[number]) for number in eq.outputs}

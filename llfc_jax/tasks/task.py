@@ -328,11 +328,12 @@ def _check_labelled(task: Task, outputs: PyTree, targets: PyTree) -> None:
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise GraphError(f"the network must return real logits, not {logits.dtype}")
-    wanted = {"classification": 1, "tokens": 2}.get(task.name, labels.ndim)
-    if labels.ndim != wanted or logits.shape[:-1] != labels.shape or logits.ndim != wanted + 1:
+    wanted: int = {"classification": 1, "tokens": 2}.get(task.name, labels.ndim)
+    shapes = tuple(labels.shape), tuple(logits.shape)
+    if labels.ndim != wanted or shapes[1][:-1] != shapes[0] or logits.ndim != wanted + 1:
         of_tokens = task.name == "classification" and logits.ndim == 3
         fits = "; for labels of tokens set task='tokens'" if of_tokens else ""
         raise GraphError(
             f"the network must return logits [{axes}, classes] for labels of shape "
-            f"{tuple(labels.shape)}, not shape {tuple(logits.shape)}{fits}"
+            f"{shapes[0]}, not shape {shapes[1]}{fits}"
         )

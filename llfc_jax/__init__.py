@@ -3,10 +3,10 @@
 `llfc_jax.study` reports on two modes of any network in one call; `Network` is the common view of
 networks of any framework, `Study` what a study returns, and `compare` shows runs side by side.
 Each step can be used alone, from the subpackages: `graph` (a network as its trace), `symmetry`
-(what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `networks`,
-`data`, `training`, `checkpoints`, `convert`, `landscape` (curves and planes through modes),
-`report`, `experiments`, and `parallel` (devices and processes). All are imported when first used.
-`load` and `save` read and write checkpoints.
+(what may be moved in it), `matching`, `measures`, `tasks` (how outputs are judged), `merging`,
+`networks`, `data`, `training`, `checkpoints`, `convert`, `landscape` (curves and planes through
+modes), `report`, `experiments`, and `parallel` (devices and processes). All are imported when first
+used. `load` and `save` read and write checkpoints.
 """
 
 import importlib
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         landscape,
         matching,
         measures,
+        merging,
         networks,
         parallel,
         report,
@@ -51,6 +52,7 @@ __all__ = [
     "load",
     "matching",
     "measures",
+    "merging",
     "networks",
     "parallel",
     "report",

@@ -32,6 +32,10 @@ class MatchingError(LlfcError, ValueError):
     """A permutation or a permutation spec that does not fit."""
 
 
+class MergeError(LlfcError, ValueError):
+    """Models that cannot be merged, or a merge rule that does not fit them."""
+
+
 class TrainingError(LlfcError, RuntimeError):
     """Training cannot start or has diverged."""
 

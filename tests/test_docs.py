@@ -21,6 +21,7 @@ from llfc_jax.experiments.sweep import show
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES
 from llfc_jax.measures.llfc import SAME
+from llfc_jax.merging import RULES
 from llfc_jax.networks import NETWORKS
 from llfc_jax.report import history, stored
 from llfc_jax.report.page import Report
@@ -99,7 +100,7 @@ def as_pytorch(variables):
 @pytest.fixture
 def registries():
     """Takes out again what a page's code registers."""
-    tables = [MEASURES, METHODS, NETWORKS, DATASETS, PAIR_KINDS]
+    tables = [MEASURES, METHODS, NETWORKS, DATASETS, PAIR_KINDS, RULES]
     before = [dict(table) for table in tables]
     yield
     for table, entries in zip(tables, before, strict=True):

@@ -18,6 +18,7 @@ FLOORS = (
     {"graph", "report"},
     {"results", "symmetry", "networks", "data", "convert"},
     {"matching", "measures", "training"},
+    {"merging"},
     {"experiments", "landscape", "arguments"},
     {"main", "__init__"},
 )

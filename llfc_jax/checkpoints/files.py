@@ -113,6 +113,26 @@ def save(path: str | os.PathLike[str], weights: Variables) -> None:
             raise DataError(f"cannot write {path}: {error}") from error
 
 
+def load_named(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """Returns the file, or the index, of a checkpoint, and name -> array as it holds them.
+
+    Args:
+        path: see `load`; no Orbax checkpoint.
+
+    Raises:
+        DataError: see `load`.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise DataError(f"there is no {path}")
+    path = _choose_file(path) if path.is_dir() else path
+    if path.name.endswith(INDEX):
+        return path, _read(path, INDEX, _read_index)
+    if path.suffix not in READERS:
+        raise DataError(f"{path} is a file of an unknown kind; known are {', '.join(READERS)}")
+    return path, flatten(_read(path, path.suffix, READERS[path.suffix]), "/")
+
+
 def _load_file(path: Path) -> Variables:
     """Returns the tree that a file, or an index of several, holds."""
     if path.name.endswith(INDEX):

@@ -6,11 +6,13 @@ is overwritten in place while they are in use changes them (one that is replaced
 """
 
 import math
+import mmap
 import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -71,6 +73,25 @@ def view(data: Bytes, start: int, dtype: np.dtype, shape: Sequence[int]) -> np.n
     if end > len(data):
         raise ValueError(f"it ends at byte {len(data):,}, but an array in it at {end:,}")
     return data[start:end].view(dtype).reshape(shape)
+
+
+def release(array: np.ndarray) -> None:
+    """Drops what was read of an array in a mapped file from memory; it is read again when used.
+
+    Arrays that do not lie in a file, or lie in one that is mapped for writing, stay.
+    """
+    owner: Any = array
+    while owner is not None and not isinstance(owner, np.memmap):
+        owner = getattr(owner, "base", None)
+    if owner is None or owner.mode != "r" or not array.size or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    while isinstance(owner.base, np.memmap):
+        owner = owner.base
+    first = np.lib.array_utils.byte_bounds(owner)[0] - owner.offset % mmap.ALLOCATIONGRANULARITY
+    low, high = (place - first for place in np.lib.array_utils.byte_bounds(array))
+    start = low // mmap.PAGESIZE * mmap.PAGESIZE
+    held: Any = owner  # the mapping itself is private to NumPy
+    held._mmap.madvise(mmap.MADV_DONTNEED, start, high - start)
 
 
 def map_zip(path: Path) -> dict[str, Bytes]:

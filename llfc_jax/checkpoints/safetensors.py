@@ -1,8 +1,10 @@
 """The safetensors format: a JSON header with types, shapes and places, then the plain bytes."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,19 +63,34 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         ValueError: an array of a type that the format lacks.
     """
+    header, places = make_header(arrays)
+    with path.open("wb") as file:
+        file.write(header)
+        for name in places:
+            file.write(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+
+
+def make_header(arrays: Mapping[str, Any]) -> tuple[bytes, dict[str, int]]:
+    """Returns how a file begins that holds these arrays, and where each of them starts in it.
+
+    Args:
+        arrays: name -> array, or its shape and type.
+
+    Raises:
+        ValueError: an array of a type that the format lacks.
+    """
     names = {dtype: name for name, dtype in DTYPES.items()}
-    header, reached = {}, 0
+    entries, places, reached = {}, {}, 0
     # Wide types first, so that every array starts at a multiple of its item's size.
-    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    for name, array in ordered:
+    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
         if array.dtype not in names:
             raise ValueError(f"{name} is {array.dtype}, which safetensors does not have")
-        places = [reached, reached := reached + array.nbytes]
-        shape = list(array.shape)
-        header[name] = {"dtype": names[array.dtype], "shape": shape, "data_offsets": places}
-    text = json.dumps(header).encode()
+        places[name] = reached
+        reached += math.prod(array.shape) * array.dtype.itemsize
+        span = [places[name], reached]
+        kind, shape = names[array.dtype], list(array.shape)
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": span}
+    text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, array in ordered:
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: len(header) + place for name, place in places.items()}

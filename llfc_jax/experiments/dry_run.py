@@ -16,7 +16,7 @@ from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.run import build_network
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
-from llfc_jax.graph.trace import abstract
+from llfc_jax.graph.trace import Program, abstract, is_literal
 from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.measures.measure import MIDDLE
 from llfc_jax.parallel import loops, sharding
@@ -91,22 +91,22 @@ def estimate_memory(
 ) -> dict[str, int]:
     """Returns about how many bytes each device needs at most to measure a pair on a batch.
 
-    Counted are the two modes, the points of the line that are there at a time and one more of that
-    size for what is moved between devices, and every value of the runs of both ends and of these
-    points, as if none were freed. It is an estimate from above: much of it is, in fact.
+    Counted are the two modes; the points of the line that are there at a time; a leaf that is
+    gathered, or as much again as a point; the features of both ends at all sites in float32, which
+    are kept while the line is walked; and what a run of each point holds at its fullest.
 
     Args:
         network: what `Network.of` takes.
         variables: a mode, or shapes and types (`jax.ShapeDtypeStruct`); where they have shardings,
             each device counts its part.
         x: a batch, or its shape.
-        options: whose `alphas` and `alpha_loop` count.
+        options: whose `alphas`, `alpha_loop` and `sites` count.
 
     Examples:
         >>> import numpy as np
         >>> apply = lambda w, x: x @ w
         >>> estimate_memory(apply, np.ones((4, 2), "f4"), np.ones((3, 4), "f4"))
-        {'modes': 64, 'points': 64, 'features': 72}
+        {'modes': 64, 'points': 32, 'moved': 32, 'features': 48, 'runs': 72}
     """
     options, view = options or EvalOptions(), Network.of(network)
     variables = view.variables(variables)
@@ -115,13 +115,30 @@ def estimate_memory(
     spread = sum(parts) < _bytes(variables)
     how = options.alpha_loop or loops.choose_loops(view.apply, abstract(variables), x).alphas
     points = 1 if spread or how == "map" else len({*options.alphas, MIDDLE} - {0, 1})
-    given = {*graph.program.leaves, *graph.program.constants, *graph.program.inputs}
-    features = sum(_size(v) for number, v in graph.program.avals.items() if number not in given)
+    features = sum(4 * math.prod(site.shape) for site in graph.select(options.sites))
     return {
         "modes": 2 * sum(parts),
-        "points": (points + 1) * sum(parts),
-        "features": (points + 2) * features,
+        "points": points * sum(parts),
+        "moved": max(sum(parts), *(_size(leaf) for leaf in jax.tree.leaves(abstract(variables)))),
+        "features": 2 * features,
+        "runs": points * _fullest(graph.program),
     }
+
+
+def _fullest(program: Program) -> int:
+    """Returns the most bytes that a run holds at a time: values until their last use, no leaves."""
+    given = {*program.leaves, *program.constants}
+    uses = {a: i for i, eq in enumerate(program.equations) for a in eq.inputs if not is_literal(a)}
+    uses |= dict.fromkeys(program.outputs, len(program.equations))
+    live = {number: _size(program.avals[number]) for number in program.inputs}
+    fullest = 0
+    for i, eq in enumerate(program.equations):
+        live |= {number: _size(program.avals[number]) for number in eq.outputs}
+        fullest = max(fullest, sum(live.values()))
+        for number in (*eq.inputs, *eq.outputs):
+            if not is_literal(number) and number not in given and uses.get(number, i) <= i:
+                live.pop(number, None)
+    return fullest
 
 
 def _part(leaf: Any) -> int:

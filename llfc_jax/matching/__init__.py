@@ -1,12 +1,11 @@
 """Matching: find the symmetry that moves one mode towards another.
 
-`align` finds it by any of `METHODS`; `merge` makes one network of several. What may be moved is
-the subject of `llfc_jax.symmetry`.
+`align` finds it by any of `METHODS`. What may be moved is the subject of `llfc_jax.symmetry`, and
+`llfc_jax.merging` makes one network of several.
 """
 
 from llfc_jax.matching.align import align, check_symmetry
 from llfc_jax.matching.assignment.solvers import assign, assign_warm
-from llfc_jax.matching.merge import Merged, merge
 from llfc_jax.matching.methods.activation import ActivationMatching, activation_matching
 from llfc_jax.matching.methods.commutativity import CommutativityMatching, commutativity_matching
 from llfc_jax.matching.methods.output import OutputMatching, output_matching
@@ -21,7 +20,6 @@ __all__ = [
     "ActivationMatching",
     "CommutativityMatching",
     "Match",
-    "Merged",
     "Method",
     "OutputMatching",
     "Problem",
@@ -35,7 +33,6 @@ __all__ = [
     "check_symmetry",
     "commutativity_matching",
     "matching_method",
-    "merge",
     "output_matching",
     "ste_matching",
     "weight_matching",

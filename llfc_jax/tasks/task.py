@@ -320,15 +320,20 @@ def _check_labelled(task: Task, outputs: PyTree, targets: PyTree) -> None:
     (logits,), (labels, *others) = leaves, jax.tree.leaves(targets)
     one_hot = labels.ndim > 1 and labels.shape == logits.shape
     if others or one_hot or not jnp.issubdtype(labels.dtype, jnp.integer):
-        hint = "; of one-hot labels pass labels.argmax(-1)" if one_hot else ""
+        numbers = not others and jnp.issubdtype(labels.dtype, jnp.floating)
+        hint = "; for numbers set task='regression'" if numbers else ""
+        hint = "; of one-hot labels pass labels.argmax(-1)" if one_hot else hint
         raise DataError(
             f"labels [{axes}] must be integers, not {labels.dtype}{list(labels.shape)}{hint}"
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise GraphError(f"the network must return real logits, not {logits.dtype}")
-    if logits.ndim != labels.ndim + 1 or logits.shape[:-1] != labels.shape:
-        fits = " or set task='tokens'" if task.name == "classification" and logits.ndim == 3 else ""
+    wanted: int = {"classification": 1, "tokens": 2}.get(task.name, labels.ndim)
+    shapes = tuple(labels.shape), tuple(logits.shape)
+    if labels.ndim != wanted or shapes[1][:-1] != shapes[0] or logits.ndim != wanted + 1:
+        of_tokens = task.name == "classification" and logits.ndim == 3
+        fits = "; for labels of tokens set task='tokens'" if of_tokens else ""
         raise GraphError(
             f"the network must return logits [{axes}, classes] for labels of shape "
-            f"{tuple(labels.shape)}, not shape {tuple(logits.shape)}{fits}"
+            f"{shapes[0]}, not shape {shapes[1]}{fits}"
         )

@@ -10,7 +10,8 @@ import pytest
 from matching_nets import equal
 
 from llfc_jax.errors import MatchingError
-from llfc_jax.matching import METHODS, align, merge, weight_matching
+from llfc_jax.matching import METHODS, align, weight_matching
+from llfc_jax.merging import merge_many
 from llfc_jax.symmetry import permutation_spec, permutation_spec_from_axes
 
 KEY = jax.random.key(0)
@@ -60,7 +61,9 @@ def test_narrow_modes_have_the_objective_of_float32(method: str, dtype: Any) -> 
 
 def test_merging_narrow_modes_is_merging_them_in_float32() -> None:
     modes = [cast(weights(seed), jnp.bfloat16) for seed in range(3)]
-    found, expected = (merge(KEY, SPEC, m) for m in (modes, [cast(m, jnp.float32) for m in modes]))
+    found, expected = (
+        merge_many(KEY, SPEC, m) for m in (modes, [cast(m, jnp.float32) for m in modes])
+    )
     for p, q in zip(found.permutations, expected.permutations, strict=True):
         assert equal(p, q)
     np.testing.assert_allclose(found.history, expected.history, rtol=1e-6)

@@ -18,13 +18,13 @@ from llfc_jax.matching import (
     activation_matching,
     align,
     commutativity_matching,
-    merge,
     output_matching,
     ste_matching,
     weight_matching,
 )
 from llfc_jax.matching.methods.commutativity import Commutativity, find_layers, read_values
 from llfc_jax.matching.search.mixtures import as_mixture
+from llfc_jax.merging import merge_many
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry import derive, permutation_spec
 
@@ -216,7 +216,7 @@ def test_merging_many_is_at_least_as_near_as_any_round_before(pair):
     modes = [a] + [
         shaken(spec.apply(spec.random(jax.random.key(seed)), a), 0.05, seed) for seed in range(3)
     ]
-    merged = merge(KEY, spec, modes)
+    merged = merge_many(KEY, spec, modes)
     assert (np.diff(np.asarray(merged.history)) <= 1e-6).all()
     centres = zip(jax.tree.leaves(merged.variables), jax.tree.leaves(a), strict=True)
     # Every mode was brought back to a, to within its noise.
@@ -228,7 +228,7 @@ def test_merging_many_is_at_least_as_near_as_any_round_before(pair):
         )
         assert all(np.array_equal(p, q) for p, q in pairs)
     with pytest.raises(MatchingError, match="two or more"):
-        merge(KEY, spec, [a])
+        merge_many(KEY, spec, [a])
 
 
 @pytest.mark.parametrize("method", ["ste", "commutativity", "output"])

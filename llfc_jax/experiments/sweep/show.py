@@ -17,6 +17,11 @@ LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
 # Column -> the figure's title, the words of its axis, whether that is logarithmic.
 DRAWN = {
     "error_barrier": ("Error barrier on the line", "error barrier", False),
+    "barrier_share": (
+        "Loss barrier at the middle, as a share of the way to a predictor that sees no input",
+        "loss barrier, share",
+        False,
+    ),
     "llfc_median": ("Distance of the features from LLFC, median layer", "1 - cosine_α", True),
     "llfc_ratio": (
         "How much closer the features are to the mixture than those of a to those of b",
@@ -194,6 +199,8 @@ def _sentence(who: str, x: str, first: Row, last: Row) -> str:
     parts = []
     if barrier := both("error_barrier", ".2f", 100):
         parts.append(f"the error barrier goes from {barrier[0]} to {barrier[1]} percentage points")
+    if barrier := both("barrier_share", ".2f", 100):
+        parts.append(f"the loss barrier goes from {barrier[0]} to {barrier[1]} %")
     if ratio := both("llfc_ratio", ".3g"):
         parts.append(
             f"in the median layer, 1 - cosine_α is {ratio[0]} times below 1 - cosine_AB at first "
@@ -214,6 +221,7 @@ def columns(means: Sequence[Row]) -> dict[str, str]:
         "align": "aligned by",
         "seeds": "seeds",
         "error_barrier": "error barrier",
+        "barrier_share": "loss barrier at ½, share",
         "llfc_median": "1 - cosine_α, median layer",
         "llfc_ratio": "times below 1 - cosine_AB",
     }

@@ -1,7 +1,8 @@
-"""Merging: one network from two or many, each permuted to where it fits best."""
+"""Git Re-Basin: one network from independently trained ones, each permuted to where it fits."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,56 @@ from llfc_jax.errors import MatchingError
 from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.methods.weight import DEFAULT_START, Starts, WeightMatching
 from llfc_jax.matching.problem import Problem, cast, check_modes, widen
+from llfc_jax.merging.averages import Mean
+from llfc_jax.merging.registry import merge_rule
+from llfc_jax.merging.rule import Rule
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.axes import Index, Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Variables
+
+if TYPE_CHECKING:
+    from llfc_jax.merging.inputs import MergeInputs
+
+
+@merge_rule("git_rebasin")
+@dataclasses.dataclass(frozen=True)
+class GitRebasin(Rule):
+    """Permutes the units of each model to where they fit the others, then averages.
+
+    For models that were trained independently, which have no base in common. The permutations are
+    those of `merge_many`, by weight matching. Networks with BatchNorm need its statistics reset
+    afterwards, and others gain from REPAIR.
+
+    Source: Ainsworth, Hayase and Srinivasa, "Git Re-Basin: Merging models modulo permutation
+    symmetries", ICLR 2023.
+
+    Attributes:
+        spec: which units may move (`symmetry.permutation_spec`).
+        rounds: most turns of every model.
+        seed: of the order in which groups of units are visited.
+        solver: how assignments are solved, see `matching.assign`.
+    """
+
+    spec: PermutationSpec
+    rounds: int = 20
+    seed: int = 0
+    solver: Solver = "auto"
+
+    def merge(self, models: "MergeInputs") -> Variables:
+        """Returns the mean of the permuted models.
+
+        Raises:
+            MatchingError: the models do not fit the spec.
+            ModeError: they are not of one network.
+        """
+        models.check_whole(self.name)
+        trees = [models.tree(i) for i in range(models.count)]
+        if len(trees) == 1:
+            return trees[0]
+        key = jax.random.key(self.seed)
+        merged = merge_many(key, self.spec, trees, rounds=self.rounds, solver=self.solver)
+        return models.replace_trees(merged.modes).build(Mean())
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +83,7 @@ class Merged:
     history: Float[Array, " rounds"]
 
 
-def merge(
+def merge_many(
     key: jax.Array,
     spec: PermutationSpec,
     modes: Sequence[Variables],
@@ -44,12 +91,11 @@ def merge(
     rounds: int = 20,
     solver: Solver = "auto",
 ) -> Merged:
-    """Merges modes by matching each to the mean of those in place, then to that of the others.
+    """Permutes modes towards their mean, and takes it ("MergeMany").
 
     The first pass places one mode after the other beside a running mean. Then each in turn is
     matched to the mean of all others, which can only raise `sum <π_i(θ_i), π_j(θ_j)>` over the
-    pairs, so that the rounds end by themselves ("MergeMany" of Ainsworth et al. 2023). The first
-    mode stays in place.
+    pairs, so that the rounds end by themselves. The first mode stays in place.
     Networks with BatchNorm need their statistics reset on the result before it means anything, and
     others gain from REPAIR (`llfc_jax.measures.renormalise`).
 
@@ -63,6 +109,8 @@ def merge(
     Raises:
         ModeError: they are not modes of one network.
         MatchingError: fewer than two modes, or they do not fit the spec.
+
+    Source: Ainsworth, Hayase and Srinivasa, "Git Re-Basin", ICLR 2023, algorithm 3.
     """
     if len(modes) < 2 or rounds < 1:
         raise MatchingError(f"merging needs two or more modes and rounds, not {len(modes)}")

@@ -1,0 +1,248 @@
+"""Why a merge works or fails, layer by layer: cross-task linearity, and what each layer costs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from scipy import stats
+
+from llfc_jax.errors import DataError, MergeError
+from llfc_jax.frameworks import Network
+from llfc_jax.merging.departures import Loss, read_task
+from llfc_jax.merging.merge import merge
+from llfc_jax.merging.options import MergeOptions
+from llfc_jax.merging.prepare import is_skipped, name_leaves
+from llfc_jax.merging.registry import build_rule
+from llfc_jax.merging.rule import Rule
+from llfc_jax.report.charts import Chart
+from llfc_jax.results import Result, axes, labels, result
+from llfc_jax.types import Batches, Model, ProgressFn, Variables
+
+CLOSE = 0.05  # nats that a merge's loss may lie above another and count as equal to it
+MOSTLY = 0.8  # share of a merge's loss that the mean of outputs loses too, to be its cause
+SHARE = 0.5  # layers whose cost is at least this share of the largest are named
+
+
+@result
+class Diagnosis(Result):
+    """What each merge does on each task, and where it departs from its models.
+
+    Attributes:
+        rules: the merges.
+        tasks: the data sets.
+        layers: the layers, each with the leaves of its norms.
+        models: the merged models.
+        loss: mean loss of the merge [rules, tasks].
+        accuracy: share of labels predicted; NaN where `loss` was given [rules, tasks].
+        model_loss: the models' own loss [models, tasks].
+        model_accuracy: their accuracy [models, tasks].
+        ensemble_loss: loss of the mean of the models' outputs [tasks].
+        ensemble_accuracy: its accuracy [tasks].
+        distance: mean over samples of 1 - cos between the layer's features in the merge and the
+            mean of the models' features [rules, layers, tasks]; NaN where the layer has none.
+        baseline: mean of 1 - cos between the models' features, over all pairs [layers, tasks].
+        replaced: loss of the merge where the layer is one model's own [rules, layers, models,
+            tasks].
+    """
+
+    rules: tuple[str, ...] = labels("rule")
+    tasks: tuple[str, ...] = labels("task")
+    layers: tuple[str, ...] = labels("layer")
+    models: tuple[str, ...] = labels("model")
+    loss: Any = axes("rules", "tasks")
+    accuracy: Any = axes("rules", "tasks")
+    model_loss: Any = axes("models", "tasks")
+    model_accuracy: Any = axes("models", "tasks")
+    ensemble_loss: Any = axes("tasks")
+    ensemble_accuracy: Any = axes("tasks")
+    distance: Any = axes("rules", "layers", "tasks")
+    baseline: Any = axes("layers", "tasks")
+    replaced: Any = axes("rules", "layers", "models", "tasks")
+
+    charts: ClassVar[tuple[Chart, ...]] = (
+        Chart(
+            name="merge_distance",
+            title="How far are the merge's features from the mixture of its models' features?",
+            caption="1 - cosine between the features of the merged network and the mean of the "
+            "models' features, a line for each rule.",
+            x="layer",
+            y={"distance": "1 - cosine"},
+            x_label="layer, input to output",
+            y_label="1 - cosine",
+            lines="rule",
+            log=True,
+        ),
+    )
+
+    @property
+    def excess(self) -> np.ndarray:
+        """The merge's loss above that of the best model for each task [rules, tasks]."""
+        return np.asarray(self.loss) - np.asarray(self.model_loss).min(0)
+
+    @property
+    def cost(self) -> np.ndarray:
+        """How much one model's own layer lowers the loss, at best [rules, layers, tasks]."""
+        whole = np.asarray(self.loss)[:, None, :]
+        return whole - np.asarray(self.replaced).min(2)
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's ρ, over the merges, of mean distance and mean loss; NaN below three merges."""
+        if len(self.rules) < 3:
+            return float("nan")
+        distance = np.nanmean(np.asarray(self.distance), (1, 2))
+        ranks = map(stats.rankdata, (distance, np.asarray(self.loss).mean(1)))
+        return float(np.corrcoef(*ranks)[0, 1])
+
+    def sentences(self) -> list[str]:
+        """Returns, for each merge, whether it breaks and where."""
+        return [self._sentence(i) for i in range(len(self.rules))]
+
+    def _sentence(self, rule: int) -> str:
+        loss, best = np.mean(self.loss[rule]), np.mean(np.asarray(self.model_loss).min(0))
+        ensemble = np.mean(self.ensemble_loss)
+        begin = (
+            f"{self.rules[rule]}: loss {loss:.3g}, against {best:.3g} of the best model for each "
+            f"task and {ensemble:.3g} of the mean of the models' outputs"
+        )
+        labelled = np.isfinite(self.accuracy[rule]).all()
+        limit = CLOSE if labelled else CLOSE * abs(best)
+        if loss - best <= limit:
+            return f"{begin}. The merge holds."
+        if ensemble - best >= MOSTLY * (loss - best):
+            return (
+                f"{begin}. The mean of the outputs loses about as much: the cause lies in the "
+                "models, not in how their weights are merged."
+            )
+        return f"{begin}. It breaks{self._where(rule)}."
+
+    def _where(self, rule: int) -> str:
+        """Returns where a merge breaks, in words."""
+        cost, distance = self.cost[rule].mean(-1), np.asarray(self.distance)[rule].mean(-1)
+        if cost.max() <= 0:
+            return ", and no single layer of a model's own makes it better"
+        worst = cost >= SHARE * cost.max()
+        there, elsewhere = distance[worst], distance[~worst]
+        words = (
+            f": a model's own layer helps most at {_name_ranges(self.layers, worst)} (loss lower "
+            f"by up to {cost.max():.2g})"
+        )
+        if np.isfinite(there).any():
+            words += f"; features there are {np.nanmax(there):.2g} from the mixture"
+            if np.isfinite(elsewhere).any():
+                words += f", elsewhere at most {np.nanmax(elsewhere):.2g}"
+        return words
+
+    def __str__(self) -> str:
+        """Returns the table of rules and tasks, and the sentences."""
+        width = max(map(len, (*self.rules, *self.models, "ensemble")))
+        rows = [("ensemble", self.ensemble_loss, self.ensemble_accuracy)]
+        rows += list(zip(self.models, self.model_loss, self.model_accuracy, strict=True))
+        rows += list(zip(self.rules, self.loss, self.accuracy, strict=True))
+        lines = [" " * width + "".join(f"  {task:>18}" for task in self.tasks)]
+        for name, losses, accuracies in rows:
+            cells = (f"{x:.4g} ({y:.1%})" if np.isfinite(y) else f"{x:.4g}"
+                     for x, y in zip(losses, accuracies, strict=True))  # fmt: skip
+            lines.append(f"{name:<{width}}" + "".join(f"  {cell:>18}" for cell in cells))
+        lines += self.sentences()
+        if np.isfinite(self.rank_correlation):
+            lines.append(f"Rank correlation of distance and loss: {self.rank_correlation:.2f}")
+        return "\n".join(lines)
+
+
+def _name_ranges(names: Sequence[str], chosen: np.ndarray) -> str:
+    """Returns chosen names in words: "a", "c to e and g"."""
+    runs: list[list[str]] = []
+    for i, name in enumerate(names):
+        if chosen[i]:
+            if i and chosen[i - 1]:
+                runs[-1].append(name)
+            else:
+                runs.append([name])
+    words = [run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def diagnose(
+    network: Model,
+    models: Sequence[Model],
+    batches: Batches | Mapping[str, Batches],
+    rules: Sequence[str | Rule] = ("mean",),
+    base: Model | None = None,
+    *,
+    loss: Loss | None = None,
+    statistics: Mapping[str, Sequence[Any]] | None = None,
+    options: MergeOptions | None = None,
+    progress: ProgressFn | None = None,
+) -> Diagnosis:
+    """Merges models by several rules, and measures where each merge departs from its models.
+
+    For each layer l, with f_l the features and θ the merge,
+
+        distance_l = mean over x of 1 - cos( f_l(θ; x), (1/n) Σ f_l(θ_i; x) ),
+
+    0 where the features add up as the weights do (cross-task linearity); and the loss of the
+    merge where layer l alone has one model's own weights.
+
+    Args:
+        network: a module of any framework, or a function apply(variables, x).
+        models: modes of it.
+        batches: pairs (x, y), or name -> such batches for several tasks.
+        rules: names of rules, or rules with their options.
+        base: the model that they were fine-tuned from, for the rules that need it.
+        loss: `loss(outputs, targets) -> losses of the elements`; cross-entropy of labels if None,
+            where labels below 0 do not count.
+        statistics: name of a rule -> what it needs to know of each model.
+        options: which leaves are merged. Leaves to skip are heads: there must then be a task for
+            each model, in order, and each task is run with its model's head.
+        progress: called as (tasks done, tasks in all, name).
+
+    Raises:
+        MergeError: see `merge`; heads without a task for each model.
+        DataError: a task without a batch.
+
+    Source: Zhou et al., "On the emergence of cross-task linearity in the pretraining-finetuning
+    paradigm", ICML 2024.
+    """
+    view, options = Network.of(network), options or MergeOptions()
+    trees = [view.variables(model) for model in models]
+    of_base = None if base is None else view.variables(base)
+    tasks: dict[str, Batches] = {"task": batches}  # pyright: ignore[reportAssignmentType]
+    if isinstance(batches, Mapping):
+        tasks = {str(name): of for name, of in batches.items()}
+    if options.skip and len(tasks) != len(trees):
+        raise MergeError(f"leaves are skipped, so each of {len(trees)} models needs a task of its "
+                         f"own, and there are {len(tasks)}")  # fmt: skip
+    built = [build_rule(rule) for rule in rules]
+    known = statistics or {}
+    merged = [merge(trees, of_base, rule, statistics=known.get(rule.name), options=options)
+              for rule in built]  # fmt: skip
+    parts = []
+    for done, (name, data) in enumerate(tasks.items()):
+        head = trees[done] if options.skip else None
+        ends, ours = (tuple(_with_head(tree, head, options) for tree in of)
+                      for of in (trees, merged))  # fmt: skip
+        try:
+            parts.append(read_task(view.apply, ends, ours, data, loss))
+        except DataError as error:
+            raise DataError(f"task {name!r}: {error}") from None
+        if progress:
+            progress(done + 1, len(tasks), name)
+    layers = parts[0].layers
+    if any(part.layers != layers for part in parts):
+        raise MergeError("the tasks' networks have other layers; diagnose them one by one")
+    names = [str(rule) for rule in built]
+    stacked = {name: np.stack([part.means[name] for part in parts], -1) for name in parts[0].means}
+    numbered = tuple(f"models[{i}]" for i in range(len(trees)))
+    return Diagnosis(tuple(names), tuple(tasks), layers, numbered, **stacked)
+
+
+def _with_head(tree: Variables, head: Variables | None, options: MergeOptions) -> Variables:
+    """Returns a model with the skipped leaves of another."""
+    if head is None:
+        return tree
+    of_head, own = name_leaves(head, "the model"), name_leaves(tree, "the model")
+    return jax.tree.unflatten(jax.tree.structure(head), [
+        leaf if is_skipped(name, options) else own.get(name, leaf)
+        for name, leaf in of_head.items()])  # fmt: skip

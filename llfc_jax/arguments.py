@@ -35,6 +35,8 @@ def explain_flag_error(line: str) -> str:
         return f"there is no flag --{wrong[1]}" + (
             f"; did you mean --{wrong[2]}?" if wrong[2] else ""
         )
+    if "get_config() takes 0 positional arguments" in line:
+        return "the config file takes no argument; leave out the colon and what follows it"
     if "Configuration is not available" in line:
         return f"the config file cannot be read: {line.rpartition(': ')[2]}"
     return line

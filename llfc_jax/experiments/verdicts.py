@@ -36,6 +36,8 @@ UNINFORMATIVE = (
     "features."
 )
 
+UNSEEN = "the way to the loss of a predictor that does not see the input"
+
 Grade = Literal[0, 1, 2]
 """0 where a property holds, 1 where it nearly holds, 2 where it does not."""
 
@@ -119,22 +121,19 @@ def _verdict(row: Row) -> Verdict:
 
 
 def _lmc_words(row: Row, grade: Grade) -> str:
-    state = ("is", "is nearly", "is not")[grade]
-    points = 100 * row["midpoint_barrier"]
-    if "barrier_share" in row:
-        share, known = 100 * row["barrier_share"], not math.isnan(row["loss_trivial"])
-        of = "the way to a predictor that sees no input" if known else "the ends' loss"
-        side = "below" if row["midpoint_barrier"] < 0 else "above"
-        return (
-            f"{state} linearly mode connected: at α = ½ the loss is "
-            f"{format_number(abs(row['midpoint_barrier']))} {side} the mean of the two ends, "
-            f"{share:.2f} % of {of}"
-        )
-    side = "below" if points < 0 else "above"
-    return (
-        f"{state} linearly mode connected: at α = ½ the error is {abs(points):.2f} percentage "
-        f"points {side} the mean of the two ends"
+    barrier, share = row["midpoint_barrier"], row.get("barrier_share")
+    what, height = "error", f"{abs(100 * barrier):.2f} percentage points"
+    if share is not None:
+        what, height = "loss", format_number(abs(barrier))
+    state, side = ("is", "is nearly", "is not")[grade], "below" if barrier < 0 else "above"
+    words = (
+        f"{state} linearly mode connected: at α = ½ the {what} is {height} {side} the mean of the "
+        "two ends"
     )
+    if share is None or barrier < 0:
+        return words
+    whole = "the ends' loss" if math.isnan(row["loss_trivial"]) else UNSEEN
+    return f"{words}, {100 * share:.2f} % of {whole}"
 
 
 def _llfc_words(row: Row, grade: Grade) -> str:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llfc_jax.landscape.plane import PlaneResult
+from llfc_jax.report import figures
+from llfc_jax.report.charts import Chart
+from llfc_jax.report.style import SCREEN, Theme
 
 if TYPE_CHECKING:
     import altair as alt
@@ -11,32 +14,33 @@ if TYPE_CHECKING:
 LEVELS = 12  # bands of colour
 
 
-def draw_curve(results: Mapping[str, Any], of: str = "error") -> "alt.Chart":
+def draw_curve(
+    results: Mapping[str, Any], of: str = "error", theme: Theme = SCREEN
+) -> "figures.Figure":
     """Returns loss or error along several ways between two modes, a line each.
 
     Args:
         results: name of the way -> its "lmc" result.
         of: "error" or "loss".
+        theme: colours and sizes; `report.style.PAPER` for a column of a paper.
     """
-    import altair as alt
-
     rows = [
         {"way": name, "alpha": alpha, of: float(value)}
         for name, found in results.items()
         for alpha, value in zip(found.alphas, getattr(found, of), strict=True)
     ]
-    return (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("alpha:Q", title="α (0: network b, 1: network a)"),
-            y=alt.Y(f"{of}:Q", title=of),
-            color=alt.Color("way:N", title=None),
-            strokeDash=alt.StrokeDash("way:N", title=None),
-            tooltip=["way:N", "alpha:Q", alt.Tooltip(f"{of}:Q", format=".4g")],
-        )
-        .properties(width=420, height=260)
+    chart = Chart(
+        name=f"curve_{of}",
+        title=f"{of.capitalize()} along each way between the networks",
+        caption="A line each; a hump is a barrier.",
+        x="alpha",
+        y={of: of},
+        x_label="α (0: network b, 1: network a)",
+        y_label="error (share of samples)" if of == "error" else of,
+        lines="way",
+        panels=(),
     )
+    return figures.draw(chart, rows, theme)
 
 
 def draw_plane(
@@ -44,6 +48,7 @@ def draw_plane(
     of: str = "loss",
     marks: Mapping[str, tuple[float, float]] | None = None,
     path: Sequence[tuple[float, float]] = (),
+    theme: Theme = SCREEN,
 ) -> "alt.LayerChart | alt.FacetChart":
     """Returns a plane in bands of equal colour, with points and a path on it.
 
@@ -55,6 +60,7 @@ def draw_plane(
         of: "loss" or "error".
         marks: name -> (x, y) of points to be named, as `Plane.project` gives them.
         path: points (x, y) to be joined by a line, in order: a curve, or a run's checkpoints.
+        theme: colours and sizes; `report.style.PAPER` for a column of a paper.
     """
     import altair as alt
 
@@ -67,6 +73,7 @@ def draw_plane(
     for row in values:
         row |= {f"{name}{k}": row[name] + sign * half["xy".index(name)]
                 for name in "xy" for k, sign in ((1, -1), (2, 1))}  # fmt: skip
+    size = round(theme.width * (0.55 if theme.heading else 0.7))
     tight = alt.Scale(nice=False, zero=False)
     surface = (
         alt.Chart(alt.InlineData(values=values))
@@ -80,7 +87,9 @@ def draw_plane(
                 f"{of}:Q",
                 title=of,
                 scale=alt.Scale(type="threshold", domain=_levels(values, of), scheme="viridis"),
-                legend=alt.Legend(format=".3g"),
+                legend=alt.Legend(
+                    format=".3g", orient="right", titleOrient="top", gradientLength=size // 2
+                ),
             ),
             tooltip=["x:Q", "y:Q", alt.Tooltip(f"{of}:Q", format=".4g")],
         )
@@ -102,7 +111,10 @@ def draw_plane(
         layers.append(
             base.mark_text(dy=-12, color="white", fontWeight="bold").encode(text="name:N")
         )
-    return alt.layer(*layers).properties(width=420, height=360)
+    exact = {} if theme.heading else {"usermeta": {"width": theme.width, "scaled": True}}
+    return alt.layer(*layers, config=theme.config(), **exact).properties(
+        width=size, height=round(0.85 * size)
+    )
 
 
 def _levels(values: Sequence[Mapping[str, float]], of: str) -> list[float]:

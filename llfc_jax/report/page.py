@@ -98,9 +98,7 @@ class Report:
 def write_page(path: str | os.PathLike[str], report: Report) -> None:
     """Writes a report's page, whole or not at all."""
     sections, headline = report.sections, report.headline
-    views = [
-        [_view(section, chart, rows) for chart in section.charts] for section, rows in sections
-    ]
+    views = [_views(section, rows) for section, rows in sections]
     every = [view for several in views for view in several]
     for number, view in enumerate(every):
         view["id"] = str(number)
@@ -154,7 +152,13 @@ def _details(details: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
     return ({"": flatten(single)} if single else {}) | nested
 
 
-def _view(section: Section, chart: Chart, rows: Rows) -> Json:
+def _views(section: Section, rows: Rows) -> list[Json]:
+    """Returns the section's charts, without those of which the rows hold nothing."""
+    views = [_view(chart, rows) for chart in section.charts]
+    return [view for view in views if view["read"].labels or not rows]
+
+
+def _view(chart: Chart, rows: Rows) -> Json:
     """Returns what the page knows of a chart: its words, its spec, and with the other scale."""
     other = dataclasses.replace(chart, log=not chart.log)
     charts = [chart, other] if chart.mark in ("line", "dots") else [chart]

@@ -178,6 +178,13 @@ def test_charts_that_pin_unlike_values_keep_theirs(tmp_path):
     assert [menu["column"] for menu in data["choices"]] == ["pair", "align"]
 
 
+def test_a_chart_of_what_was_not_measured_is_left_out(tmp_path):
+    rows = [row | {"error": float("nan")} for row in made.lmc_rows()]
+    parsed = Page(write(tmp_path / "p.html", sections=[(made.LMC, rows)]))
+    assert [chart["name"] for chart in parsed.data()["charts"]] == ["lmc_loss"]
+    assert len(parsed.all("figure")) == 2  # the headline, and in its section
+
+
 def test_the_headline_can_be_chosen(tmp_path):
     parsed = Page(write(tmp_path / "report.html", headline="llfc_layers"))
     first = parsed.all("figure")[0]["data-chart"]

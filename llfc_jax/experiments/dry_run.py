@@ -129,8 +129,8 @@ def _fullest(program: Program) -> int:
     """Returns the most bytes of values that a run holds at a time, if each goes after its use."""
     given = {*program.leaves, *program.constants}
     uses = {a: i for i, eq in enumerate(program.equations) for a in eq.inputs if not is_literal(a)}
-    uses[program.output] = len(program.equations)
-    live = {program.inputs: _size(program.avals[program.input])}
+    uses |= dict.fromkeys(program.outputs, len(program.equations))
+    live = {number: _size(program.avals[number]) for number in program.inputs}
     fullest = 0
     for i, eq in enumerate(program.equations):
         live |= {number: _size(program.avals[number]) for number in eq.outputs}

@@ -191,11 +191,11 @@ def on_one_device(batches: Batches) -> Any:
 
 
 class _OnOneDevice:
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Batches) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._batches)  # pyright: ignore[reportArgumentType]
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._batches:

@@ -59,16 +59,19 @@ def make(replica: int = 0, data: int = 1) -> Mesh | None:
     return jax.make_mesh((replica, data), (REPLICA, DATA), kinds, devices=devices[: replica * data])
 
 
-def samples_of(x: Any) -> P:
-    """Returns how the samples of a batch x [n, ...] lie while it is measured.
+def _first(tree: PyTree) -> Any:
+    return next(iter(jax.tree.leaves(tree)), None)
+
+
+def samples_of(x: PyTree) -> P:
+    """Returns how the samples of a batch x [n, ...], or of a tree, lie while it is measured.
 
     On a mesh that `make` made they are spread over all devices; on another they stay as they are.
     """
     mesh = of(x)
     if mesh is None:
         return EVERYWHERE
-    first = jax.tree.leaves(x)[0]
-    return SAMPLES if mesh.axis_names == (REPLICA, DATA) else P(*first.sharding.spec[:1])
+    return SAMPLES if mesh.axis_names == (REPLICA, DATA) else P(*_first(x).sharding.spec[:1])
 
 
 def size(mesh: Mesh | None, spec: P) -> int:
@@ -133,12 +136,12 @@ def shard_map_replicas(
     )
 
 
-def of(x: object) -> Mesh | None:
+def of(x: PyTree) -> Mesh | None:
     """Returns the mesh that arrays lie on; None for one device or the host.
 
     Its axes are such that XLA follows the shardings, whatever their types were.
     """
-    sharding = getattr(next(iter(jax.tree.leaves(x)), None), "sharding", None)
+    sharding = getattr(_first(x), "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
         return follow_types(sharding.mesh) if isinstance(sharding.mesh, Mesh) else None
     return None
@@ -183,7 +186,7 @@ def on_one_device(batches: Batches) -> Any:
 
     That is for what runs on one device. Others are left as they are.
     """
-    x: Any = next(iter(batches))[0]
+    x = _first(next(iter(batches)))
     return _OnOneDevice(batches) if of(x) and x.is_fully_replicated else batches
 
 

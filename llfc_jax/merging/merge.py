@@ -46,7 +46,7 @@ def merge(
         MergeError: an unknown rule or option; models that do not fit each other, or the rule; a
             model that holds NaN; a merged leaf beyond the range of its type.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from llfc_jax import merging
         >>> base, a, b = ({"w": np.array(w)} for w in ([1.0, 1.0], [2.0, 1.0], [1.0, 3.0]))

@@ -33,7 +33,7 @@ def build_rule(rule: str | Rule, /, **options: object) -> Rule:
     Raises:
         MergeError: an unknown rule or option, or a value of the wrong type or out of range.
 
-    Example:
+    Examples:
         >>> from llfc_jax import merging
         >>> merging.build_rule("ties", density=0.3).density
         0.3

@@ -83,7 +83,7 @@ def search(
         MergeError: an option that the rule lacks or that has no numbers, no finite loss, or see
             `merge`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from llfc_jax import merging
         >>> base, models = jnp.zeros(2), [jnp.array([2.0, 0.0]), jnp.array([0.0, 2.0])]

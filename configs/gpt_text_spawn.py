@@ -2,9 +2,12 @@
 
 Not in the LLFC paper, and nowhere else layer by layer: LMC in nats per token, and LLFC of every
 token at every block, attention, MLP and at the head.
-Costs: full: for a GPU (10.6 million parameters, not timed yet). small: about a quarter of an hour
-on two CPU cores. tiny: half a minute, compilation included.
-Shows: RESULTS.md.
+Costs: full: for a GPU (10.6 million parameters, not run yet). small: about a quarter of an hour on
+two CPU cores. tiny: half a minute, compilation included.
+Shows (small, seed 0): 1.94 nats per token at the ends, where label frequencies alone give 3.19.
+`spawn_k3` (3 of 8 epochs shared) is connected, 0.001 nats at the middle, and its features are
+linear at every block; `spawn_k1` has a barrier of 0.09 nats though its features nearly add up;
+`independent` has one of 2.1 nats, and features that do not.
 """
 
 from typing import Any

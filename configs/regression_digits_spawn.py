@@ -2,7 +2,8 @@
 
 Not in the LLFC paper: a task without an error rate; the barrier is that of the squared error.
 Costs: under a minute on two CPU cores; no download.
-Shows: RESULTS.md.
+Shows (seed 0): `spawn_k2` has no barrier, and linear features; `independent` has one of 2.6 times
+the way from its error to that of the mean image, 1.7 times after weight matching.
 """
 
 from ml_collections import ConfigDict

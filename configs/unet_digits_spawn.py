@@ -2,7 +2,8 @@
 
 Not in the LLFC paper: labels per pixel, and features that meet again over shortcuts.
 Costs: about two minutes on two CPU cores; no download.
-Shows: RESULTS.md.
+Shows (seed 0): 2 to 3 % of the pixels wrong; `spawn_k2` has a barrier of 0.2 points and linear
+features, `independent` one of 36 points and features that do not add up.
 """
 
 from ml_collections import ConfigDict

@@ -27,10 +27,11 @@ def hints(cls: type) -> dict[str, Any]:
     return {name: types_[name] for name in names}
 
 
-def to_dict(value: Any) -> Any:
+def to_dict(value: object) -> Any:
     """Returns dataclasses as plain nested dictionaries; a task as its name and options."""
-    if hasattr(value, "described"):
-        return value.described
+    described = getattr(value, "described", None)
+    if described is not None:
+        return described
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

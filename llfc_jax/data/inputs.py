@@ -31,7 +31,7 @@ class Arrays:
         DataError: inputs and targets differ in number, are empty, or are no numbers.
     """
 
-    def __init__(self, batch: Any, batch_size: int) -> None:
+    def __init__(self, batch: object, batch_size: int) -> None:
         self._batch = jax.tree.map(jnp.asarray, read_batch(batch))
         self._samples = len(jax.tree.leaves(self._batch)[0])
         self._size = batch_size
@@ -84,7 +84,7 @@ def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> d
     return splits | {"test": as_batches(data, batch_size)}
 
 
-def as_batches(data: Any, batch_size: int) -> Batches:
+def as_batches(data: object, batch_size: int) -> Batches:
     """Returns batches that can be iterated repeatedly, of whatever holds data.
 
     - arrays `(x, targets)` or `(x, targets, mask)`, or a mapping of arrays with an entry `labels`
@@ -104,8 +104,9 @@ def as_batches(data: Any, batch_size: int) -> Batches:
         return cast(Batches, data)
     if isinstance(data, Mapping) or _is_batch_of_arrays(data):
         return cast(Batches, Arrays(data, batch_size))
-    if hasattr(data, "iter") and hasattr(data, "column_names"):
-        return cast(Batches, Loaded(partial(data.iter, batch_size=batch_size), None))
+    cut_up = getattr(data, "iter", None)
+    if cut_up is not None and hasattr(data, "column_names"):
+        return cast(Batches, Loaded(partial(cut_up, batch_size=batch_size), None))
     start = getattr(data, "__iter__", None)
     if start is None and callable(data):
         return cast(Batches, Loaded(cast("Callable[[], Iterable[Any]]", data), None))
@@ -122,7 +123,7 @@ def as_batches(data: Any, batch_size: int) -> Batches:
     return cast(Batches, Loaded(start, data))
 
 
-def _is_batch_of_arrays(data: Any) -> bool:
+def _is_batch_of_arrays(data: object) -> bool:
     """Returns whether a tuple or list is inputs and targets, and not batches of them."""
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         return False

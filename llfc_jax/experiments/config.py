@@ -276,7 +276,7 @@ def _make(cls: type, where: str, values: Mapping[str, Any]) -> Any:
         raise ConfigError(line if where in line else f"{where}.{line}") from error
 
 
-def _judged_by(options: EvalOptions, task: Any) -> EvalOptions:
+def _judged_by(options: EvalOptions, task: object) -> EvalOptions:
     """Returns the options with the config's task."""
     try:
         return options if task is None else dataclasses.replace(options, task=task)

@@ -126,7 +126,7 @@ def estimate_memory(
 
 
 def _fullest(program: Program) -> int:
-    """Returns the most bytes that a run holds at a time: values until their last use, no leaves."""
+    """Returns the most bytes of values that a run holds at a time, if each goes after its use."""
     given = {*program.leaves, *program.constants}
     uses = {a: i for i, eq in enumerate(program.equations) for a in eq.inputs if not is_literal(a)}
     uses |= dict.fromkeys(program.outputs, len(program.equations))

@@ -41,6 +41,7 @@ class Settings:
         """Why a measure is missing where the default is measured: name -> a line."""
         refused = measures.refusals(self.eval)
         every = self.measures == choose_measures(EVERY_MEASURE, self.eval)
+        refused = {k: why for k, why in refused.items() if k in EVERY_MEASURE}
         return {k: f"{k} is left out: {why}" for k, why in refused.items()} if every else {}
 
     def build_measures(self) -> list[Measure]:

@@ -15,6 +15,7 @@ from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
+from llfc_jax.parallel.spread import relabel
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Batch, Task, classification, read_batch
 from llfc_jax.types import Apply, Batches, Inputs, Variables
@@ -65,7 +66,7 @@ class Problem:
             ModeError: other structures or shapes, or values that are not finite.
             MatchingError: they are modes of another network.
         """
-        a, b = self.a, self.b
+        a, b = relabel((self.a, self.b))
         if self.network is not None:
             read = Network.of(self.network).variables
             a, b = read(a), read(b)

@@ -23,7 +23,7 @@ from llfc_jax.measures.rows import RowLayout, find_token_axes, keep_features
 from llfc_jax.pair import Curve, interpolate
 from llfc_jax.parallel import loops
 from llfc_jax.tasks import Task
-from llfc_jax.types import AnyArray, Apply, Inputs, Variables
+from llfc_jax.types import AnyArray, Apply, Inputs, Targets, Variables
 
 
 class TracedNetwork:
@@ -184,7 +184,7 @@ def measure_batch(
     curve: Curve,
     points: Points,
     x: Inputs,
-    y: Any,
+    y: Targets,
     mask: jax.Array,
 ) -> dict[str, Any]:
     """Runs a pair on one batch and returns what all measures read, by measure.

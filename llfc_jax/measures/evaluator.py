@@ -32,7 +32,7 @@ from llfc_jax.pair import Curve, check_pair
 from llfc_jax.parallel import loops, sharding, spread
 from llfc_jax.results import Result
 from llfc_jax.tasks import Batch
-from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Targets, Variables
 
 
 class PairEvaluator:
@@ -130,6 +130,7 @@ class PairEvaluator:
             GraphError: the network does not take the batch, or the task not its outputs.
             DataError: targets that the task does not take.
         """
+        self.task.check_targets(batch.y)
         return check_outputs(self._traced(abstract(batch)).graph, batch, self.task)
 
     def measure(
@@ -257,7 +258,7 @@ class PairEvaluator:
         places = self.grid.index(0.0), self.grid.index(1.0)
         static = network, self.task, tuple(parts), places, self.alpha_loop
 
-        def kernel(x: Inputs, y: Any, mask: jax.Array) -> dict[str, Any]:
+        def kernel(x: Inputs, y: Targets, mask: jax.Array) -> dict[str, Any]:
             return measure_batch(*static, self.curve, self._points, x, y, mask)
 
         with matmul_precision(self.options.precision):

@@ -94,7 +94,10 @@ class CurvedRule(LeafRule):
 
     Attributes:
         scope: "leaf" for inner products over each leaf alone, "model" over all leaves together.
+        centred: whether the inner products are those of the differences to the first model.
     """
+
+    centred: ClassVar[bool] = False
 
     def survey(self, models: "MergeInputs") -> Any:
         """Returns the coefficient of each model, from one pass.
@@ -106,7 +109,7 @@ class CurvedRule(LeafRule):
             models.check_whole(self.name)
         total: Any = 0
         for leaf in models.leaves():
-            total = total + leaf.gram()
+            total = total + leaf.gram(self.centred)
         return self.coefficients(total, np if models.on_host else jnp)
 
     def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
@@ -200,9 +203,10 @@ class KarcherMean(CurvedRule):
 class GeometricMedian(CurvedRule):
     """Takes the point with the least sum of distances to the models: argmin_θ Σ |θ - θ_i|.
 
-    Unlike the mean it stays near the others when one model is far off. For two models every point
-    between them has that sum, and θ is their mean. Found by Weiszfeld's iteration, begun as Vardi
-    and Zhang do, so that it does not stop at a model that is not the median.
+    Unlike the mean it stays near the others when one model is far off. Between two models, or the
+    middle two of an even number in a row, every point has that sum, and θ is their mean. Found by
+    Weiszfeld's iteration, begun as Vardi and Zhang do, so that it does not stop at a model that is
+    not the median.
 
     Source: Weiszfeld 1937; Vardi and Zhang, "The multivariate L1-median", PNAS 2000; for models,
     Pillutla et al., "Robust aggregation for federated learning", 2022.
@@ -212,6 +216,8 @@ class GeometricMedian(CurvedRule):
     """
 
     scope: Scope = "leaf"
+
+    centred: ClassVar[bool] = True
 
     def coefficients(self, gram: Gram, xp: ModuleType) -> Weights:
         """Returns each model's share, from their distances."""
@@ -230,16 +236,19 @@ class GeometricMedian(CurvedRule):
             return inverse / inverse.sum()
 
         tiny = xp.finfo(squares.dtype).tiny
-        best = xp.argmin(distances.sum(1))
+        sums = distances.sum(1)
+        best = xp.argmin(sums)
         there = distances[best] == 0
         away = xp.where(there, 0, 1 / xp.where(there, 1, distances[best]))
         others = away / xp.where(away.sum() > 0, away.sum(), 1)
         pull = away.sum() * xp.sqrt(xp.maximum(_squared_distances(others, squares)[best], 0))
         stay = there.sum() / xp.where(pull > 0, pull, 1)
         at_best = there / there.sum()
-        optimal = (pull <= there.sum() * (1 + 1e-9)) | (largest == 0)
+        slack = 1 + 8 * xp.finfo(sums.dtype).eps
+        optimal = (pull <= there.sum() * slack) | (largest == 0)
         start = xp.where(optimal, even, (1 - stay) * others + stay * at_best)
-        return xp.where(optimal, at_best, iterate(step, start, xp))
+        medians = sums <= sums.min() * slack  # one, or a tie
+        return xp.where(optimal, medians / medians.sum(), iterate(step, start, xp))
 
 
 def _cosines(gram: Gram, xp: ModuleType) -> Gram:

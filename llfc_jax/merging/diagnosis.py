@@ -9,7 +9,7 @@ from scipy import stats
 
 from llfc_jax.errors import DataError, MergeError
 from llfc_jax.frameworks import Network
-from llfc_jax.merging.departures import Loss, read_task
+from llfc_jax.merging.departures import read_task
 from llfc_jax.merging.merge import merge
 from llfc_jax.merging.options import MergeOptions
 from llfc_jax.merging.prepare import is_skipped, name_leaves
@@ -17,6 +17,7 @@ from llfc_jax.merging.registry import build_rule
 from llfc_jax.merging.rule import Rule
 from llfc_jax.report.charts import Chart
 from llfc_jax.results import Result, axes, labels, result
+from llfc_jax.tasks import Task, build
 from llfc_jax.types import Batches, Model, ProgressFn, Variables
 
 CLOSE = 0.05  # nats that a merge's loss may lie above another and count as equal to it
@@ -34,7 +35,7 @@ class Diagnosis(Result):
         layers: the layers, each with the leaves of its norms.
         models: the merged models.
         loss: mean loss of the merge [rules, tasks].
-        accuracy: share of labels predicted; NaN where `loss` was given [rules, tasks].
+        accuracy: share predicted rightly; NaN where the task has no such thing [rules, tasks].
         model_loss: the models' own loss [models, tasks].
         model_accuracy: their accuracy [models, tasks].
         ensemble_loss: loss of the mean of the models' outputs [tasks].
@@ -171,7 +172,7 @@ def diagnose(
     rules: Sequence[str | Rule] = ("mean",),
     base: Model | None = None,
     *,
-    loss: Loss | None = None,
+    task: str | Mapping[str, Any] | Task = "classification",
     statistics: Mapping[str, Sequence[Any]] | None = None,
     options: MergeOptions | None = None,
     progress: ProgressFn | None = None,
@@ -188,11 +189,10 @@ def diagnose(
     Args:
         network: a module of any framework, or a function apply(variables, x).
         models: modes of it.
-        batches: pairs (x, y), or name -> such batches for several tasks.
+        batches: re-iterable batches, or name -> such batches for several data sets.
         rules: names of rules, or rules with their options.
         base: the model that they were fine-tuned from, for the rules that need it.
-        loss: `loss(outputs, targets) -> losses of the elements`; cross-entropy of labels if None,
-            where labels below 0 do not count.
+        task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one.
         statistics: name of a rule -> what it needs to know of each model.
         options: which leaves are merged. Leaves to skip are heads: there must then be a task for
             each model, in order, and each task is run with its model's head.
@@ -200,7 +200,7 @@ def diagnose(
 
     Raises:
         MergeError: see `merge`; heads without a task for each model.
-        DataError: a task without a batch.
+        DataError: a data set without a batch, or targets that the task does not take.
 
     Source: Zhou et al., "On the emergence of cross-task linearity in the pretraining-finetuning
     paradigm", ICML 2024.
@@ -218,13 +218,13 @@ def diagnose(
     known = statistics or {}
     merged = [merge(trees, of_base, rule, statistics=known.get(rule.name), options=options)
               for rule in built]  # fmt: skip
-    parts = []
+    judge, parts = build(task), []
     for done, (name, data) in enumerate(tasks.items()):
         head = trees[done] if options.skip else None
         ends, ours = (tuple(_with_head(tree, head, options) for tree in of)
                       for of in (trees, merged))  # fmt: skip
         try:
-            parts.append(read_task(view.apply, ends, ours, data, loss))
+            parts.append(read_task(view.apply, ends, ours, data, judge))
         except DataError as error:
             raise DataError(f"task {name!r}: {error}") from None
         if progress:

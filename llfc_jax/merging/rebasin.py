@@ -17,6 +17,7 @@ from llfc_jax.merging.averages import Mean
 from llfc_jax.merging.registry import merge_rule
 from llfc_jax.merging.rule import Rule
 from llfc_jax.pair import interpolate
+from llfc_jax.parallel.spread import relabel
 from llfc_jax.symmetry.axes import Index, Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import Variables
@@ -116,7 +117,7 @@ def merge_many(
         raise MatchingError(f"merging needs two or more modes and rounds, not {len(modes)}")
     for mode in modes[1:]:
         check_modes(spec, modes[0], mode)
-    wide = [widen(mode) for mode in modes]
+    wide = [widen(relabel(mode)) for mode in modes]
 
     def place(key: jax.Array, number: int, target: Variables, start: Starts) -> Index:
         key = jax.random.fold_in(key, number)

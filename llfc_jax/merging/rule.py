@@ -72,9 +72,15 @@ class Leaf:
                  for i, count in enumerate(sizes)]  # fmt: skip
         return self.xp.concatenate([self.xp.asarray(part) for part in drawn]).reshape(shape)
 
-    def gram(self) -> Float[AnyArray, "models models"]:
-        """Returns the inner products <θ_i, θ_j>, in float64 on the host."""
-        flat = [self.xp.reshape(model, -1) for model in self.models]
+    def gram(self, centred: bool = False) -> Float[AnyArray, "models models"]:
+        """Returns the inner products <θ_i, θ_j>, in float64 on the host.
+
+        Args:
+            centred: whether they are those of θ_i - θ_1; between models that lie close together,
+                distances keep their digits so.
+        """
+        models = [model - self.models[0] for model in self.models] if centred else self.models
+        flat = [self.xp.reshape(model, -1) for model in models]
         if self.xp is jnp:
             return jnp.array([[jnp.vdot(p, q) for q in flat] for p in flat])
         total = np.zeros((len(flat), len(flat)))

@@ -15,6 +15,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, trace
 from llfc_jax.graph.queries import operands
 from llfc_jax.graph.sites import Site
+from llfc_jax.tasks import read_batch
 from llfc_jax.types import AnyArray, Apply, Batches, Inputs, Model, Variables
 
 
@@ -60,7 +61,8 @@ def fisher_diagonal(
     variables, samples, total = view.variables(model), 0, None
     leaves, structure = jax.tree.flatten(variables)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    for x, y in batches:
+    for batch in batches:
+        x, y, _ = read_batch(batch)
         with jax.default_matmul_precision("highest"):
             squares = _fisher(view.apply, labels == "model", tuple(moving), variables, x, y)
         total = squares if total is None else [p + q for p, q in zip(total, squares, strict=True)]
@@ -127,7 +129,8 @@ def input_grams(network: Model, model: Model, batches: Batches) -> dict[str, Inp
     """
     view = Network.of(network)
     variables, total, samples = view.variables(model), None, 0
-    for x, _ in batches:
+    for batch in batches:
+        x = read_batch(batch).x
         grams = _grams(view.apply, variables, x)
         total = grams if total is None else jax.tree.map(jnp.add, total, grams)
         samples += jax.tree.leaves(x)[0].shape[0]

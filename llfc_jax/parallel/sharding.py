@@ -140,11 +140,12 @@ def of(x: object) -> Mesh | None:
     """
     sharding = getattr(next(iter(jax.tree.leaves(x)), None), "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1:
-        return _follow_types(sharding.mesh) if isinstance(sharding.mesh, Mesh) else None
+        return follow_types(sharding.mesh) if isinstance(sharding.mesh, Mesh) else None
     return None
 
 
-def _follow_types(mesh: Mesh) -> Mesh:
+def follow_types(mesh: Mesh) -> Mesh:
+    """Returns a mesh of the same devices and axes on which XLA follows the shardings."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
 
@@ -187,11 +188,11 @@ def on_one_device(batches: Batches) -> Any:
 
 
 class _OnOneDevice:
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Batches) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._batches)  # pyright: ignore[reportArgumentType]
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._batches:

@@ -48,10 +48,11 @@ def relabel(tree: PyTree) -> Any:
     """
 
     def one(x: Any) -> Any:
-        layout, mesh = _layout(x), sharding.of(x)
-        if layout is None or mesh is None or mesh == layout.mesh:
+        placed = x.sharding if isinstance(x, jax.Array) and not isinstance(x, Tracer) else None
+        if not isinstance(placed, NamedSharding) or not isinstance(placed.mesh, Mesh):
             return x
-        return jax.device_put(x, NamedSharding(mesh, layout.spec))
+        mesh = sharding.follow_types(placed.mesh)
+        return x if mesh == placed.mesh else jax.device_put(x, NamedSharding(mesh, placed.spec))
 
     return jax.tree.map(one, tree)
 

@@ -20,7 +20,7 @@ from jax.core import Tracer
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.io import aside
 from llfc_jax.pair import leaf_paths
-from llfc_jax.parallel.spread import is_spread
+from llfc_jax.parallel.spread import is_spread, relabel
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Axis, Fixed, Permutation, from_json, permute, to_json, units
 
@@ -114,7 +114,7 @@ class PermutationSpec:
             moved = [permute(array, own, permutation, self.parents) for array, own in pairs]
         elif is_spread(held):
             index: Any = {name: np.asarray(p) for name, p in permutation.items()}
-            pairs = zip(axes, held, strict=True)
+            pairs = zip(axes, relabel(held), strict=True)
             moved = [algebra.move_leaf(self._nested, own, index, leaf) for own, leaf in pairs]
         else:
             moved = algebra.move(self._nested, axes, dict(permutation), held)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from llfc_jax.errors import DataError
-from llfc_jax.types import Inputs
+from llfc_jax.types import Batches, Inputs, Targets
 
 TARGETS = ("labels", "label", "targets", "target", "y")
 MASK, ATTENTION = "mask", "attention_mask"
@@ -29,11 +29,11 @@ class Batch(NamedTuple):
     """
 
     x: Inputs
-    y: Any
+    y: Targets
     mask: Any = None
 
 
-def read_batch(batch: Any) -> Batch:
+def read_batch(batch: object) -> Batch:
     """Returns a batch taken apart.
 
     Raises:
@@ -63,7 +63,7 @@ def read_batch(batch: Any) -> Batch:
     return Batch(x, y, mask)
 
 
-def _take_apart(batch: Any) -> tuple[Any, Any, Any] | None:
+def _take_apart(batch: object) -> tuple[Any, Any, Any] | None:
     if isinstance(batch, Mapping):
         name = next((name for name in TARGETS if name in batch), "")
         rest = {k: v for k, v in batch.items() if k not in (name, MASK)}
@@ -73,7 +73,7 @@ def _take_apart(batch: Any) -> tuple[Any, Any, Any] | None:
     return None
 
 
-def _as_arrays(tree: Any, what: str) -> Any:
+def _as_arrays(tree: Inputs, what: str) -> Any:
     """Returns a tree of arrays that JAX takes; other libraries' arrays are NumPy's."""
     if tree is None:
         return None
@@ -93,21 +93,22 @@ def _as_arrays(tree: Any, what: str) -> Any:
     return array
 
 
-def _is_part(entry: Any) -> bool:
+def _is_part(entry: object) -> bool:
     return isinstance(entry, Mapping) or len(getattr(entry, "shape", ())) > 0
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     if isinstance(value, Mapping):
         return f"a mapping of {', '.join(map(str, list(value)[:6])) or 'nothing'}"
-    if hasattr(value, "shape"):
-        return f"an array of shape {tuple(value.shape)}"
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"an array of shape {tuple(shape)}"
     return f"a {type(value).__name__}"
 
 
-def count_batches(batches: Any) -> int:
+def count_batches(batches: Batches) -> int:
     """Returns the number of batches; 0 where that is not known before they are read."""
     try:
-        return len(batches)
+        return len(batches)  # pyright: ignore[reportArgumentType]
     except (TypeError, NotImplementedError):
         return 0

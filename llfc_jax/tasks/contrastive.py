@@ -1,7 +1,5 @@
 """Contrastive learning of two towers: does each sample find its partner?"""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +9,10 @@ from llfc_jax.errors import ConfigError, GraphError
 from llfc_jax.tasks.labels import one_minus
 from llfc_jax.tasks.registry import task
 from llfc_jax.tasks.task import Derived, Pooled, Task, fit_mask
+from llfc_jax.types import Outputs, Targets, Totals
 
 
-def _similarities(outputs: Any, mask: Array, temperature: float) -> Float[Array, "n n"]:
+def _similarities(outputs: Outputs, mask: Array, temperature: float) -> Float[Array, "n n"]:
     """Returns cosines of all pairs over the temperature; what does not count is out of reach."""
     leaves = jax.tree.leaves(outputs)
     if len(leaves) != 2 or leaves[0].shape != leaves[1].shape or leaves[0].ndim != 2:
@@ -43,7 +42,7 @@ class _Temperature:
 class _Loss(_Temperature):
     """InfoNCE in both directions, of each pair."""
 
-    def __call__(self, outputs: Any, targets: Any, mask: Array) -> Float[Array, " n"]:
+    def __call__(self, outputs: Outputs, targets: Targets, mask: Array) -> Float[Array, " n"]:
         similar = _similarities(outputs, mask, self.temperature)
         counts = fit_mask(mask, similar.shape[:1]) > 0
         similar = jnp.where(counts[:, None] | counts[None], similar, 0)  # all -inf would be NaN
@@ -54,19 +53,19 @@ class _Loss(_Temperature):
 class _Finds(_Temperature):
     """Whether the nearest second embedding of each first one is its partner."""
 
-    def __call__(self, outputs: Any, targets: Any, mask: Array) -> Array:
+    def __call__(self, outputs: Outputs, targets: Targets, mask: Array) -> Array:
         similar = _similarities(outputs, mask, self.temperature)
         found = jnp.where(jnp.isnan(similar).any(-1), -1, similar.argmax(-1))
         return found == jnp.arange(len(found))
 
 
-def _batch_sums(outputs: Any, targets: Any, mask: Array) -> tuple[Array, Array]:
+def _batch_sums(outputs: Outputs, targets: Targets, mask: Array) -> tuple[Array, Array]:
     leaf: Int[Array, "n d"] = jax.tree.leaves(outputs)[0]
     n = fit_mask(mask, (len(leaf),)).sum()
     return n * jnp.log(jnp.maximum(n, 1)), n * (1 - 1 / jnp.maximum(n, 1))
 
 
-def _guess(totals: Any, count: Any) -> dict[str, float]:
+def _guess(totals: Totals, count: np.ndarray) -> dict[str, float]:
     return {"loss": float(totals[0] / count), "error": float(totals[1] / count)}
 
 

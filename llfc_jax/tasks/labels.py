@@ -30,12 +30,12 @@ def is_right(logits: Float[Array, "... classes"], labels: Int[Array, "..."], mas
     return predict_label(logits) == labels
 
 
-def one_minus(share: Any) -> Any:
+def one_minus(share: np.ndarray) -> np.ndarray:
     """Returns the error that belongs to an accuracy."""
     return 1 - share
 
 
-def in_bits(nats: Any) -> Any:
+def in_bits(nats: np.ndarray) -> np.ndarray:
     """Returns a loss in bits."""
     return nats / np.log(2)
 
@@ -48,7 +48,7 @@ def count_labels(
     return jnp.zeros(logits.shape[-1], mask.dtype).at[labels].add(weight)
 
 
-def name_most_frequent(counts: np.ndarray, count: Any) -> dict[str, float]:
+def name_most_frequent(counts: np.ndarray, count: np.ndarray) -> dict[str, float]:
     """Returns error and loss of the predictor that knows only how often each label occurs."""
     share = counts / count
     some = share[share > 0]
@@ -112,7 +112,7 @@ def count_overlaps(logits: Array, labels: Array, mask: Array) -> tuple[Array, Ar
     return both, zeros.at[labels].add(weight) + known - both
 
 
-def mean_overlap(totals: tuple[np.ndarray, np.ndarray], count: Any) -> Any:
+def mean_overlap(totals: tuple[np.ndarray, np.ndarray], count: np.ndarray) -> Any:
     """Returns the mean intersection over union of the labels that occur or are given."""
     both, either = totals
     return np.nanmean(np.where(either > 0, both / np.where(either > 0, either, 1), np.nan), -1)
@@ -168,7 +168,7 @@ def _count_each(logits: Array, targets: Array, mask: Array) -> Array:
     return (targets * fit_mask(mask, targets.shape)).sum(0)
 
 
-def _guess_each(given: np.ndarray, count: Any) -> dict[str, float]:
+def _guess_each(given: np.ndarray, count: np.ndarray) -> dict[str, float]:
     share = np.clip(given / (count / len(given)), 0, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -(share * np.log(share) + (1 - share) * np.log1p(-share))

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from llfc_jax.errors import ConfigError, unknown
 from llfc_jax.tasks.task import Task
@@ -21,7 +21,7 @@ def task(name: str) -> Callable[[TaskFn], TaskFn]:
     return register
 
 
-def build(given: Any) -> Task:
+def build(given: "str | Mapping[str, object] | Task") -> Task:
     """Returns a task.
 
     Args:

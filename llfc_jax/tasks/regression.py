@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from llfc_jax.errors import ConfigError, DataError, unknown
 from llfc_jax.tasks.registry import task
 from llfc_jax.tasks.task import Pooled, Task, fit_mask
+from llfc_jax.types import Totals
 
 
 def _gap(outputs: Array, targets: Array) -> Float[Array, "n ..."]:
@@ -41,28 +42,28 @@ def _spread_sums(outputs: Array, targets: Array, mask: Array) -> tuple[Array, ..
     return tuple((jnp.where(weight > 0, part, 0) * weight).sum(0) for part in parts)
 
 
-def _variance(totals: Any) -> Any:
+def _variance(totals: Totals) -> Any:
     count, total, squares, _ = totals
     return np.maximum(squares - total**2 / count, 0)
 
 
-def _determination(totals: Any, count: Any) -> Any:
+def _determination(totals: Totals, count: np.ndarray) -> Any:
     """Returns R², of all outputs of the data set together, each about its own mean."""
     spread, off = np.asarray(_variance(totals)), np.asarray(totals[3])
     of_outputs = tuple(range(np.ndim(count), off.ndim))
     return 1 - off.sum(of_outputs) / spread.sum(of_outputs)
 
 
-def _predict_mean(totals: Any, count: Any) -> dict[str, float]:
+def _predict_mean(totals: Totals, count: np.ndarray) -> dict[str, float]:
     variance = float(np.sum(_variance(totals)) / count)
     return {"squared": variance, "absolute": float(np.sqrt(variance))}
 
 
-def _mean_squared(totals: Any, count: Any) -> dict[str, float]:
+def _mean_squared(totals: Totals, count: np.ndarray) -> dict[str, float]:
     return {"loss": _predict_mean(totals, count)["squared"]}
 
 
-def _mean_absolute(totals: Any, count: Any) -> dict[str, float]:
+def _mean_absolute(totals: Totals, count: np.ndarray) -> dict[str, float]:
     return {"loss": _predict_mean(totals, count)["absolute"]}
 
 

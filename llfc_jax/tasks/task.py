@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax.errors import ConfigError, DataError, GraphError
-from llfc_jax.types import AnyArray
+from llfc_jax.types import AnyArray, Outputs, Targets, Totals
 
 # An end whose error is within this many standard errors of the trivial predictor's is at chance.
 CHANCE = 3.0
@@ -132,13 +132,13 @@ class Task:
         """Names of the metrics."""
         return tuple(name for name, _ in self.metrics)
 
-    def weigh(self, targets: Any, mask: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+    def weigh(self, targets: Targets, mask: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
         """Returns 1 for each element that counts: `mask`, without those that are ignored."""
         if self.ignore is None:
             return mask
         return fit_mask(mask, targets.shape) * (targets != self.ignore)
 
-    def default_mask(self, targets: Any, n: int) -> AnyArray:
+    def default_mask(self, targets: Targets, n: int) -> AnyArray:
         """Returns the mask of n samples that have none: [n], or [n, t] of the tokens that count."""
         labels = jax.tree.leaves(targets)
         if self.tokens and labels and labels[0].ndim > 1:
@@ -146,20 +146,20 @@ class Task:
             return kept if self.ignore is None else labels[0] != self.ignore
         return np.ones(n)
 
-    def losses(self, outputs: PyTree, targets: PyTree, mask: Array) -> tuple[Array, Array]:
+    def losses(self, outputs: Outputs, targets: Targets, mask: Array) -> tuple[Array, Array]:
         """Returns the loss of each element, 0 where it does not count, and which count."""
         losses = self._raw_losses(outputs, targets, mask)
         weight = fit_mask(self.weigh(targets, mask), losses.shape)
         return jnp.where(weight > 0, losses, 0), weight
 
-    def _raw_losses(self, outputs: PyTree, targets: PyTree, mask: Array) -> Array:
+    def _raw_losses(self, outputs: Outputs, targets: Targets, mask: Array) -> Array:
         weight = self.weigh(targets, mask)
         if self.labelled:  # what does not count may hold any label
             targets = jnp.where(fit_mask(weight, targets.shape) > 0, targets, 0)
         return self.loss(jax.tree.map(wide, outputs), targets, weight)
 
     def train_loss(
-        self, outputs: PyTree, targets: PyTree, smoothing: float = 0.0
+        self, outputs: Outputs, targets: Targets, smoothing: float = 0.0
     ) -> tuple[Array, Array]:
         """Returns the mean loss of a training batch, and the share predicted rightly.
 
@@ -188,7 +188,7 @@ class Task:
         losses = optax.softmax_cross_entropy(wide(logits), goal)
         return losses.mean() if self.ignore is None else (losses * weight).sum() / weight.sum()
 
-    def sums(self, outputs: PyTree, targets: PyTree, mask: Float[Array, "n ..."]) -> dict[str, Any]:
+    def sums(self, outputs: Outputs, targets: Targets, mask: Array) -> dict[str, Any]:
         """Returns what adds up over the data: the number of elements, loss and metrics."""
         losses, weight = self.losses(outputs, targets, mask)
         sums: dict[str, Any] = {"count": weight.sum(), "loss": (losses * weight).sum()}
@@ -218,13 +218,13 @@ class Task:
                 found[name] = np.asarray(value)
         return found
 
-    def trivial_sums(self, outputs: PyTree, targets: PyTree, mask: Array) -> Any:
+    def trivial_sums(self, outputs: Outputs, targets: Targets, mask: Array) -> Any:
         """Returns what `trivial_values` needs of a batch."""
         if self.trivial is None:
             return ()
         return self.trivial.sums(outputs, targets, self.weigh(targets, mask))
 
-    def trivial_values(self, sums: Any, count: Any) -> dict[str, float]:
+    def trivial_values(self, sums: Totals, count: np.ndarray | float) -> dict[str, float]:
         """Returns metric -> value of a predictor that does not see the input; NaN if unknown."""
         if self.trivial is None:
             return {"loss": float("nan")}
@@ -246,13 +246,26 @@ class Task:
             margin = CHANCE * np.sqrt(max(at * (1 - at), 0) / count)
         return all(float(end[self.main]) < at - margin for end in ends)
 
-    def check(self, outputs: PyTree, targets: PyTree, n: int) -> None:
+    def check_targets(self, targets: Targets) -> None:
+        """Checks that there are labels, where the task needs some.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.labelled and not jax.tree.leaves(targets):
+            raise DataError(
+                f"the task {self.name!r} needs labels, and the batches have none; pass (x, "
+                "labels), or mappings with an entry 'labels'"
+            )
+
+    def check(self, outputs: Outputs, targets: Targets, n: int) -> None:
         """Checks that outputs and targets are what the task judges; only shapes are looked at.
 
         Raises:
             GraphError: the network's output does not fit.
             DataError: the targets do not fit.
         """
+        self.check_targets(targets)
         if self.labelled:
             _check_labelled(self, outputs, targets)
         try:
@@ -303,14 +316,9 @@ def _mask_of(n: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((n,), jnp.float32)
 
 
-def _check_labelled(task: Task, outputs: PyTree, targets: PyTree) -> None:
+def _check_labelled(task: Task, outputs: Outputs, targets: Targets) -> None:
     """Checks that outputs are [..., classes] for labels [...]."""
     leaves = jax.tree.leaves(outputs)
-    if not jax.tree.leaves(targets):
-        raise DataError(
-            f"the task {task.name!r} needs labels, and the batches have none; pass (x, labels), or "
-            "mappings with an entry 'labels'"
-        )
     axes = {"classification": "n", "tokens": "n, t"}.get(task.name, "n, ...")
     if len(leaves) != 1:
         raise GraphError(
@@ -328,7 +336,8 @@ def _check_labelled(task: Task, outputs: PyTree, targets: PyTree) -> None:
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise GraphError(f"the network must return real logits, not {logits.dtype}")
-    wanted: int = {"classification": 1, "tokens": 2}.get(task.name, labels.ndim)
+    axes_of_task = {"classification": 1, "tokens": 2}
+    wanted = axes_of_task[task.name] if task.name in axes_of_task else labels.ndim
     shapes = tuple(labels.shape), tuple(logits.shape)
     if labels.ndim != wanted or shapes[1][:-1] != shapes[0] or logits.ndim != wanted + 1:
         of_tokens = task.name == "classification" and logits.ndim == 3

@@ -14,9 +14,9 @@ from flax import linen, nnx
 import llfc_jax
 from llfc_jax import data, networks, training
 from llfc_jax.errors import ConfigError, DataError, GraphError, LlfcError, ModeError
+from llfc_jax.experiments.settings import EVERY_MEASURE
 from llfc_jax.experiments.study import build_settings
 from llfc_jax.experiments.study_result import Study
-from llfc_jax.measures import MEASURES
 from llfc_jax.pair import interpolate
 
 SIZES = (6, 16, 16, 3)
@@ -139,7 +139,7 @@ def numbers(study):
 @pytest.mark.slow
 def test_the_same_weights_in_another_framework_give_the_same_numbers(framework):
     expected, found = numbers(studied("linen")[2]), numbers(studied(framework)[2])
-    assert expected.keys() == found.keys() == MEASURES.keys()
+    assert expected.keys() == found.keys() == set(EVERY_MEASURE)
     for name in expected:
         assert len(expected[name]) == len(found[name])
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=2e-4, err_msg=name)
@@ -372,12 +372,12 @@ def test_a_vision_transformer_is_studied_and_matched_with_its_heads():
 
 
 def test_of_the_default_measures_those_are_left_out_that_cannot_honour_an_option(tmp_path):
-    settings = build_settings(tuple(MEASURES), "none", {}, 0, None, {"renormalise": "reset"})
-    assert settings.measures == tuple(name for name in MEASURES if name != "layerwise")
+    settings = build_settings(EVERY_MEASURE, "none", {}, 0, None, {"renormalise": "reset"})
+    assert settings.measures == tuple(name for name in EVERY_MEASURE if name != "layerwise")
     assert list(settings.left_out) == ["layerwise"]
     assert "layerwise is left out: layerwise has no `renormalise`" in settings.left_out["layerwise"]
-    plain = build_settings(tuple(MEASURES), "none", {}, 0, None, {})
-    assert (plain.measures, plain.left_out) == (tuple(MEASURES), {})
+    plain = build_settings(EVERY_MEASURE, "none", {}, 0, None, {})
+    assert (plain.measures, plain.left_out) == (EVERY_MEASURE, {})
     few = build_settings(["lmc"], "none", {}, 0, None, {"renormalise": "reset"})
     assert (few.measures, few.left_out) == (("lmc",), {})
     study = Study([], {"verdict": "verdict"}, {}, {}, notes=list(settings.left_out.values()))

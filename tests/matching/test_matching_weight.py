@@ -245,3 +245,17 @@ def test_what_does_not_fit_is_refused():
         weight_matching(KEY, spec, a, a, visits=[])
     with pytest.raises(MatchingError, match="no leaf"):
         weight_matching(KEY, spec, a, a, include=lambda path: False)
+
+
+@pytest.mark.parametrize("solver", ["scipy", "auction"])
+def test_an_objective_where_the_start_leaves_nothing_to_solve(solver):
+    """One group between fixed axes: the anchored start is the best end, without a sweep."""
+    rng = np.random.default_rng(0)
+    a, b = ({"w": jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)} for _ in "ab")
+    spec = permutation_spec_from_axes(a, {"units": [("w", 0)]})
+    match = weight_matching(KEY, spec, a, b, start="anchored", solver=solver)
+    rows, columns = linear_sum_assignment(a["w"] @ b["w"].T, maximize=True)
+    np.testing.assert_array_equal(match.permutation["units"][rows], columns)
+    best = float(np.sum(np.asarray(a["w"]) * np.asarray(b["w"])[columns]))
+    np.testing.assert_allclose(match.objective, best, rtol=1e-6)
+    np.testing.assert_allclose(match.history[0], best, rtol=1e-6)

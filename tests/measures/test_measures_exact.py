@@ -239,6 +239,7 @@ def test_the_three_barriers_differ_where_the_ends_do():
         error=np.array([0.4, 0.45, 0.3, 0.1, 0.0]),
         samples=1,
         above_chance=np.asarray(True),
+        trivial=np.asarray(np.nan),
     )
     barriers = found.barriers("error")
     assert barriers["max"] == pytest.approx(0.45 - 0.2)

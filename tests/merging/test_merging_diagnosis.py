@@ -7,6 +7,7 @@ import pytest
 
 from llfc_jax.errors import DataError, MergeError
 from llfc_jax.merging import MergeOptions, TaskArithmetic, diagnose, merge
+from llfc_jax.tasks import Task
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 5)).astype(np.float32)
@@ -32,7 +33,7 @@ def near(base, size, seed):
 BASE = make(0)
 MODELS = [near(BASE, 0.2, 1), near(BASE, 0.2, 2)]
 Y = np.asarray(apply(BASE, X)).argmax(-1)
-BATCHES = [(X[:15], Y[:15]), (X[15:], Y[15:])]
+BATCHES = [(X[:20], Y[:20]), (X[20:], Y[20:])]
 
 
 def run64(w, x):
@@ -126,12 +127,11 @@ def test_tasks_with_heads_of_their_own():
 
 
 def test_own_losses_and_correlation():
-    def squared(outputs, targets):
-        return jnp.square(outputs[:, 0] - targets)
+    task = Task(loss=lambda outputs, targets, mask: jnp.square(outputs[:, 0] - targets))
 
     targets = RNG.normal(size=30).astype("f4")
     rules = ["mean", *(TaskArithmetic(s) for s in (0.0, 1.0, 4.0, 20.0))]
-    found = diagnose(apply, MODELS, [(X, targets)], rules, BASE, loss=squared)
+    found = diagnose(apply, MODELS, [(X, targets)], rules, BASE, task=task)
     out = run64(merge(MODELS), X)[-1][:, 0]
     assert found.loss[0, 0] == pytest.approx(np.mean((out - targets) ** 2), rel=1e-4)
     assert np.isnan(found.accuracy).all()
@@ -147,7 +147,7 @@ def test_tokens_and_labels_that_do_not_count():
                "out": RNG.normal(size=(4, 5)).astype("f4")} for _ in range(2)]  # fmt: skip
     x = RNG.integers(0, 5, (6, 7))
     y = np.where(RNG.random((6, 7)) < 0.3, -100, np.roll(x, -1, 1))
-    found = diagnose(language, models, [(x, y)], ["mean"])
+    found = diagnose(language, models, [(x, y)], ["mean"], task="tokens")
     merged = merge(models)
     logits = np.eye(5)[x] @ np.float64(merged["embed"]) @ np.float64(merged["out"])
     counts = y >= 0
@@ -155,7 +155,7 @@ def test_tokens_and_labels_that_do_not_count():
 
 
 def test_what_cannot_be_diagnosed_is_refused():
-    with pytest.raises(DataError, match="task 'task': there is no batch"):
+    with pytest.raises(DataError, match="task 'task': there is no batch to measure on"):
         diagnose(apply, MODELS, [], ["mean"])
     with pytest.raises(MergeError, match="pass base="):
         diagnose(apply, MODELS, BATCHES, ["ties"])

@@ -250,6 +250,18 @@ def test_the_geometric_median_may_be_one_of_the_models():
     assert distances[0] <= min(distances[1:]) + 1e-12
 
 
+@pytest.mark.parametrize("rule", ["geometric_median", "karcher"])
+def test_models_that_lie_close_together(rule):
+    rng = np.random.default_rng(4)
+    base = rng.normal(size=1000)
+    points = [base + size * rng.normal(size=1000) for size in (1e-4, 1e-4, 2e-4, 1e-3)]
+    exact = merge(points, rule=rule)
+    narrow = [jnp.asarray(point, jnp.float32) for point in points]
+    found = jax.jit(lambda models: merge(models, rule=rule))(narrow)
+    by_sums = np.mean([np.abs(exact - point).mean() for point in points])
+    assert np.abs(np.asarray(found, np.float64) - exact).mean() < 0.01 * by_sums
+
+
 def test_the_karcher_mean_balances_the_angles():
     _, models = make(4)
     points = flats(models)

@@ -79,14 +79,13 @@ def ascend_best(
     leaves = [jax.tree.leaves(mode) for mode in (a, b)]
     sides = [{i: side[i] for i in places} for side in leaves]
     indices = [dict(permutation) for permutation in given]
-    if options.solver in ("auto", "scipy"):
-        dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
-        if on_host((key, sides, indices)):
-            with host.one_thread(plan):
-                products = host.Products(plan, sides[0], sides[1], dtype)
-                return _on_host(key, products, options, indices)
-        if is_spread(sides):
-            products = spread.Products((spec, counted), sides[0], sides[1], dtype)
+    dtype = np.dtype(_dtype([leaf for side in sides for leaf in side.values()]))
+    if is_spread(sides):  # whichever solver
+        products = spread.Products((spec, counted), sides[0], sides[1], dtype)
+        return _on_host(key, products, options, indices)
+    if options.solver in ("auto", "scipy") and on_host((key, sides, indices)):
+        with host.one_thread(plan):
+            products = host.Products(plan, sides[0], sides[1], dtype)
             return _on_host(key, products, options, indices)
     return _compiled((spec, counted, options), key, sides, indices)
 
@@ -218,7 +217,9 @@ def _ascend(
     end = compiled.ascend(
         key, products, start, dirty, tolerance, options.max_sweeps, options.order, options.solver
     )
-    history = begun + end.gained
+    # Where the start leaves nothing to solve, there was no sweep, and nothing was gained.
+    gained = end.gained.at[0].set(jnp.where(end.sweeps > 0, end.gained[0], 0))
+    history = begun + gained
     reached = history[jnp.maximum(end.sweeps - 1, 0)]
     return Match(end.permutation, reached, history, end.sweeps, "weight")
 

@@ -182,7 +182,7 @@ def test_two_outputs_with_an_auxiliary_loss():
     summary = result.summary[0]
     assert summary["loss_a"] > 0
     assert "error_a" not in summary
-    assert "of the ends' loss" in str(result)
+    assert "at α = ½ the loss is" in str(result)
 
 
 def test_complex_outputs_have_a_task_of_ones_own():

@@ -336,8 +336,7 @@ def _check_labelled(task: Task, outputs: Outputs, targets: Targets) -> None:
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise GraphError(f"the network must return real logits, not {logits.dtype}")
-    axes_of_task = {"classification": 1, "tokens": 2}
-    wanted = axes_of_task[task.name] if task.name in axes_of_task else labels.ndim
+    wanted = {task.name: labels.ndim, "classification": 1, "tokens": 2}[task.name]
     shapes = tuple(labels.shape), tuple(logits.shape)
     if labels.ndim != wanted or shapes[1][:-1] != shapes[0] or logits.ndim != wanted + 1:
         of_tokens = task.name == "classification" and logits.ndim == 3

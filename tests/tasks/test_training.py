@@ -1,6 +1,7 @@
 """Training by tasks: the loss that is lowered is the task's, and a run's verdict is of its loss."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -74,7 +75,11 @@ def test_a_run_of_a_task_without_an_error_rate(tmp_path):
     assert {"mae", "mse", "r2"} <= set(study.rows["lmc"][0])
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "at α = ½ the loss is" in page
-    assert "mean absolute error" in (tmp_path / "sections.json").read_text("utf-8")
+    assert "of the way to a predictor that sees no input" in page
+    words = json.loads((tmp_path / "sections.json").read_text("utf-8"))["sections"]
+    (columns,) = (section["columns"] for section in words if section["name"] == "lmc")
+    assert columns["mae"] == "mean absolute error"
+    assert "error" not in columns
 
 
 @pytest.mark.parametrize(

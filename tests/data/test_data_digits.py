@@ -66,7 +66,7 @@ def test_sizes_take_the_first_samples(digits):
         ({"pad_to": 6}, "pad_to is 6, but images are 8x8"),
         ({"pad_to": 2.5}, "pad_to must be a positive whole number"),
         ({"channels": -1}, "channels must be a positive whole number"),
-        ({"path": "x.npz"}, "a path goes with data set 'npz' only"),
+        ({"path": "x.npz"}, "a path goes with data set 'npz' or 'text' only"),
     ],
 )
 def test_bad_options(options, words):

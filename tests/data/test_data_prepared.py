@@ -339,7 +339,7 @@ def test_a_format_that_only_tensorflow_reads(prepared_set, tmp_path):
         ),
         ("emnist/letters", r"llfc_jax.data.tfds.prepare emnist/letters"),
         ("fashon_mnist", r"unknown data set 'fashon_mnist'; did you mean 'fashion_mnist'\?"),
-        ("zzz", "unknown data set 'zzz'; known: digits, npz and others of TensorFlow Datasets"),
+        ("zzz", "unknown data set 'zzz'; known: digits, digits_halves, "),
         ("no such/name at/all", "cannot open data set"),
         ("../etc", "cannot open data set"),
         ("", "name must be words"),

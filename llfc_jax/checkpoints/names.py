@@ -8,7 +8,7 @@ import numpy as np
 
 from llfc_jax.errors import ModeError
 from llfc_jax.pair import leaf_paths
-from llfc_jax.types import Variables
+from llfc_jax.types import AnyArray, Variables
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _in_params(name: str) -> str:
     return f"params/{name}"
 
 
-def _place(leaf: Any, to: Any, path: str, source: object) -> Any:
+def _place(leaf: AnyArray, to: AnyArray, path: str, source: object) -> Any:
     """Returns a leaf in the type and at the place of another."""
     leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
     dtype = getattr(to, "dtype", None) or np.asarray(to).dtype

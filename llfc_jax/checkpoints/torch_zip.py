@@ -94,14 +94,14 @@ def _tensor(
     return array
 
 
-def _plain_dicts(content: Any) -> Any:
+def _plain_dicts(content: object) -> Any:
     """Returns the content with plain dicts for ordered ones, which JAX keeps apart."""
     if isinstance(content, dict):
         return {name: _plain_dicts(value) for name, value in content.items()}
     return content
 
 
-def _state_of(content: Any) -> dict[str, Any]:
+def _state_of(content: object) -> dict[str, Any]:
     """Returns the state dict in what a file holds.
 
     Raises:
@@ -168,5 +168,5 @@ def _find_other(state: dict[Any, Any]) -> str:
     return ""
 
 
-def _describe(value: Any) -> str:
+def _describe(value: object) -> str:
     return f"a {value.function}" if isinstance(value, Call) else f"a {type(value).__name__}"

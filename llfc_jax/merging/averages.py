@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.registry import merge_rule
@@ -39,7 +40,7 @@ class Mean(LeafRule):
 
     takes_complex: ClassVar[bool] = True
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns the mean."""
         return combine(leaf, [1 / len(leaf.models)] * len(leaf.models))
 
@@ -69,7 +70,7 @@ class Weighted(LeafRule):
         if not isinstance(self.weights, jax.Array) and self.normalise and not sum(self.weights):
             raise MergeError("the weights sum to 0; choose others, or set normalise=False")
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns the weighted mean, over the weights of the models that have the leaf."""
         weights = [self.weights[i] for i in leaf.holders]
         total = sum(weights[1:], start=weights[0]) if self.normalise else 1
@@ -112,7 +113,7 @@ class CurvedRule(LeafRule):
             total = total + leaf.gram(self.centred)
         return self.coefficients(total, np if models.on_host else jnp)
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns the combination."""
         return combine(leaf, list(survey))
 

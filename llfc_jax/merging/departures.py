@@ -95,7 +95,7 @@ def _read_batch(
     ends: tuple[Variables, ...],
     merged: tuple[Variables, ...],
     x: Inputs,
-    y: Any,
+    y: PyTree,
     mask: Float[Array, "n ..."],
 ) -> dict[str, Any]:
     """Returns sums over a batch: of the task, and (sum, count) of distances."""

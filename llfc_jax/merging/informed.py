@@ -2,16 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.averages import check_per_model
 from llfc_jax.merging.registry import merge_rule
 from llfc_jax.merging.rule import Leaf, LeafRule, combine
 from llfc_jax.merging.statistics import InputGram
+from llfc_jax.types import AnyArray
 
 
 @merge_rule("fisher")
@@ -50,7 +53,7 @@ class FisherWeighted(LeafRule):
                     f"{name}, which has {shape}; pass fisher_diagonal of each model"
                 )
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns the weighted mean per entry."""
         xp, kind = leaf.xp, leaf.models[0].dtype
         given = self.weights
@@ -103,7 +106,7 @@ class RegMean(LeafRule):
                 raise MergeError(f"statistics of {name} do not fit its shape {shape}; pass "
                                  "input_grams of each model")  # fmt: skip
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns mean + (Σ G_i)^-1 Σ G_i (W_i - mean)."""
         mean = combine(leaf, [1 / len(leaf.models)] * len(leaf.models))
         if leaf.statistics is None:
@@ -120,10 +123,10 @@ class RegMean(LeafRule):
         shape = xp.moveaxis(mean, axes, front).shape
         return mean + xp.moveaxis(shift.reshape(shape), front, axes)
 
-    def _shrunk(self, matrix: Any, xp: Any) -> Any:
+    def _shrunk(self, matrix: AnyArray, xp: ModuleType) -> Any:
         return self.shrink * matrix + (1 - self.shrink) * xp.diag(xp.diagonal(matrix))
 
-    def _solve(self, total: Any, moved: Any, xp: Any) -> Any:
+    def _solve(self, total: Any, moved: Any, xp: ModuleType) -> Any:
         """Returns total^-1 moved, 0 in the directions that no input has."""
         if not isinstance(self.shrink, jax.Array) and self.shrink < 1:  # then it is definite
             unused = xp.diagonal(total) <= 0

@@ -22,7 +22,7 @@ from llfc_jax.merging.rule import Rule
 from llfc_jax.merging.slot import Slot
 from llfc_jax.merging.statistics import InputGram
 from llfc_jax.pair import equal_leaves
-from llfc_jax.types import Variables
+from llfc_jax.types import AnyArray, Variables
 
 STATISTICS = "statistics"
 
@@ -97,7 +97,7 @@ def _is_gram(node: object) -> bool:
     return isinstance(node, InputGram)
 
 
-def _kind(leaf: Any) -> str:
+def _kind(leaf: AnyArray) -> str:
     """Returns "float", "complex", "discrete", "key" for random keys, or "none"."""
     if not hasattr(leaf, "dtype"):
         return {bool: "discrete", int: "discrete", float: "float", complex: "complex"}.get(
@@ -188,7 +188,11 @@ def _slot(
 
 
 def _check_shapes(
-    name: str, leaves: Sequence[Any], holders: Sequence[int], base: Any, options: MergeOptions
+    name: str,
+    leaves: Sequence[Any],
+    holders: Sequence[int],
+    base: AnyArray | None,
+    options: MergeOptions,
 ) -> tuple[int, ...] | None:
     """Returns the shape of what all leaves have in common, None where they have one shape."""
     all_leaves = [*leaves, *(() if base is None else (base,))]
@@ -207,7 +211,7 @@ def _check_shapes(
     return tuple(min(lengths) for lengths in zip(*shapes, strict=True))
 
 
-def _check_kinds(name: str, leaves: Sequence[Any], base: Any, rule: Rule) -> None:
+def _check_kinds(name: str, leaves: Sequence[Any], base: AnyArray | None, rule: Rule) -> None:
     kinds = {_kind(leaf) for leaf in (*leaves, *(() if base is None else (base,)))}
     if not kinds <= {"float", "complex"}:
         raise MergeError(f"{name} holds floats in models[0] and integers elsewhere; dequantise it")
@@ -243,7 +247,7 @@ def _tie(slots: Sequence[Slot]) -> tuple[Slot, ...]:
     return tuple(tied)
 
 
-def _identity(leaf: Any) -> Any:
+def _identity(leaf: AnyArray) -> Any:
     """Returns what two leaves have in common where they are one array."""
     if isinstance(leaf, np.ndarray) and leaf.size:
         return leaf.__array_interface__["data"][0], leaf.shape, leaf.strides, str(leaf.dtype)

@@ -5,6 +5,7 @@ say) takes no more memory than a few blocks of each model beside the result.
 """
 
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -12,17 +13,19 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import PyTree
 
 from llfc_jax.checkpoints.mapped import release
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.rule import BLOCK, Leaf, LeafRule
 from llfc_jax.merging.slot import Slot
+from llfc_jax.types import AnyArray
 
 Bounds = tuple[int, int]
 """Where a block begins and ends among the entries of a leaf."""
 
 
-def dtype_of(leaf: Any) -> np.dtype:
+def dtype_of(leaf: AnyArray) -> np.dtype:
     """Returns a leaf's type."""
     return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
@@ -71,9 +74,9 @@ def read_blocks(slot: Slot, host: bool, whole: bool) -> Iterator[Leaf]:
         _release(*parts, of_base)
 
 
-def _release(*arrays: np.ndarray | None) -> None:
+def _release(*arrays: AnyArray | None) -> None:
     for array in arrays:
-        if array is not None:
+        if isinstance(array, np.ndarray):
             release(array)
 
 
@@ -82,7 +85,7 @@ def blocks_of(slot: Slot) -> list[Bounds]:
     return [(at, min(at + BLOCK, slot.size)) for at in range(0, max(slot.size, 1), BLOCK)]
 
 
-def _open(leaf: Any, slot: Slot) -> Any:
+def _open(leaf: AnyArray, slot: Slot) -> Any:
     """Returns a leaf's entries, flat; what lies in a file is not read yet."""
     if leaf is None:
         return None
@@ -90,13 +93,18 @@ def _open(leaf: Any, slot: Slot) -> Any:
     return (array if slot.common is None else array[tuple(map(slice, slot.common))]).reshape(-1)
 
 
-def _take(leaf: Any, bounds: Bounds) -> np.ndarray:
+def _take(leaf: AnyArray, bounds: Bounds) -> AnyArray:
     """Returns a block of a leaf's entries."""
     return leaf[bounds[0] : bounds[1]]
 
 
 def _widen(
-    slot: Slot, models: Sequence[Any], base: Any, statistics: Any, block: int | None, xp: Any
+    slot: Slot,
+    models: Sequence[Any],
+    base: AnyArray | None,
+    statistics: PyTree,
+    block: int | None,
+    xp: ModuleType,
 ) -> Leaf:
     """Returns a block as a rule takes it, without the infinities that all models hold (masks)."""
     wide = wide_dtype(slot) if xp is np else jax.dtypes.canonicalize_dtype(wide_dtype(slot))
@@ -109,7 +117,9 @@ def _widen(
     return Leaf(slot.name, tuple(models), slot.holders, base, statistics, block, masked, xp)
 
 
-def _shared_infinities(slot: Slot, models: Sequence[Any], base: Any, xp: Any) -> Any:
+def _shared_infinities(
+    slot: Slot, models: Sequence[Any], base: AnyArray | None, xp: ModuleType
+) -> Any:
     """Returns where all models hold the same infinity, as masks do; None where all is finite.
 
     Raises:
@@ -129,7 +139,7 @@ def _shared_infinities(slot: Slot, models: Sequence[Any], base: Any, xp: Any) ->
     return shared
 
 
-def merge_slot(slot: Slot, rule: LeafRule, survey: Any, host: bool) -> Any:
+def merge_slot(slot: Slot, rule: LeafRule, survey: PyTree, host: bool) -> Any:
     """Returns a leaf of the merged model, in the first model's type, shape and place.
 
     Raises:
@@ -162,7 +172,7 @@ def merge_slot(slot: Slot, rule: LeafRule, survey: Any, host: bool) -> Any:
     return jax.device_put(result, first.sharding) if isinstance(first, jax.Array) else result
 
 
-def _narrow(leaf: Leaf, merged: Any, kind: np.dtype) -> Any:
+def _narrow(leaf: Leaf, merged: AnyArray, kind: np.dtype) -> Any:
     """Returns a merged block in the leaf's type.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, MergeError
@@ -190,7 +190,7 @@ class LeafRule(Rule):
         return None
 
     @abc.abstractmethod
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns the merged leaf, in the type of what the rule is given."""
 
     def merge(self, models: "MergeInputs") -> Variables:

@@ -2,16 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.averages import check_per_model
 from llfc_jax.merging.quantiles import find_thresholds
 from llfc_jax.merging.registry import merge_rule
 from llfc_jax.merging.rule import Leaf, LeafRule, Scope
+from llfc_jax.types import AnyArray
 
 if TYPE_CHECKING:
     from llfc_jax.merging.inputs import MergeInputs
@@ -43,7 +46,7 @@ class TaskArithmetic(LeafRule):
         if isinstance(self.scale, tuple) or np.ndim(self.scale):
             check_per_model(self, "scale", self.scale, count)
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns θ_0 + Σ λ_i τ_i."""
         each = isinstance(self.scale, tuple) or np.ndim(self.scale)
         scale: Any = self.scale
@@ -51,7 +54,7 @@ class TaskArithmetic(LeafRule):
         return leaf.base + sum(s * task for s, task in zip(scales, leaf.tasks, strict=True))
 
 
-def elect(tasks: Sequence[Any], xp: Any) -> Any:
+def elect(tasks: Sequence[Any], xp: ModuleType) -> Any:
     """Returns the mean of task vectors over those whose sign is that of their sum, per entry.
 
     TIES calls it electing the sign and merging disjointly; 0 where the sum is 0.
@@ -118,7 +121,7 @@ class Ties(TrimmingRule):
         """Returns the rank of the least entry that is kept."""
         return (_share(self.density, size),)
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns θ_0 + λ times the elected mean of the trimmed task vectors."""
         limits = [survey[i] for i in leaf.holders]
         tasks = [task * (abs(task) >= limit)
@@ -156,7 +159,7 @@ class Breadcrumbs(TrimmingRule):
         """Returns the ranks of the least and of the largest entry that are kept."""
         return size - _share(self.drop_small, size), _share(self.drop_large, size) + 1
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns θ_0 + λ Σ m_i τ_i."""
         limits = [survey[i] for i in leaf.holders]
         kept = [task * ((abs(task) >= low) & (abs(task) <= high))
@@ -196,7 +199,7 @@ class Dare(LeafRule):
         if isinstance(self.drop, float) and self.drop == 1:
             raise MergeError("merge rule 'dare': drop must be below 1, or nothing is left to merge")
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns θ_0 + λ Σ τ̂_i, or with the elected mean."""
         tasks = []
         for holder, task in zip(leaf.holders, leaf.tasks, strict=True):
@@ -249,13 +252,13 @@ class Della(LeafRule):
                     "[0, 1); change drop, or lower spread"
                 )
 
-    def merge_leaf(self, leaf: Leaf, survey: Any) -> Any:
+    def merge_leaf(self, leaf: Leaf, survey: PyTree) -> Any:
         """Returns θ_0 + λ times the elected mean of the pruned task vectors."""
         tasks = [self._prune(leaf, holder, task)
                  for holder, task in zip(leaf.holders, leaf.tasks, strict=True)]  # fmt: skip
         return leaf.base + self.scale * elect(tasks, leaf.xp)
 
-    def _prune(self, leaf: Leaf, holder: int, task: Any) -> Any:
+    def _prune(self, leaf: Leaf, holder: int, task: AnyArray) -> Any:
         xp, shape = leaf.xp, task.shape
         axis = self.axis
         rows = task.reshape(-1) if axis is None or not -task.ndim <= axis < task.ndim else task

@@ -29,7 +29,7 @@ def is_spread(tree: PyTree) -> bool:
                for leaf in jax.tree.leaves(tree))  # fmt: skip
 
 
-def _layout(x: Any) -> NamedSharding | None:
+def _layout(x: object) -> NamedSharding | None:
     """Returns how an array lies on a mesh of several devices; None for any other."""
     placed = x.sharding if isinstance(x, jax.Array) and not isinstance(x, Tracer) else None
     return placed if isinstance(placed, NamedSharding) and placed.mesh.size > 1 else None
@@ -47,7 +47,7 @@ def relabel(tree: PyTree) -> Any:
     name the sharding of its result.
     """
 
-    def one(x: Any) -> Any:
+    def one(x: AnyArray) -> Any:
         placed = x.sharding if isinstance(x, jax.Array) and not isinstance(x, Tracer) else None
         if not isinstance(placed, NamedSharding) or not isinstance(placed.mesh, Mesh):
             return x
@@ -78,7 +78,7 @@ def place_pair(a: PyTree, b: PyTree, x: object) -> tuple[Any, Any]:
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, (a, b))
 
 
-def _choose_layout(mesh: Mesh, *leaves: Any) -> NamedSharding:
+def _choose_layout(mesh: Mesh, *leaves: object) -> NamedSharding:
     """Returns the layout of whichever leaf is spread over a mesh; a copy everywhere if none is."""
     found = (_layout(x) for x in leaves if is_spread(x) and sharding.of(x) == mesh)
     specs = [layout.spec for layout in found if layout is not None]

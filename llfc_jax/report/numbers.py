@@ -37,7 +37,7 @@ def name_of(column: str | None) -> str:
     return (KEYS | {"alpha": "α"}).get(column or "", column or "")
 
 
-def describe(column: str, value: Any) -> str:
+def describe(column: str, value: object) -> str:
     """Returns what a column's value says of a row: `pair = spawn_k1`, `not aligned`."""
     if column in ADVERBS and value == "none":
         return f"not {ADVERBS[column].split()[0]}"
@@ -73,7 +73,7 @@ def is_numeric(rows: Rows, column: str) -> bool:
     return bool(cells) and all(map(is_number, cells))
 
 
-def plain(cell: Any) -> str | int | float | bool | None:
+def plain(cell: object) -> str | int | float | bool | None:
     """Returns a cell as JSON holds it: numbers to six digits, None where there is no finite one."""
     if cell is None or isinstance(cell, bool):
         return cell

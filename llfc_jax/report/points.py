@@ -167,7 +167,7 @@ def _label(panels: Sequence[str], row: Row) -> str:
     )
 
 
-def _is_same(value: Any, wanted: Any) -> bool:
+def _is_same(value: object, wanted: object) -> bool:
     return plain(value) == plain(wanted)
 
 

@@ -1,6 +1,7 @@
 """The triangle between three modes as a Vega-Lite spec: cells in barycentric coordinates."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from llfc_jax.report import style
@@ -62,6 +63,6 @@ def build_triangle(rows: Rows, value: str, theme: style.Theme) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _place(row: Any) -> tuple[float, float]:
+def _place(row: Mapping[str, Any]) -> tuple[float, float]:
     """Returns where a mixture lies: c at (0, 0), b at (1, 0), a at (½, √3/2)."""
     return row["weight_b"] + row["weight_a"] / 2, HEIGHT * row["weight_a"]

@@ -15,6 +15,7 @@ An axis is described by a small expression:
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.errors import MatchingError
+from llfc_jax.types import AnyArray
 
 Permutation = Mapping[str, jax.Array]
 """One index array per group: place `i` of the permuted network takes unit `indices[i]`.
@@ -190,7 +192,7 @@ def flatten(axes: tuple[Axis, ...]) -> list[tuple[int, Axis]]:
 
 
 def permute(
-    array: Any, axes: tuple[Axis, ...], permutation: Permutation, parents: Mapping[str, str]
+    array: AnyArray, axes: tuple[Axis, ...], permutation: Permutation, parents: Mapping[str, str]
 ) -> Any:
     """Permutes an array along the axes that carry groups; the array itself where none does.
 
@@ -250,7 +252,7 @@ def _reaches_out(axis: Axis, parents: Mapping[str, str]) -> bool:
 
 
 def _permute_parts(
-    array: Any,
+    array: AnyArray,
     flat: Sequence[tuple[int, Axis]],
     i: int,
     permutation: Permutation,
@@ -272,21 +274,21 @@ def _permute_parts(
     return xp.concatenate(moved, i)[(slice(None),) * i + (order,)]
 
 
-def library(*arrays: Any) -> Any:
+def library(*arrays: object) -> Any:
     """Returns NumPy where all arrays are its own, else `jax.numpy`."""
     return np if all(isinstance(array, np.ndarray) for array in arrays) else jnp
 
 
-def slice_at(array: Any, axis: int, place: int) -> Any:
+def slice_at(array: AnyArray, axis: int, place: int) -> Any:
     """Returns the slice of an array at one place of an axis, which keeps that one place."""
     return array[(slice(None),) * axis + (slice(place, place + 1),)]
 
 
-def _take(xp: Any, array: Any, index: Any, axis: int) -> Any:
+def _take(xp: ModuleType, array: AnyArray, index: AnyArray, axis: int) -> Any:
     return np.take(array, index, axis) if xp is np else jnp.take(array, index, axis, mode="clip")
 
 
-def _take_along(xp: Any, array: Any, index: Any, axis: int) -> Any:
+def _take_along(xp: ModuleType, array: AnyArray, index: Any, axis: int) -> Any:
     if xp is np:
         return np.take_along_axis(array, index, axis)
     return jnp.take_along_axis(array, index, axis, mode="clip")
@@ -324,7 +326,7 @@ def indices(axis: Axis, permutation: Permutation, parents: Mapping[str, str]) ->
     return index.reshape(-1)
 
 
-def _within(index: Any, axis: int, parent: int, rank: int) -> Any:
+def _within(index: AnyArray, axis: int, parent: int, rank: int) -> Any:
     """A nested group's indices, shaped to run along its own axis and its parent's."""
     shape = [1] * rank
     shape[parent], shape[axis] = index.shape

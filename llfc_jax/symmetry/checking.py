@@ -8,6 +8,7 @@ import jax
 import jax.experimental
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 from jax.extend.core import jaxpr_as_fun
 
 from llfc_jax.errors import LlfcError, MatchingError
@@ -52,7 +53,7 @@ def check(
     spec: PermutationSpec,
     network: Any,
     variables: Variables,
-    x: Any,
+    x: Inputs,
     *,
     tolerance: float | None = None,
 ) -> float:
@@ -119,7 +120,7 @@ def check(
 
 
 def _check(
-    spec: PermutationSpec, apply: Apply, variables: Variables, x: Any, tolerance: float | None
+    spec: PermutationSpec, apply: Apply, variables: Variables, x: Inputs, tolerance: float | None
 ) -> float:
     x = _samples(apply, variables, x, len(spec.groups))
     run, limit = _compiled(apply, variables, x)
@@ -160,7 +161,7 @@ def _change(before: np.ndarray, after: np.ndarray) -> float:
         return float(np.max(np.where(same, 0, np.abs(after - before)) / largest, initial=0))
 
 
-def _samples(apply: Apply, variables: Variables, x: Any, groups: int) -> Any:
+def _samples(apply: Apply, variables: Variables, x: Inputs, groups: int) -> Any:
     """Returns as many samples of a batch as the proof can afford; all, if it takes no fewer."""
     few = jax.tree.map(lambda leaf: leaf[:FEW_SAMPLES], x)
     try:
@@ -207,7 +208,7 @@ def _permuted(
 
 
 def _compiled(
-    apply: Apply, variables: Variables, x: Any
+    apply: Apply, variables: Variables, x: Inputs
 ) -> tuple[Callable[[Sequence[AnyArray], Inputs], np.ndarray], float]:
     """The network at this batch, compiled quickly, and how exact its outputs are."""
     closed = jax.make_jaxpr(apply)(variables, x)
@@ -229,7 +230,7 @@ def _compiled(
     return run, TOLERANCE.get(np.dtype(narrowest), _COARSE)
 
 
-def _floats(jaxpr: Any) -> Iterator[Any]:
+def _floats(jaxpr: core.Jaxpr) -> Iterator[Any]:
     """The types of real values that a jaxpr computes."""
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         for var in eqn.outvars:
@@ -245,12 +246,12 @@ def double_precision() -> Any:
     return jax.enable_x64(True)
 
 
-def _as_numpy(leaf: Any) -> Any:
+def _as_numpy(leaf: AnyArray) -> Any:
     keys = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
     return leaf if keys else np.asarray(leaf)
 
 
-def _widen(leaf: Any) -> Any:
+def _widen(leaf: AnyArray) -> Any:
     """A leaf in float64 where it is real, so that rounding does not hide a change."""
     array = _as_numpy(leaf)
     real = jnp.issubdtype(array.dtype, jnp.floating)

@@ -15,7 +15,7 @@ from llfc_jax import networks as zoo
 from llfc_jax.graph import Graph, trace
 from llfc_jax.measures import renormalise
 from llfc_jax.measures.batch import Points, Reading, TracedNetwork, measure_batch
-from llfc_jax.pair import interpolate
+from llfc_jax.pair import Curve, interpolate
 from llfc_jax.tasks import classification
 
 
@@ -145,7 +145,7 @@ def test_no_alpha_computes_the_first_product():
         return module.apply(w, x + 0 * w["params"]["Dense_0"]["bias"].sum())
 
     points = Points(jnp.linspace(0, 1, 11), renormalise.NOTHING)
-    rest = (a, b), points, x, jnp.zeros(32, int), jnp.ones(32)
+    rest = Curve(a, b), points, x, jnp.zeros(32, int), jnp.ones(32)
     flops = []
     for apply in (module.apply, hidden):
         network = TracedNetwork(apply, a, x)

@@ -293,7 +293,7 @@ def test_theorem1_counts_a_max_pool_as_inherited():
     found = measures.theorem1(apply, a, b, BATCHES, alphas=(0.5,))
     assert np.asarray(found.added).max() < 1e-6
     assert found.inherited[-1, 0] > 0.05
-    assert "max-pools" in measures.Theorem1.section.text
+    assert "Max-pooling" in measures.Theorem1.section.text
 
 
 class TestTypes:

@@ -40,24 +40,32 @@ def figure(name: str, form: str = ".2g") -> Callable[[Row], str]:
     return lambda row: "" if math.isnan(number(row, name)) else format(number(row, name), form)
 
 
-def ends(row: Row) -> str:
-    """The error of both modes."""
-    return " / ".join(f"{100 * number(row, f'error_{which}'):.2f}" for which in "ab")
+def ends(of: str, form: str, factor: float = 1) -> Callable[[Row], str]:
+    """Error or loss of both modes, where the task has it."""
+
+    def cell(row: Row) -> str:
+        values = [factor * number(row, f"{of}_{which}") for which in "ab"]
+        return "" if any(map(math.isnan, values)) else " / ".join(format(v, form) for v in values)
+
+    return cell
 
 
 def stitched(row: Row) -> str:
     """Least and largest error of a network stitched at any layer."""
     low, high = (100 * number(row, f"stitch_{which}") for which in ("best", "worst"))
-    return "" if math.isnan(high) else f"{low:.2f} to {high:.2f}"
+    known = not math.isnan(high) and not math.isnan(number(row, "error_a"))
+    return f"{low:.2f} to {high:.2f}" if known else ""
 
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "pair": lambda row: row["pair"],
     "aligned": lambda row: row["align"],
     "seeds": lambda row: row["seeds"],
-    "ends' error %": ends,
+    "ends' error %": ends("error", ".2f", 100),
+    "ends' loss": ends("loss", ".3f"),
     "error barrier, points": points("error_barrier"),
     "loss barrier": figure("loss_barrier", ".3f"),
+    "at ½, % of the way to the trivial predictor": points("barrier_share"),
     "1 - cosine_α, worst layer": figure("llfc_worst"),
     "median layer": figure("llfc_median"),
     "baseline / distance": figure("llfc_ratio", ".3g"),

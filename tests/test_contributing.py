@@ -64,6 +64,7 @@ def test_what_a_file_adds_is_listed(added):
         assert found[heading][name]
 
 
+@pytest.mark.slow
 def test_what_files_add_is_run_by_a_config_and_stands_on_the_page(added, tmp_path):
     import io
 

@@ -158,7 +158,12 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.parametrize("path", CODED, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [p if p.name in ("README.md", "tutorial.md") else pytest.param(p, marks=pytest.mark.slow)
+     for p in CODED],
+    ids=lambda path: path.name,
+)  # fmt: skip
 def test_code_on_pages_runs_from_top_to_bottom(path, tmp_path, monkeypatch, request):
     if 'out/quickstart")' in path.read_text("utf-8"):
         shutil.copytree(request.getfixturevalue("runs"), tmp_path, dirs_exist_ok=True)

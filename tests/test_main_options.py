@@ -91,6 +91,7 @@ def test_a_plan_of_a_sweep_says_what_trains_together():
     assert found["devices"] == {"there are": "2 (cpu)", "used": "2 replica x 1 data"}
 
 
+@pytest.mark.slow
 def test_any_field_can_be_swept_over_from_the_command_line():
     fields = "--config.sweep.network.widths=((8,),(16,))", "--config.sweep.zip.train.epochs=(1,2)"
     done = llfc("plan", *SMALL[1:], *fields, "--config.sweep.zip.seed=(3,4)", "--json")
@@ -121,6 +122,7 @@ def ran(tmp_path_factory):
     return workdir, llfc(*SMALL, "--workdir", workdir, "--json", "--quiet")
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(ran):
     workdir, done = ran
     assert done.returncode == 0, done.stderr
@@ -140,6 +142,7 @@ def test_quiet_leaves_the_summary(ran):
     assert "report.html" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_result_comes_out_the_same_from_its_own_record(ran, tmp_path):
     workdir, _ = ran
     done = llfc("--rerun", workdir, "--workdir", tmp_path / "again", "--quiet")

@@ -145,6 +145,7 @@ def test_the_same_weights_in_another_framework_give_the_same_numbers(framework):
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_haiku_transforms_with_and_without_state():
     hk = pytest.importorskip("haiku")
 
@@ -170,6 +171,7 @@ def test_haiku_transforms_with_and_without_state():
     assert made.apply(*found.aligned["pair", "weight"].model, None, x)[0].shape == (150, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["linen", "nnx", "equinox"])
 def test_the_aligned_network_comes_back_in_its_own_form_and_computes_the_same(framework):
     _, b, study = studied(framework)
@@ -206,6 +208,7 @@ def test_shuffled_hidden_units_are_put_back():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["batches", "dataset", "train and test"])
 def test_data_in_any_form_give_the_same_curve(form):
     a, b, study = studied("plain")

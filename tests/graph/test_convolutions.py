@@ -107,6 +107,7 @@ def test_grouped_and_dilated_ones_stay(change: dict[str, Any]) -> None:
     assert convolutions(adapted(plain), x, kernel) == 1
 
 
+@pytest.mark.slow
 def test_a_network_in_training_keeps_its_loss_gradients_and_statistics() -> None:
     # The last block of a VGG-11 on 32 x 32 images works on 2 x 2 positions: two of 8 convolutions.
     module = networks.build("vgg", 10, depth=11, width=0.05, norm="batch", hidden=(8,))

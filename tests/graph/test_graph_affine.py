@@ -92,6 +92,7 @@ def test_networks_by_hand(name: str):
     assert graph.program.outputs[0] not in graph.affine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", networks())
 def test_every_framework(framework: str):
     apply, a, sites = networks(0)[framework]
@@ -99,6 +100,7 @@ def test_every_framework(framework: str):
     assert [s.name for s in graph.select() if s.value in graph.affine] == [sites[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "fields", "sites"), [
     ("mlp", {"widths": (8,)}, ["Dense_0"]),
     ("lenet5", {}, ["Conv_0"]),
@@ -113,6 +115,7 @@ def test_our_networks(name: str, fields: dict[str, Any], sites: Any):
     assert found == sites if isinstance(sites, list) else len(found) == sites
 
 
+@pytest.mark.slow
 def test_weights_that_are_normalised_first_do_tell():
     """A first layer is no proof of anything only where it is linear in the parameters."""
     many, a = normal(3, 2000, *SHAPE[1:]), small(0)

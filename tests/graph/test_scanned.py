@@ -109,6 +109,7 @@ def studied(network):
     return llfc_jax.study(network, a, b, samples(), measures=measures, alphas=ALPHAS)
 
 
+@pytest.mark.slow
 def test_the_whole_report_is_made_of_it():
     found = studied(apply)
     assert found.rows.keys() == MEASURES.keys()

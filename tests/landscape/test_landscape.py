@@ -108,6 +108,7 @@ def test_a_curve_with_its_bend_in_the_middle_is_the_line():
     np.testing.assert_allclose(curve.baseline, line.baseline, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bezier", "chain"])
 def test_a_fitted_curve_goes_round_the_barrier(kind):
     options = landscape.CurveOptions(kind, steps=300, batch_size=90, learning_rate=0.05)
@@ -161,6 +162,7 @@ def test_while_it_is_fitted_the_batch_normalises():
     np.testing.assert_allclose(found, np.maximum(h, 0) @ np.float64(A["out"]).T, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_running_statistics_are_not_fitted_and_are_taken_anew():
     options = landscape.CurveOptions(steps=20, batch_size=64)
     fitted = landscape.fit_curve(normed, A, B, (X, Y), options)

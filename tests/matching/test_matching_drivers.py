@@ -82,6 +82,7 @@ def overlap(spec: PermutationSpec, permutation: Any, a: Any, b: Any) -> float:
     return sum(float(np.vdot(np.float64(a[path]), np.float64(moved[path]))) for path in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_both_find_the_same_from_every_start(seed: int) -> None:
     spec = SMALL

@@ -114,6 +114,7 @@ def midpoint_loss(spec, permutation, a, b, batches):
     return float(jnp.concatenate(losses).mean())
 
 
+@pytest.mark.slow
 def test_straight_through_returns_the_best_it_saw(pair):
     spec, a, b = pair
     found = ste_matching(KEY, run, spec, a, b, data(), epochs=6, learning_rate=1e-2)

@@ -69,7 +69,11 @@ def case(name: str) -> Case:
     return Case(module.apply, a, b, x, batches, sites, reference.results)
 
 
-NAMES = ("mlp_independent", "lenet_spawned", "resnet20_spawned")
+NAMES = (
+    "mlp_independent",
+    "lenet_spawned",
+    pytest.param("resnet20_spawned", marks=pytest.mark.slow),
+)
 
 
 def close(ours: Any, theirs: Any) -> None:
@@ -162,6 +166,7 @@ def test_weak_additivity(name: str):
         np.testing.assert_allclose(getattr(found, key), getattr(middle, key), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_stitching_in_both_directions(name: str):
     c = case(name)

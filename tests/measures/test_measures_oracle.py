@@ -131,6 +131,7 @@ def layers_of(kinds: tuple[str, ...]) -> list[str]:
     return [kind for kind in kinds if kind != "pool"]
 
 
+@pytest.mark.slow
 @NETS
 def test_commutativity(kinds: tuple[str, ...]):
     results, a, b, (x, _) = pair(kinds)
@@ -153,6 +154,7 @@ def test_commutativity(kinds: tuple[str, ...]):
             assert np.isnan(found.ratio[i])
 
 
+@pytest.mark.slow
 @NETS
 def test_theorem1(kinds: tuple[str, ...]):
     results, a, b, (x, _) = pair(kinds)

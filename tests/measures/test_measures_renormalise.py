@@ -80,6 +80,7 @@ def corrected_logits() -> list[Any]:
     return [renormalise.evaluate(graph, v, X, c).output for v, c in zip(mixed, points, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", range(len(ALPHAS)))
 def test_a_reset_is_the_network_with_the_statistics_that_flax_computes(point: int):
     v = interpolate(variables(0), variables(1), ALPHAS[point])

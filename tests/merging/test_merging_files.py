@@ -137,6 +137,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_a_leaf_of_each_model_and_not_a_file(tmp_path):
     leaf = np.random.default_rng(0).normal(size=(512, 1024)).astype(np.float32)  # 2 MB
     trees = [{f"{i}": leaf + k for i in range(40)} for k in range(3)]

@@ -98,6 +98,7 @@ def test_searches_that_cannot_work_are_refused():
         search(MODELS, loss, {"seed": [1]}, BASE, merging.GreedySoup(loss))
 
 
+@pytest.mark.slow
 def test_the_fisher_diagonal_is_the_expected_squared_slope():
     (model,) = variables(1)
 

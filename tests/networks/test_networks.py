@@ -85,6 +85,7 @@ def test_width_multiplies_channels():
     assert parameters("resnet_cifar", (8, 8, 3), width=0.125) < one / 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*networks.NETWORKS} - {"gpt", "unet", "towers"}))
 def test_each_network_initialises_evaluates_and_trains(name):
     values, shape = SMALL[name]

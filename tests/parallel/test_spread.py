@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 8
 LEAF = 128 * 256 * 4  # bytes of the largest leaf of `spread.Net`
 

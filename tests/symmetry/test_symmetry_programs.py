@@ -18,6 +18,7 @@ PROGRAMS = 300
 BATCHES = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_no_group_of_a_random_program_changes_it(batch: int) -> None:
     """A new seed each time, printed where it fails; LLFC_PROGRAMS_SEED repeats one."""

@@ -158,6 +158,7 @@ class Dropping(nnx.Module):
         return self.last(self.drop(nnx.relu(self.first(x))))
 
 
+@pytest.mark.slow
 def test_networks_with_state_and_dropout_are_evaluated_as_they_are_used():
     a, b = (eqx.nn.make_with_state(Counting)(jax.random.key(seed)) for seed in (0, 1))
     rows = [study(a, a, b, (X, Y)).rows["lmc"] for _ in range(2)]

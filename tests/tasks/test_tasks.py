@@ -219,6 +219,7 @@ def padded(n=10, length=6, to=12):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("per", "names"),
     [

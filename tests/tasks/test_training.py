@@ -51,6 +51,7 @@ def test_a_task_that_the_network_does_not_fit_is_one_line():
         training.train_pairs(module, dataset, smoothed, task=tasks.regression())
 
 
+@pytest.mark.slow
 def test_a_run_of_a_task_without_an_error_rate(tmp_path):
     config = base()
     config.data.update(name="digits_halves", train_size=200, test_size=60)

@@ -32,6 +32,7 @@ def short(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, epochs=2, augment={"flip": 0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [SINGLE, LoopPlan("scan", "vmap")])
 def test_streamed_training_has_the_same_bits(mlp, short, dataset, large, plan):
     assert isinstance(place_train_split(large), Split)

@@ -121,6 +121,7 @@ def test_a_scan_takes_up_what_single_steps_left_in_mid_epoch(mlp, recipe, datase
     )
 
 
+@pytest.mark.slow
 def test_all_plans_train_alike(mlp, recipe, dataset):
     runs = [TrainingRun(name, (seed,), end=4) for seed, name in enumerate("abc")]
     plans = [
@@ -163,6 +164,7 @@ def test_a_replica_that_diverges_stops_and_leaves_the_others_alone(mlp, recipe, 
         assert not bad.loss.any()
 
 
+@pytest.mark.slow
 def test_recipe_options_reach_the_step(mlp, recipe, dataset):
     """Smoothing, clipping, augmentation and compute type each change the step, and only so far."""
 

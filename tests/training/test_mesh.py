@@ -19,6 +19,8 @@ from llfc_jax.errors import ConfigError
 from llfc_jax.parallel import sharding
 from llfc_jax.training import train_pairs
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

@@ -175,6 +175,7 @@ def test_lists_of_pairs_and_seeds_are_checked(mlp, dataset, recipe):
         train_seeds(mlp, dataset, recipe, ("independent",), seeds=(1, 1))
 
 
+@pytest.mark.slow
 def test_trials_of_several_rates_train_together_as_each_would_alone(mlp, dataset, recipe):
     """Rates are data of a replica: bit for bit where replicas take turns, rounding where not."""
     trials = [

@@ -64,7 +64,8 @@ def talk(name: str, laid: Mesh | None, plan: LoopPlan) -> list[str]:
     step = _single_step.lower(
         task, place_train_split(dataset, laid), _draw_orders(task, group), group
     )
-    return re.findall(r"= \S+ (all-\w+|collective-\w+|reduce-scatter)", step.compile().as_text())
+    sent = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)\(", step.compile().as_text())
+    return sorted(set(sent))
 
 
 def main() -> None:

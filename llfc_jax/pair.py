@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Literal, Protocol, TypeGuard, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from llfc_jax.errors import ModeError
+from llfc_jax.errors import ModeError, unknown
 from llfc_jax.types import Variables
 
 
@@ -29,6 +29,9 @@ class ModePair:
     a: Variables
     b: Variables
     diverged: str | None = None
+
+
+CurveKind = Literal["line", "bezier", "chain"]
 
 
 class Way(Protocol):
@@ -66,7 +69,7 @@ class Curve:
     a: Variables
     b: Variables
     bend: Variables | None = None
-    kind: str = dataclasses.field(default="line", metadata={"static": True})
+    kind: CurveKind = dataclasses.field(default="line", metadata={"static": True})
 
     def at(self, alpha: ArrayLike) -> Variables:
         """Returns θ(α).
@@ -74,7 +77,7 @@ class Curve:
         Args:
             alpha: scalar; may be traced. Outside [0, 1] the formulas are continued.
         """
-        if self.kind == "line" or self.bend is None:
+        if self.bend is None:
             return interpolate(self.a, self.b, alpha)
         if self.kind == "bezier":  # de Casteljau: the ends come back exactly
             late = interpolate(self.a, self.bend, alpha)
@@ -142,6 +145,23 @@ def leaf_paths(variables: Variables) -> tuple[str, ...]:
     """Returns the path of every leaf, parts joined by "/", in tree order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     return tuple(jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves)
+
+
+def check_curve(curve: Curve) -> None:
+    """Checks that a curve is of a known kind, and that its bend is a mode of its ends' network.
+
+    Raises:
+        ModeError: it is not, or the bend is missing or one too many.
+    """
+    kinds = get_args(CurveKind)
+    if curve.kind not in kinds:
+        raise ModeError(unknown("kind of curve", curve.kind, kinds))
+    if (curve.bend is None) != (curve.kind == "line"):
+        fit = "has no bend" if curve.kind == "line" else "needs a bend"
+        raise ModeError(f"a curve of kind {curve.kind!r} {fit}; see llfc_jax.pair.Curve")
+    check_pair(curve.a, curve.b)
+    if curve.bend is not None:
+        check_pair(curve.a, curve.bend)
 
 
 def check_pair(a: Variables, b: Variables) -> None:

@@ -32,6 +32,7 @@ from llfc_jax.graph.running_statistics import Held, read_normalisers
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures.accumulate import check_outputs
 from llfc_jax.measures.batch import TracedNetwork
+from llfc_jax.measures.precision import wide
 from llfc_jax.measures.renormalise import Place, find_places, rescale
 from llfc_jax.measures.similarity import stack
 from llfc_jax.pair import Curve, check_pair, interpolate
@@ -39,7 +40,7 @@ from llfc_jax.tasks import Batch, Task
 from llfc_jax.tasks.batch import read_batch
 from llfc_jax.types import Inputs, Model, ProgressFn, Variables
 
-CurveKind = Literal["bezier", "chain"]
+BentKind = Literal["bezier", "chain"]
 STRIDE = 50  # steps of one call of the compiled program
 
 
@@ -59,7 +60,7 @@ class CurveOptions:
         ConfigError: a value of the wrong type or size; the line names the field.
     """
 
-    kind: CurveKind = "bezier"
+    kind: BentKind = "bezier"
     steps: int = 1000
     batch_size: int = 128
     learning_rate: float = 1e-2
@@ -68,8 +69,8 @@ class CurveOptions:
 
     def __post_init__(self) -> None:
         """Checks every field."""
-        if self.kind not in get_args(CurveKind):
-            raise ConfigError(unknown("kind of curve", self.kind, get_args(CurveKind)))
+        if self.kind not in get_args(BentKind):
+            raise ConfigError(unknown("kind of curve", self.kind, get_args(BentKind)))
         object.__setattr__(self, "task", tasks.build(self.task))
         for name, hint in fields.hints(type(self)).items():
             object.__setattr__(self, name, fields.convert(getattr(self, name), hint, name))
@@ -85,12 +86,10 @@ class FittedCurve:
     Attributes:
         curve: the curve.
         history: loss of each step, at its α on its batch [steps].
-        kind: of the curve.
     """
 
     curve: Curve
     history: Float[np.ndarray, " steps"]
-    kind: CurveKind
 
 
 def fit_curve(
@@ -110,7 +109,7 @@ def fit_curve(
         >>> a, b = jnp.array([[3.0, 0], [0, 3]]), jnp.array([[-2.0, -5], [-5, -2]])
         >>> options = landscape.CurveOptions(steps=100)
         >>> fitted = landscape.fit_curve(lambda w, x: x @ w, a, b, (x, y), options)
-        >>> fitted.kind
+        >>> fitted.curve.kind
         'bezier'
     """
     return fit_curves(network, [(a, b)], data, options, progress)[0]
@@ -134,7 +133,7 @@ def fit_curves(
         progress: called as (steps done, steps in all, words).
 
     Raises:
-        ModeError: no pair, or modes that are none.
+        ModeError: no pair, modes that are none, or a curve that diverged.
         GraphError: the network cannot be traced, or returns no logits.
         DataError: data that do not fit.
     """
@@ -156,7 +155,7 @@ def fit_curves(
     for i, (a, b) in enumerate(modes):
         bend = jax.tree.map(lambda leaf, i=i: leaf[i], bends)
         curve = Curve(a, b, bend, options.kind)
-        curves.append(FittedCurve(curve, losses[:, i], options.kind))
+        curves.append(FittedCurve(curve, losses[:, i]))
     return curves
 
 
@@ -184,10 +183,10 @@ def _fit(
     samples: Batch,
     progress: ProgressFn | None,
 ) -> tuple[Variables, Float[np.ndarray, "steps pairs"]]:
-    """Runs all steps, `STRIDE` of them a call."""
+    """Runs all steps, `STRIDE` of them a call; the bends are held in float32 or wider."""
     leaves, structure = jax.tree.flatten(bends)
     moving = _trainable(network.graph)
-    state = [leaves[i] for i in moving]
+    state = [wide(leaves[i]) for i in moving]
     memory = jax.vmap(_optimizer(options).init)(state)
     losses = []
     for first in range(0, options.steps, STRIDE):
@@ -198,8 +197,13 @@ def _fit(
         losses.append(np.asarray(found, np.float64))
         if progress:
             progress(int(numbers[-1]) + 1, options.steps, "fitting the curve")
+        if not np.isfinite(losses[-1]).all():
+            raise ModeError(
+                f"the curve diverged within {int(numbers[-1]) + 1} steps; lower learning_rate, now "
+                f"{options.learning_rate}"
+            )
     for i, leaf in zip(moving, state, strict=True):
-        leaves[i] = leaf
+        leaves[i] = leaf.astype(leaves[i].dtype)
     return jax.tree.unflatten(structure, leaves), np.concatenate(losses)
 
 
@@ -238,7 +242,7 @@ def _run(
         a, b, bend = trees
         held, structure = jax.tree.flatten(bend)
         for i, leaf in zip(moving, leaves, strict=True):
-            held[i] = leaf
+            held[i] = leaf.astype(held[i].dtype)
         theta = Curve(a, b, jax.tree.unflatten(structure, held), options.kind).at(alpha)
         outputs = run_on_batch(network.graph, theta, batch.x).output
         sums = task.sums(outputs, batch.y, batch.mask)
@@ -254,7 +258,7 @@ def _run(
             leaves, trees, jax.random.uniform(alpha), batch
         )
         updates, memory = jax.vmap(optimizer.update)(slopes, memory)
-        leaves = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), leaves, updates)
+        leaves = jax.tree.map(jnp.add, leaves, updates)
         return (leaves, memory), values
 
     return jax.lax.scan(step, state, numbers)

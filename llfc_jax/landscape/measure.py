@@ -1,4 +1,4 @@
-"""Loss and features along a curve, and the loss over a plane."""
+"""Loss and features along a curve, measured as on the straight line."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from llfc_jax.errors import ModeError
 from llfc_jax.frameworks import Network
 from llfc_jax.landscape.fit import FittedCurve
 from llfc_jax.measures import EvalOptions, PairEvaluator, build
-from llfc_jax.pair import Curve
+from llfc_jax.pair import Curve, check_curve
 from llfc_jax.types import Model, ProgressFn
 
 ON_CURVES = ("lmc", "llfc", "ensemble")
@@ -43,14 +43,18 @@ def measure_curve(
         The result of each measure, by its name.
 
     Raises:
-        ModeError: another measure; modes that are none.
+        ModeError: another measure; modes, or a bend, that are none; another kind of curve.
         LlfcError: see `PairEvaluator`.
     """
     for name in measures:
         if name not in ON_CURVES:
             raise ModeError(f"{name} assumes a straight line; on a curve: {', '.join(ON_CURVES)}")
-    curve = curve.curve if isinstance(curve, FittedCurve) else curve
     view, options = Network.of(network), options or EvalOptions()
+    curve = curve.curve if isinstance(curve, FittedCurve) else curve
+    a, b = view.variables(curve.a), view.variables(curve.b)
+    bend = None if curve.bend is None else view.variables(curve.bend)
+    curve = Curve(a, b, bend, curve.kind)
+    check_curve(curve)
     splits = as_splits(data, train, options.batch_size)
     batches, pooled = splits["test"], splits.get("train", splits["test"])
 

@@ -107,7 +107,8 @@ class PairEvaluator:
         self.a, self.b = spread.place_pair(a, b, x)
         self.curve = Curve(self.a, self.b)
         if curve is not None:
-            self.curve = dataclasses.replace(curve, a=self.a, b=self.b)
+            bend = spread.place_pair(a, curve.bend, x)[1] if curve.bend is not None else None
+            self.curve = dataclasses.replace(curve, a=self.a, b=self.b, bend=bend)
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._first = abstract(first)

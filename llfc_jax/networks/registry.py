@@ -91,7 +91,7 @@ def init(
 
 
 def _init(module: nn.Module, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> Variables:
-    return module.init(key, jnp.zeros(shape, dtype))
+    return module.init(key, jnp.zeros(shape, jax.dtypes.canonicalize_dtype(dtype)))
 
 
 @cache

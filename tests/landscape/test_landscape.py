@@ -134,6 +134,21 @@ def _trained(w: Any) -> Any:
     return w
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_modes_are_fitted_in_float32_and_keep_their_type(dtype):
+    a, b = ({k: jnp.asarray(v, dtype) for k, v in w.items()} for w in (A, B))
+    options = landscape.CurveOptions(steps=60, batch_size=90, learning_rate=0.02)
+    fitted = landscape.fit_curve(mlp, a, b, (X, Y), options)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fitted.curve.bend)} == {jnp.dtype(dtype)}
+    assert fitted.history[-10:].mean() < fitted.history[:10].mean()
+
+
+def test_a_curve_that_diverges_is_said():
+    options = landscape.CurveOptions(steps=60, batch_size=90, learning_rate=1e30)
+    with pytest.raises(ModeError, match="lower learning_rate"):
+        landscape.fit_curve(mlp, A, B, (X, Y), options)
+
+
 def test_a_task_without_classes():
     def linear(w, x):
         return x["in"] @ w
@@ -297,6 +312,26 @@ BAD = {
         ),
         ModeError,
         "needs BatchNorm",
+    ),
+    "spline": (
+        lambda: landscape.measure_curve(mlp, Curve(A, B, C, "spline"), (X, Y)),
+        ModeError,
+        "unknown kind of curve",
+    ),
+    "no bend": (
+        lambda: landscape.measure_curve(mlp, Curve(A, B, None, "bezier"), (X, Y)),
+        ModeError,
+        "needs a bend",
+    ),
+    "a bend on a line": (
+        lambda: landscape.measure_curve(mlp, Curve(A, B, C), (X, Y)),
+        ModeError,
+        "has no bend",
+    ),
+    "another network's bend": (
+        lambda: landscape.measure_curve(mlp, Curve(A, B, {"in": X}, "chain"), (X, Y)),
+        ModeError,
+        "not modes of one network",
     ),
     "repair": (
         lambda: landscape.PointOptions(renormalise="repair"),

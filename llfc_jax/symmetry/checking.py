@@ -1,5 +1,6 @@
 """Proves a spec on numbers."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from llfc_jax.graph.trace import subjaxprs
 from llfc_jax.parallel.spread import follow, is_spread
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Permutation, permute
+from llfc_jax.symmetry.beyond.element import Element, within_ones
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import AnyArray, Apply, Inputs, Variables
 
@@ -47,6 +50,33 @@ def derange(spec: PermutationSpec, name: str, rng: np.random.Generator) -> dict[
         while len(row) > 1 and (row == np.arange(len(row))).any():
             rng.shuffle(row)
     return {**moved, name: rows.reshape(spec.shape(name))}
+
+
+def random_element(spec: SymmetrySpec, rng: np.random.Generator) -> Element:
+    """Returns a random element in NumPy: matrices, scales and signs; no unit leaves its place."""
+    matrices, scales, signs = {}, {}, {}
+    for action in spec.actions:
+        *outer, n = spec.shape(action.group)
+        m = n - 1 if action.keeps_ones else n
+        if action.matrix != "none":
+            own = np.linalg.qr(rng.normal(size=(*outer, m, m)))[0]
+            if action.matrix == "any":
+                own = own @ (np.eye(m) + 0.3 * rng.normal(size=own.shape) / m**0.5)
+            matrices[action.group] = within_ones(own) if action.keeps_ones else own
+            continue
+        if action.scales:
+            scales[action.group] = 0.5 * rng.normal(size=(action.scales, *outer, n))
+        if action.signs:
+            signs[action.group] = rng.choice([-1.0, 1.0], (action.signs, *outer, n))
+    return Element(identity(spec.permutations), matrices, scales, signs)
+
+
+def parts_of(element: Element) -> Iterator[tuple[str, str, Element]]:
+    """Yields (field, group, an element that does only what this one does to that group)."""
+    nothing = dataclasses.replace(element, matrices={}, log_scales={}, signs={})
+    for field in ("matrices", "log_scales", "signs"):
+        for group, array in getattr(element, field).items():
+            yield field, group, dataclasses.replace(nothing, **{field: {group: array}})
 
 
 def check(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 Arrays = Mapping[str, Any]
 
@@ -76,17 +76,16 @@ class Action:
         return matrix[self.matrix] + (self.scales * n if self.matrix == "none" else 0)
 
 
-def complement_of_ones(n: int) -> jax.Array:
+def complement_of_ones(n: int) -> np.ndarray:
     """Returns an orthonormal basis [n, n - 1] of the vectors whose entries add up to zero."""
     # Columns of a Householder reflection that takes the first axis to the vector of ones.
-    first = jnp.zeros(n).at[0].set(1.0)
-    normal = first - jnp.full(n, n**-0.5)
-    reflected = jnp.eye(n) - 2 * jnp.outer(normal, normal) / jnp.sum(normal**2)
-    return reflected[:, 1:]
+    normal = np.full(n, -(n**-0.5))
+    normal[0] += 1
+    return (np.eye(n) - 2 * np.outer(normal, normal) / np.sum(normal**2))[:, 1:]
 
 
-def within_ones(small: jax.Array) -> jax.Array:
+def within_ones(small: Any) -> Any:
     """Returns the matrix [..., n, n] that keeps the ones and acts as [..., n - 1, n - 1] beside."""
     n = small.shape[-1] + 1
     basis = complement_of_ones(n).astype(small.dtype)
-    return jnp.full((n, n), 1 / n, small.dtype) + basis @ small @ basis.T
+    return np.full((n, n), 1 / n, small.dtype) + basis @ small @ basis.T

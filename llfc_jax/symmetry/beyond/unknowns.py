@@ -19,7 +19,7 @@ import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
 
-from llfc_jax.symmetry.exponents import Row, null_space
+from llfc_jax.symmetry.beyond.exponents import Row, null_space
 from llfc_jax.symmetry.terms import Unknown, atoms, find
 from llfc_jax.symmetry.values import Value
 

@@ -5,11 +5,25 @@ them. A primitive without a rule here lets units trade places, where its own rul
 more. Each rule joins the nodes of its operands and results (`Actions.join`), or limits them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from llfc_jax.symmetry.actions import Actions, Node, group_atoms
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.symmetry.beyond.unknowns import Actions, Node, group_atoms
 from llfc_jax.symmetry.reading import Reading
-from llfc_jax.symmetry.terms import Unknown, find, is_wild, same
+from llfc_jax.symmetry.terms import (
+    Each,
+    Sum,
+    Term,
+    Unknown,
+    atoms,
+    factors,
+    find,
+    is_wild,
+    product,
+    same,
+)
 from llfc_jax.symmetry.values import Record, Value
 
 Acts = Callable[["Acting", Record], None]
@@ -118,12 +132,13 @@ class Acting:
         whole = made.axes[axis]
         for value in operands:
             term = value.axes[axis] if value.axes else None
-            if term is None or find(term).size != find(whole).size or is_wild(term):
+            if term is None or find(term).size != find(whole).size:
                 uniform.append(value)
-            elif same(term, whole):
-                carry.append(value)
-            else:
+                continue
+            found = roles(term, whole)
+            if found is None or not found[atom][1]:
                 return None
+            (carry if found[atom][0] else uniform).append(value)
         return carry, uniform
 
     def added(self, operands: Sequence[Value], made: Value, axes: Sequence[int], why: str) -> None:
@@ -185,57 +200,113 @@ class Acting:
             actions.relate_scales(row)
             actions.relate_signs(row)
 
-    def summed(self, value: Value, axis: int, why: str) -> None:
-        """All units along an axis are added up."""
+    def summed(self, value: Value, axis: int, atom: Unknown, why: str) -> None:
+        """All units of a group along an axis are added up."""
         actions = self.actions
-        for atom in group_atoms(value, axis):
-            node = actions.node(value, axis, atom)
-            if node in actions.squares:
-                actions.limit(node, "orthogonal", why)
-                actions.relate_scales({node: 1})
-            else:
-                actions.keep_ones(node, why)
+        node = actions.node(value, axis, atom)
+        if node in actions.squares:
+            actions.limit(node, "orthogonal", why)
+            actions.relate_scales({node: 1})
+        else:
+            actions.keep_ones(node, why)
 
     def contracted(self, left: Value, i: int, right: Value, j: int, why: str) -> None:
         """Two axes are summed over together."""
-        actions, (s, t) = self.actions, (left.axes[i], right.axes[j])
-        if is_wild(t):
-            self.summed(left, i, why)
-        elif is_wild(s):
-            self.summed(right, j, why)
-        elif same(s, t):
-            for atom in group_atoms(left, i):
+        actions, found = self.actions, roles(left.axes[i], right.axes[j])
+        if found is None:
+            for value in (left, right):
+                self.freeze(value, why)
+            return
+        for atom, (in_left, in_right) in found.items():
+            if not in_left:
+                self.summed(right, j, atom, why)
+            elif not in_right:
+                self.summed(left, i, atom, why)
+            else:
                 pair = (actions.node(left, i, atom), actions.node(right, j, atom))
                 if actions.squares & set(pair):
                     for node in pair:
                         actions.freeze(node, why)
                 actions.join(*pair, why, dual=True)
-        else:
-            for value in (left, right):
-                self.freeze(value, why)
 
     def batched(self, operands: Sequence[Value], axes: Sequence[int], made: Value, axis: int,
                 why: str) -> None:  # fmt: skip
         """Axes stand side by side in two operands and in the result."""
-        terms = [value.axes[i] for value, i in zip(operands, axes, strict=True)]
         actions = self.actions
+        (left, right), (i, j) = operands, axes
+        found = roles(left.axes[i], right.axes[j])
+        if found is None:
+            for value in (left, right, made):
+                self.freeze(value, why)
+            return
         for atom in group_atoms(made, axis):
             node = actions.node(made, axis, atom)
-            pairs = zip(operands, axes, terms, strict=True)
-            held = [(v, i) for v, i, t in pairs if not is_wild(t)]
-            if any(atom not in group_atoms(v, i) for v, i in held):
-                for value in (*operands, made):
-                    self.freeze(value, why)
-            elif len(held) == 1:
-                self.linear(actions.node(*held[0], atom), node, why)
-            else:
-                row: dict[Node, int] = {node: -1}
-                for v, i in held:
-                    own = actions.node(v, i, atom)
-                    actions.limit(own, "none", why)
+            in_left, in_right = found.get(atom, (False, False))
+            row: dict[Node, int] = {node: -1}
+            for value, k, held in ((left, i, in_left), (right, j, in_right)):
+                if held:
+                    own = actions.node(value, k, atom)
                     row[own] = row.get(own, 0) + 1
+            if in_left and in_right:
+                for own in row:
+                    actions.limit(own, "none", why)
                 actions.relate_scales(row)
                 actions.relate_signs(row)
+            elif in_left or in_right:
+                own = next(n for n in row if n != node)
+                self.linear(own, node, why)
+            else:
+                actions.freeze(node, why)
+
+
+def roles(s: Term, t: Term) -> dict[Unknown, tuple[bool, bool]] | None:
+    """Returns for each group along two axes of the same places whether each of the two varies.
+
+    None where they are laid out differently.
+    """
+    s, t = find(s), find(t)
+    if is_wild(s) or is_wild(t):
+        held = (not is_wild(s), not is_wild(t))
+        return dict.fromkeys((*atoms(s), *atoms(t)), held)
+    if same(s, t):
+        return dict.fromkeys(atoms(s), (True, True))
+    if isinstance(s, Sum) and isinstance(t, Sum):
+        alike = np.array_equal(s.labels, t.labels)
+        return _together(zip(s.parts, t.parts, strict=True)) if alike else None
+    if isinstance(s, Each) and isinstance(t, Each):
+        alike = find(s.over) is find(t.over)
+        return _together(zip(s.parts, t.parts, strict=True)) if alike else None
+    pieces = _matched(factors(s), factors(t))
+    return None if pieces is None else _together(pieces)
+
+
+def _together(pieces: Iterable[tuple[Term, Term]]) -> dict[Unknown, tuple[bool, bool]] | None:
+    """The roles in all pieces, where they agree."""
+    whole: dict[Unknown, tuple[bool, bool]] = {}
+    for s, t in pieces:
+        found = roles(s, t)
+        if found is None or any(whole.get(atom, role) != role for atom, role in found.items()):
+            return None
+        whole |= found
+    return whole
+
+
+def _matched(ours: list[Term], theirs: list[Term]) -> list[tuple[Term, Term]] | None:
+    """Factors of the same sizes side by side; one that does not vary may stand beside several."""
+    if len(ours) == len(theirs) == 1:
+        return None
+    pieces: list[tuple[Term, Term]] = []
+    while ours and theirs:
+        (s, *ours), (t, *theirs) = ours, theirs
+        while s.size != t.size:
+            small, rest = (s, ours) if s.size < t.size else (t, theirs)
+            large = t if small is s else s
+            if not is_wild(large) or not rest:
+                return None
+            grown = product([small, rest.pop(0)])
+            s, t = (grown, t) if small is s else (s, grown)
+        pieces.append((s, t))
+    return None if ours or theirs else pieces
 
 
 def _nothing_more(acting: Acting, record: Record) -> None:
@@ -256,8 +327,10 @@ def _identity(acting: Acting, record: Record) -> None:
 
 @acts("convert_element_type")
 def _convert(acting: Acting, record: Record) -> None:
-    kind = record.params["new_dtype"]
-    (_identity if kind.kind in "fcV" else _nothing_more)(acting, record)
+    kind = np.dtype(record.params["new_dtype"])
+    # Numbers of one byte have so small a range that scales are lost.
+    fine = jnp.issubdtype(kind, jnp.inexact) and kind.itemsize > 1
+    (_identity if fine else _nothing_more)(acting, record)
 
 
 @acts("link")
@@ -403,7 +476,8 @@ def _reduce(acting: Acting, record: Record) -> None:
         acting.along(value, i, made, place, record.why)
     if record.name == "reduce_sum":
         for i in gone:
-            acting.summed(value, i, record.why)
+            for atom in group_atoms(value, i):
+                acting.summed(value, i, atom, record.why)
         return
     for node in acting.actions.nodes(value):
         acting.actions.limit(node, "none", record.why)
@@ -537,9 +611,7 @@ def _gather(acting: Acting, record: Record) -> None:
     numbers = record.params["dimension_numbers"]
     batched = tuple(getattr(numbers, "operand_batching_dims", ()))
     acting.freeze(index, record.why)
-    kept = [
-        i for i in range(len(table.axes)) if i not in (*numbers.collapsed_slice_dims, *batched)
-    ]
+    kept = [i for i in range(len(table.axes)) if i not in (*numbers.collapsed_slice_dims, *batched)]
     for i in set(range(len(table.axes))) - set(kept):
         for atom in group_atoms(table, i):
             acting.actions.freeze(acting.actions.node(table, i, atom), record.why)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from llfc_jax.graph import Graph, trace
-from llfc_jax.symmetry.acting import Acting
-from llfc_jax.symmetry.actions import Exponents, Freedom
+from llfc_jax.symmetry.beyond.acting import Acting
+from llfc_jax.symmetry.beyond.element import Action
+from llfc_jax.symmetry.beyond.exponents import independent
+from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
+from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom
 from llfc_jax.symmetry.derive import describe_values, name_axes
-from llfc_jax.symmetry.element import Action
-from llfc_jax.symmetry.exponents import independent
 from llfc_jax.symmetry.naming import Names
-from llfc_jax.symmetry.symmetry_spec import Fold, Places, SymmetrySpec
 from llfc_jax.symmetry.terms import Unknown, atoms
 
 

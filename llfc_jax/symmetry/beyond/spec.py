@@ -2,19 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from llfc_jax.errors import MatchingError, unknown
-from llfc_jax.symmetry.actions import Exponents
-from llfc_jax.symmetry.axes import Axis
-from llfc_jax.symmetry.element import Action, Element, within_ones
+from llfc_jax.symmetry.axes import library
+from llfc_jax.symmetry.beyond.element import Action, Element, within_ones
+from llfc_jax.symmetry.beyond.transform import Change, transform
+from llfc_jax.symmetry.beyond.unknowns import Exponents
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.symmetry.transform import Change, transform
 
 Places = tuple[tuple[int, int, Exponents], ...]
 """Where a group acts: (number of the leaf, axis, how)."""
@@ -102,18 +103,38 @@ class SymmetrySpec:
         for fold in self.folds:
             path, _ = self.unfolded.leaves[fold.leaf]
             gain = given[fold.leaf].reshape(-1)
-            if not isinstance(gain, jax.core.Tracer):
+            if not isinstance(gain, Tracer):
                 _check_gain(path, np.asarray(gain), signed=fold.signed)
-            for leaf, axis, power in fold.places:
-                if leaf == fold.leaf:
-                    leaves[leaf] = jnp.ones_like(leaves[leaf])
-                    continue
-                axes = self.unfolded.leaves[leaf][1]
-                factor = Change(gain ** (-power), is_matrix=False)
-                leaves[leaf] = transform(
-                    leaves[leaf], axes, {(axis, fold.group): factor}, self.unfolded.parents
-                )
+            leaves = self._scaled(fold, leaves, 1 / gain)
+            leaves[fold.leaf] = library(given[fold.leaf]).ones_like(given[fold.leaf])
         return jax.tree.unflatten(structure, leaves)
+
+    def unfold(self, variables: Any, like: Any) -> Any:
+        """Returns the same function with the gains of another network of this spec.
+
+        Args:
+            variables: of a folded network.
+            like: the network whose gains are taken; its other leaves do not matter.
+        """
+        leaves, structure = jax.tree.flatten(variables)
+        given = jax.tree.leaves(like)
+        for fold in self.folds:
+            gain = given[fold.leaf].reshape(-1)
+            leaves = self._scaled(fold, leaves, gain)
+            leaves[fold.leaf] = given[fold.leaf]
+        return jax.tree.unflatten(structure, leaves)
+
+    def _scaled(self, fold: Fold, leaves: Sequence[Any], gain: Any) -> list[Any]:
+        """All leaves but the gain itself times powers of a gain."""
+        scaled = list(leaves)
+        for leaf, axis, power in fold.places:
+            if leaf != fold.leaf:
+                axes, parents = self.unfolded.leaves[leaf][1], self.unfolded.parents
+                change = {(axis, fold.group): Change(gain**power, is_matrix=False)}
+                scaled[leaf] = _keep_type(
+                    scaled[leaf], transform(scaled[leaf], axes, change, parents)
+                )
+        return scaled
 
     def is_folded(self, variables: Any) -> bool:
         """Whether all gains that the spec folds are 1."""
@@ -154,7 +175,9 @@ class SymmetrySpec:
         return Element(self.permutations.random(key), matrices, scales, signs)
 
     def apply(self, element: Element, variables: Any) -> Any:
-        """The network moved by an element: the same function. Traceable and differentiable.
+        """The network moved by an element: the same function.
+
+        Traceable and differentiable; NumPy arrays moved by NumPy arrays stay in NumPy.
 
         Args:
             element: of this spec.
@@ -217,16 +240,16 @@ class SymmetrySpec:
         parents = self.permutations.parents
 
         def rows(name: str, array: Any, axes: int) -> jax.Array:
-            array, index = jnp.asarray(array), back[name]
+            array, index = jnp.asarray(array), jnp.asarray(back[name])
             if name in parents:
                 array = jnp.take(array, back[parents[name]], -1 - axes)
-            for k in range(axes):
-                at = index if index.ndim == 1 else jnp.expand_dims(index, [-1, -2][k] if axes == 2
-                                                                   else ())  # fmt: skip
-                if index.ndim == 1:
-                    array = jnp.take(array, at, array.ndim - axes + k)
-                else:
-                    array = jnp.take_along_axis(array, at, array.ndim - axes + k)
+            for k in range(1, axes + 1):
+                # The index runs along this axis, and along the parent's where there is one.
+                shape = [1] * array.ndim
+                shape[-k] = index.shape[-1]
+                if name in parents:
+                    shape[-1 - axes] = len(index)
+                array = jnp.take_along_axis(array, index.reshape(shape), -k)
             return array
 
         return Element(
@@ -282,10 +305,10 @@ class SymmetrySpec:
                 path, axes = self.permutations.leaves[leaf]
                 lines.append(f"    {path} axis {axis}: {axes[axis]}{_words(action, how)}")
         for fold in self.folds:
-            into = [self.unfolded.leaves[leaf][0] for leaf, *_ in fold.places if leaf != fold.leaf]
-            lines.append(
-                f"folded: {self.unfolded.leaves[fold.leaf][0]} into {', '.join(dict.fromkeys(into))}"
+            into = dict.fromkeys(
+                self.unfolded.leaves[leaf][0] for leaf, *_ in fold.places if leaf != fold.leaf
             )
+            lines.append(f"folded: {self.unfolded.leaves[fold.leaf][0]} into {', '.join(into)}")
         lines += [f"note: {note}" for note in (*self.permutations.notes, *self.notes)]
         return "\n".join(lines)
 
@@ -311,17 +334,18 @@ def _change(
         return Change(duals[group] if how.dual else element.matrices[group], is_matrix=True)
     factor: Any = None
     if group in element.log_scales and any(how.scales):
-        powers = jnp.asarray([float(k) for k in how.scales])
-        factor = jnp.exp(jnp.tensordot(powers, jnp.asarray(element.log_scales[group]), 1))
+        logs = zip(how.scales, element.log_scales[group], strict=True)
+        total = sum(float(k) * log for k, log in logs if k)
+        factor = library(total).exp(total)
     if group in element.signs and any(how.signs):
-        chosen = [s for s, k in zip(element.signs[group], how.signs, strict=True) if k]
-        sign = functools.reduce(jnp.multiply, chosen)
-        factor = sign if factor is None else factor * sign
+        for sign in (s for s, k in zip(element.signs[group], how.signs, strict=True) if k):
+            factor = sign if factor is None else factor * sign
     return None if factor is None else Change(factor, is_matrix=False)
 
 
 def _dual(matrix: Any) -> Any:
-    return jnp.swapaxes(jnp.linalg.inv(matrix), -1, -2)
+    xp = library(matrix)
+    return xp.swapaxes(xp.linalg.inv(matrix), -1, -2)
 
 
 def _product(second: Any, first: Any) -> Any:
@@ -339,8 +363,3 @@ def _words(action: Action, how: Exponents) -> str:
         return " (dual)" if how.dual else ""
     scales = [str(k) for k in how.scales]
     return f" (scaled to the power {', '.join(scales)})" if any(how.scales) else ""
-
-
-def axes_of(spec: SymmetrySpec) -> Iterator[tuple[str, tuple[Axis, ...]]]:
-    """Yields (path, axes) of the leaves of the folded network."""
-    yield from spec.permutations.leaves

@@ -74,7 +74,7 @@ def _pure(
     parents: Mapping[str, str],
 ) -> Any:
     """The array, of one axis per factor, after the changes; sums are taken apart."""
-    for k, (axis, factor) in enumerate(flat):
+    for k, (_, factor) in enumerate(flat):
         assert not isinstance(factor, Each)
         if isinstance(factor, Sum):
             return _parts(xp, array, flat, k, changes, parents)

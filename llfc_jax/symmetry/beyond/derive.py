@@ -8,8 +8,6 @@ the network is read again as one whose gain is 1.
 
 from typing import Any
 
-import numpy as np
-
 from llfc_jax.graph import Graph, trace
 from llfc_jax.symmetry.beyond.acting import Acting
 from llfc_jax.symmetry.beyond.element import Action
@@ -18,7 +16,7 @@ from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
 from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom
 from llfc_jax.symmetry.derive import describe_values, name_axes
 from llfc_jax.symmetry.naming import Names
-from llfc_jax.symmetry.terms import Unknown, atoms
+from llfc_jax.symmetry.terms import Unknown, atoms, find
 
 
 def symmetry_spec(network: Any, variables: Any, x: Any) -> SymmetrySpec:
@@ -112,15 +110,15 @@ def _folds(
 ) -> tuple[list[Fold], list[str]]:
     """The gains that can be moved into other weights, and a note for each that cannot."""
     name = {atom: text for text, atom in names.terms.items()}
+    whole = {group.name for group in names.groups if not group.parent}
     program = graph.program
     wanted: dict[Unknown, list[tuple[int, int]]] = {}
     for leaf in dict.fromkeys(leaf for _, leaf in acting.gains):
         value = names.reading.values[program.leaves[leaf]]
         long = [i for i, term in enumerate(value.axes) if term.size > 1]
-        if len(long) == 1 and len(list(atoms(value.axes[long[0]]))) == 1:
-            atom = next(atoms(value.axes[long[0]]))
-            if atom in solved and atom in name:
-                wanted.setdefault(atom, []).append((leaf, long[0]))
+        atom = find(value.axes[long[0]]) if len(long) == 1 else None
+        if isinstance(atom, Unknown) and atom in solved and name.get(atom) in whole:
+            wanted.setdefault(atom, []).append((leaf, long[0]))
     folds, notes = [], []
     for atom, gains in wanted.items():
         places = list(solved[atom])
@@ -176,9 +174,3 @@ def _is_larger(graph: Graph, names: Names, acting: Acting, fold: Fold) -> bool:
             if any(freedom is not None and freedom.matrix != "none" for freedom in held):
                 return True
     return False
-
-
-def count_parameters(spec: SymmetrySpec) -> int:
-    """Returns the number of scalars of the network's variables."""
-    shapes = [[axis.size for axis in axes] for _, axes in spec.permutations.leaves]
-    return int(sum(np.prod(shape, dtype=np.int64) for shape in shapes))

@@ -78,9 +78,7 @@ def _roots(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
 
 
-def _least_norm(
-    dimensions: int, squares: Sequence[tuple[Sequence[Any], np.ndarray]]
-) -> np.ndarray:
+def _least_norm(dimensions: int, squares: Sequence[tuple[Sequence[Any], np.ndarray]]) -> np.ndarray:
     """Logarithms of the scales that make the sum of squares least, by Newton's steps.
 
     Minimises sum over places of s² e^(2 k·t), for each unit; dimensions take turns.

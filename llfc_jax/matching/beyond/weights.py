@@ -46,9 +46,7 @@ class Ascent:
         self._counted = [i for i, (path, _) in enumerate(layout) if path in counted]
         self._blocks = {i: blocks(layout[i][1], self._parents) for i in self._counted}
         self.families: list[Family] = list(families(spec.permutations))
-        self._groups = [
-            {u.group for axis in axes for u in units(axis)} for _, axes in layout
-        ]
+        self._groups = [{u.group for axis in axes for u in units(axis)} for _, axes in layout]
 
     def run(self, sweeps: int, tolerance: float, *, anchored: bool) -> Element:
         """Returns the element where no family gains more than a share of the norms any more."""
@@ -88,6 +86,7 @@ class Ascent:
         settled: set[str] = set()
         left = list(self.families)
         while left:
+
             def known(family: Family, settled: set[str] = settled) -> list[int]:
                 own = {family[0], *family[1]}
                 return [i for i in self._counted if self._groups[i] & own <= self._groups[i]

@@ -16,6 +16,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.parallel.spread import relabel
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Batch, Task, classification, read_batch
 from llfc_jax.types import Apply, Batches, Inputs, Variables
@@ -34,6 +35,7 @@ class Problem:
         batches: data, pairs (x, y) or other forms (`llfc_jax.tasks.Batch`), for the methods that
             need some.
         task: how outputs are judged, for the methods that look at outputs.
+        symmetry: what may be done beyond permutations; a and b are then folded (`symmetry.fold`).
     """
 
     network: Any
@@ -42,6 +44,7 @@ class Problem:
     b: Variables
     batches: Batches = ()
     task: Task = dataclasses.field(default_factory=classification)
+    symmetry: SymmetrySpec | None = None
 
     @property
     def apply(self) -> Apply:

@@ -5,6 +5,8 @@ import dataclasses
 import jax
 from jaxtyping import Array, Float, Int
 
+from llfc_jax.symmetry.beyond.element import Element
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Match:
         history: the objective after each sweep or step (NaN after the last one, if compiled).
         sweeps: number of sweeps or steps taken.
         method: name of the method.
+        element: where the symmetry beyond permutations was matched, the element of it, of which
+            `permutation` is a part.
     """
 
     permutation: dict[str, jax.Array]
@@ -25,3 +29,4 @@ class Match:
     history: Float[Array, " steps"]
     sweeps: Int[Array, ""]
     method: str = dataclasses.field(metadata={"static": True})
+    element: Element | None = None

@@ -12,6 +12,7 @@ by those weights alone, and so on.
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from llfc_jax.matching.assignment.family import families, units_in_all
@@ -118,3 +119,21 @@ def _rows(block: Block, k: int, leaf: np.ndarray) -> np.ndarray:
     """A group's units on a leaf, flattened: [n, all else]."""
     whole = np.moveaxis(np.asarray(block.extract(leaf)), k + 1, 0)
     return whole.reshape(len(whole), -1)
+
+
+def unit_cosines(spec: SymmetrySpec, a: Any, b: Any) -> dict[str, np.ndarray]:
+    """Returns, for each plain permutation group, cosines of A's and B's units by their weights.
+
+    Groups inside others, and those on which a matrix acts, are left out.
+    """
+    counted = frozenset(path for path, _ in spec.permutations.leaves)
+    ascent = Ascent(spec, jax.tree.leaves(a), jax.tree.leaves(b), counted)
+    found = {}
+    for root, inside in ascent.families:
+        if spec.action[root].matrix != "none":
+            continue
+        scores = ascent.scores((root, inside), ascent._counted)
+        squares = [np.diagonal(Ascent(spec, side, side, counted).scores((root, ()), ascent._counted)[root]) for side in (ascent.a, ascent.b)]  # fmt: skip
+        norms = np.sqrt(np.outer(*squares))
+        found[root] = scores[root] / np.maximum(norms, 1e-12)
+    return found

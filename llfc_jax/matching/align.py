@@ -19,10 +19,11 @@ from llfc_jax.matching.result import Match
 from llfc_jax.pair import is_discrete
 from llfc_jax.parallel import spread
 from llfc_jax.symmetry.beyond.derive import derive_symmetry
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transport import Transport
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Task, classification, read_batch
-from llfc_jax.types import Batches, Model, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 _PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, spec), latest last
 
@@ -107,11 +108,16 @@ def _align_beyond(
     if any(map(is_discrete, jax.tree.leaves(a))):
         check_used_leaves(graph, a, b)
     check_modes(spec.unfolded, a, b)
-    folded = [spec.fold(widen(variables)) for variables in (a, b)]
+    _prove(network.apply, spec, a, batches or ())
+    folded = {name: spec.fold(widen(mode)) for name, mode in (("a", a), ("b", b))}
     problem = Problem(
-        network, spec.permutations, *folded, batches or (), task or classification(), spec
+        network,
+        spec.permutations,
+        batches=batches or (),
+        task=task or classification(),
+        symmetry=spec,
+        **folded,
     )
-    check_symmetry(problem)
     match = method(key, problem, progress)
     if match.transport is None:
         raise MatchingError(f"{match.method} matching moves permutations only")
@@ -126,9 +132,15 @@ def check_symmetry(problem: Problem) -> None:
         MatchingError: a permutation of some group changes the network's outputs.
         DataError: there is no batch to prove it on.
     """
-    known = (problem.apply, problem.spec)
+    _prove(problem.apply, problem.spec, problem.a, problem.batches)
+
+
+def _prove(
+    apply: Apply, spec: PermutationSpec | SymmetrySpec, variables: Variables, batches: Batches
+) -> None:
+    known = (apply, spec)
     if known not in _PROVED:
-        symmetry.check(problem.spec, problem.apply, problem.a, _inputs(problem.batches))
+        symmetry.check(spec, apply, variables, _inputs(batches))
         _PROVED.append(known)
 
 

@@ -65,6 +65,9 @@ class Acting:
         program, values = reading.program, reading.values
         made = {id(values[n]) for n in (*program.leaves, *program.inputs, *program.constants)}
         self._origin = {id(values[n]): i for i, n in enumerate(program.leaves)}
+        for number in program.leaves:
+            if not jnp.issubdtype(program.avals[number].dtype, jnp.inexact):
+                self.freeze(values[number], "whole numbers")
         for record in reading.records:
             for value in record.inputs:
                 if id(value) not in made:
@@ -98,13 +101,6 @@ class Acting:
         """Returns the leaf whose numbers a value holds along its groups."""
         return self._origin.get(id(value))
 
-    def linear(self, node: Node, made: Node, why: str) -> None:
-        """The result takes the action of the operand."""
-        squares = self.actions.squares
-        self.actions.join(node, made, why)
-        if node in squares:
-            squares.add(made)
-
     def along(
         self, first: Value, i: int, second: Value, j: int, why: str, *, whole: bool = True
     ) -> None:
@@ -116,7 +112,7 @@ class Acting:
         for atom in group_atoms(second, j):
             made = self.actions.node(second, j, atom)
             if atom in held:
-                self.linear(self.actions.node(first, i, atom), made, why)
+                self.actions.linear(self.actions.node(first, i, atom), made, why)
             elif whole:
                 self.actions.freeze(made, why)
 
@@ -152,19 +148,27 @@ class Acting:
                         self.freeze(value, why)
                     continue
                 carry, uniform = columns
-                held = [actions.node(value, i, atom) for value in carry]
-                for other in held:
-                    self.linear(other, node, why)
+                for value in carry:
+                    actions.linear(actions.node(value, i, atom), node, why)
                 if any(not self.is_zero(value) for value in uniform):
                     actions.keep_ones(node, why)
-                self.same_kind([*held, node], why)
 
-    def same_kind(self, nodes: Sequence[Node], why: str) -> None:
-        """Squares may be added to squares alone."""
-        squares = self.actions.squares
-        if squares & set(nodes) and not set(nodes) <= squares:
-            for node in nodes:
-                self.actions.freeze(node, why)
+    def beside(self, value: Value, i: int, made: Value, j: int, place: int, why: str) -> None:
+        """Axis j of a result holds axis i of an operand in one place of another axis."""
+        actions, whole = self.actions, find(made.axes[j])
+        if isinstance(whole, Each) and len(whole.parts) > place:
+            whole = whole.parts[place]
+        found = roles(value.axes[i], whole)
+        if found is None:
+            for each in (value, made):
+                self.freeze(each, why)
+            return
+        for atom, (in_value, _) in found.items():
+            node = actions.node(made, j, atom)
+            if in_value:
+                actions.linear(actions.node(value, i, atom), node, why)
+            elif not self.is_zero(value):
+                actions.keep_ones(node, why)
 
     def multiplied(
         self, operands: Sequence[Value], powers: Sequence[int], made: Value, axis: int, why: str
@@ -180,7 +184,7 @@ class Acting:
                 continue
             held = [(v, p) for v, p in zip(operands, powers, strict=True) if v in columns[0]]
             if len(held) == 1 and held[0][1] == 1:
-                self.linear(actions.node(held[0][0], axis, atom), node, why)
+                self.actions.linear(actions.node(held[0][0], axis, atom), node, why)
                 origin = self.origin(held[0][0])
                 if origin is not None:
                     self._origin[id(made)] = origin
@@ -190,13 +194,13 @@ class Acting:
             for value, power in held:
                 own = actions.node(value, axis, atom)
                 row[own] = row.get(own, 0) + power
-                if not squared or own in actions.squares:
+                if not squared or actions.is_square(own):
                     actions.limit(own, "none", why)
                 origin = self.origin(value)
                 if origin is not None and power == 1 and len(held) == 2:
                     self.gains.append((own, origin))
             if squared:
-                actions.squares.add(node)
+                actions.square(node)
             actions.relate_scales(row)
             actions.relate_signs(row)
 
@@ -204,7 +208,7 @@ class Acting:
         """All units of a group along an axis are added up."""
         actions = self.actions
         node = actions.node(value, axis, atom)
-        if node in actions.squares:
+        if actions.is_square(node):
             actions.limit(node, "orthogonal", why)
             actions.relate_scales({node: 1})
         else:
@@ -224,9 +228,8 @@ class Acting:
                 self.summed(left, i, atom, why)
             else:
                 pair = (actions.node(left, i, atom), actions.node(right, j, atom))
-                if actions.squares & set(pair):
-                    for node in pair:
-                        actions.freeze(node, why)
+                if any(map(actions.is_square, pair)):
+                    actions.limit(pair[0], "none", why)
                 actions.join(*pair, why, dual=True)
 
     def batched(self, operands: Sequence[Value], axes: Sequence[int], made: Value, axis: int,
@@ -254,7 +257,7 @@ class Acting:
                 actions.relate_signs(row)
             elif in_left or in_right:
                 own = next(n for n in row if n != node)
-                self.linear(own, node, why)
+                self.actions.linear(own, node, why)
             else:
                 actions.freeze(node, why)
 
@@ -337,14 +340,10 @@ def _convert(acting: Acting, record: Record) -> None:
 def _link(acting: Acting, record: Record) -> None:
     (value,), (made,) = record.inputs, record.outputs
     shift = len(made.axes) - len(value.axes)
-    held: list[Node] = []
     for i in range(len(value.axes)):
         if 0 <= i + shift < len(made.axes):
             acting.along(value, i, made, i + shift, record.why, whole=False)
     if shift == 0:
-        held = [*acting.actions.nodes(value), *acting.actions.nodes(made)]
-        if acting.actions.squares & set(held):
-            acting.same_kind(held, record.why)
         acting.handed_on(record)
 
 
@@ -387,8 +386,8 @@ def _power(acting: Acting, record: Record) -> None:
     for i in range(len(made.axes)):
         for atom in group_atoms(made, i):
             node, own = actions.node(made, i, atom), actions.node(value, i, atom)
-            if exponent == 2 and own not in actions.squares:
-                actions.squares.add(node)
+            if exponent == 2 and not actions.is_square(own):
+                actions.square(node)
             else:
                 actions.limit(own, "none", record.why)
             actions.relate_scales({node: -2, own: int(2 * exponent)})
@@ -520,15 +519,12 @@ def _reshape(acting: Acting, record: Record) -> None:
     before, after = (
         [(i, atom) for i in range(len(v.axes)) for atom in group_atoms(v, i)] for v in (value, made)
     )
-    actions = acting.actions
+    pairs = [(p, q) for p in before for q in after if p[1] is q[1]]
     if [atom for _, atom in before] == [atom for _, atom in after]:
-        for (i, atom), (j, _) in zip(before, after, strict=True):
-            acting.linear(actions.node(value, i, atom), actions.node(made, j, atom), record.why)
-        return
-    for i, atom in before:
-        for j, other in after:
-            if atom is other:
-                acting.linear(actions.node(value, i, atom), actions.node(made, j, atom), record.why)
+        pairs = list(zip(before, after, strict=True))
+    for (i, atom), (j, _) in pairs:
+        node, own = acting.actions.node(made, j, atom), acting.actions.node(value, i, atom)
+        acting.actions.linear(own, node, record.why)
 
 
 @acts("slice", "split", "rev")
@@ -563,10 +559,6 @@ def _concatenate(acting: Acting, record: Record) -> None:
     _side_by_side(acting, record, others, others)
     for value in record.inputs:
         acting.along(value, along, made, along, record.why, whole=False)
-    for atom in group_atoms(made, along):
-        held = [value for value in record.inputs if atom in group_atoms(value, along)]
-        nodes = [acting.actions.node(value, along, atom) for value in (*held, made)]
-        acting.same_kind(nodes, record.why)
 
 
 @acts("stack")
@@ -580,19 +572,10 @@ def _side_by_side(
     acting: Acting, record: Record, before: Sequence[int], after: Sequence[int]
 ) -> None:
     """Operands laid side by side along another axis take the same action along this one."""
-    actions, (made,) = acting.actions, record.outputs
+    (made,) = record.outputs
     for i, j in zip(before, after, strict=True):
-        for atom in group_atoms(made, j):
-            node = actions.node(made, j, atom)
-            kinds = [node]
-            for value in record.inputs:
-                if atom in group_atoms(value, i):
-                    own = actions.node(value, i, atom)
-                    acting.linear(own, node, record.why)
-                    kinds.append(own)
-                elif is_wild(value.axes[i]) and not acting.is_zero(value):
-                    actions.keep_ones(node, record.why)
-            acting.same_kind(kinds, record.why)
+        for place, value in enumerate(record.inputs):
+            acting.beside(value, i, made, j, place, record.why)
 
 
 @acts("pad")
@@ -608,6 +591,9 @@ def _pad(acting: Acting, record: Record) -> None:
 def _gather(acting: Acting, record: Record) -> None:
     """Whole slices of a table stay as they are."""
     (table, index), (made,) = record.inputs, record.outputs
+    filled = record.params.get("fill_value")  # stands for what is looked up beyond the end
+    if filled and not np.isnan(filled):
+        return _nothing_more(acting, record)
     numbers = record.params["dimension_numbers"]
     batched = tuple(getattr(numbers, "operand_batching_dims", ()))
     acting.freeze(index, record.why)

@@ -79,10 +79,13 @@ def _actions(
 ) -> tuple[tuple[Action, ...], tuple[Places, ...]]:
     leaves = [names.reading.values[n] for n in graph.program.leaves]
     solved = acting.actions.solve(leaves)
+    above = {group.parent for group in names.groups}
     actions, places = [], []
     for group in names.groups:
         atom = names.terms[group.name]
         freedom = acting.actions.freedom.get(atom, Freedom("none"))
+        if group.name in above:
+            freedom = Freedom("none", why=freedom.why or "other groups stand inside it")
         held = solved.get(atom, {})
         first = next(iter(held.values()), Exponents(False))
         matrix = freedom.matrix if group.size > (2 if freedom.keeps_ones else 1) else "none"

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from jax.core import Tracer
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.symmetry.axes import library
+from llfc_jax.symmetry.beyond import algebra
 from llfc_jax.symmetry.beyond.element import Action, Element, within_ones
 from llfc_jax.symmetry.beyond.transform import Change, transform
 from llfc_jax.symmetry.beyond.unknowns import Exponents
@@ -188,6 +191,13 @@ class SymmetrySpec:
         self.permutations.check_variables(variables)
         self.validate(element)
         leaves, structure = jax.tree.flatten(variables)
+        for leaf, changed in self.changed_leaves(element, leaves).items():
+            leaves[leaf] = changed
+        return self.permutations.apply(element.permutation, jax.tree.unflatten(structure, leaves))
+
+    def changed_leaves(self, element: Element, leaves: Sequence[Any]) -> dict[int, Any]:
+        """Returns the leaves that matrices, scales or signs of an element change, by number."""
+        changed = {}
         with jax.default_matmul_precision("highest"):
             duals = {name: _dual(matrix) for name, matrix in element.matrices.items()}
             for leaf, held in self._where.items():
@@ -196,67 +206,19 @@ class SymmetrySpec:
                     change = _change(element, duals, group, how)
                     if change is not None:
                         changes[axis, group] = change
-                axes = self.permutations.leaves[leaf][1]
-                leaves[leaf] = _keep_type(
-                    leaves[leaf],
-                    transform(leaves[leaf], axes, changes, self.permutations.parents),
-                )
-        return self.permutations.apply(element.permutation, jax.tree.unflatten(structure, leaves))
+                if changes:
+                    axes, parents = self.permutations.leaves[leaf][1], self.permutations.parents
+                    moved = transform(leaves[leaf], axes, changes, parents)
+                    changed[leaf] = _keep_type(leaves[leaf], moved)
+        return changed
 
     def compose(self, second: Element, first: Element) -> Element:
         """`apply(compose(second, first), θ) = apply(second, apply(first, θ))`."""
-        pulled = self._pulled_back(second, first.permutation)
-        matrices = {
-            name: _product(pulled.matrices.get(name), first.matrices.get(name))
-            for name in {**first.matrices, **second.matrices}
-        }
-        scales = {
-            name: first.log_scales.get(name, 0) + pulled.log_scales.get(name, 0)
-            for name in {**first.log_scales, **second.log_scales}
-        }
-        signs = {
-            name: first.signs.get(name, 1) * pulled.signs.get(name, 1)
-            for name in {**first.signs, **second.signs}
-        }
-        permutation = self.permutations.compose(second.permutation, first.permutation)
-        return Element(permutation, matrices, scales, signs)
+        return algebra.compose(self.permutations, second, first)
 
     def invert(self, element: Element) -> Element:
         """The element that undoes this one."""
-        inverse = self.permutations.invert(element.permutation)
-        undone = Element(
-            self.permutations.identity(),
-            {name: jnp.linalg.inv(m) for name, m in element.matrices.items()},
-            {name: -jnp.asarray(s) for name, s in element.log_scales.items()},
-            dict(element.signs),
-        )
-        pulled = self._pulled_back(undone, inverse)
-        return dataclasses.replace(pulled, permutation=inverse)
-
-    def _pulled_back(self, element: Element, permutation: Mapping[str, Any]) -> Element:
-        """What an element's matrices, scales and signs are before the units move."""
-        back = self.permutations.invert(permutation)
-        parents = self.permutations.parents
-
-        def rows(name: str, array: Any, axes: int) -> jax.Array:
-            array, index = jnp.asarray(array), jnp.asarray(back[name])
-            if name in parents:
-                array = jnp.take(array, back[parents[name]], -1 - axes)
-            for k in range(1, axes + 1):
-                # The index runs along this axis, and along the parent's where there is one.
-                shape = [1] * array.ndim
-                shape[-k] = index.shape[-1]
-                if name in parents:
-                    shape[-1 - axes] = len(index)
-                array = jnp.take_along_axis(array, index.reshape(shape), -k)
-            return array
-
-        return Element(
-            element.permutation,
-            {name: rows(name, m, 2) for name, m in element.matrices.items()},
-            {name: rows(name, s, 1) for name, s in element.log_scales.items()},
-            {name: rows(name, s, 1) for name, s in element.signs.items()},
-        )
+        return algebra.invert(self.permutations, element)
 
     # -- checks and words ------------------------------------------------------------------------
 
@@ -311,6 +273,58 @@ class SymmetrySpec:
         lines += [f"note: {note}" for note in (*self.permutations.notes, *self.notes)]
         return "\n".join(lines)
 
+    # -- files -----------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The spec as JSON; exponents are exact."""
+        places = [
+            [
+                [leaf, axis, how.dual, list(map(str, how.scales)), list(how.signs)]
+                for leaf, axis, how in held
+            ]
+            for held in self.places
+        ]
+        return json.dumps(
+            {
+                "permutations": json.loads(self.permutations.to_json()),
+                "actions": [list(dataclasses.astuple(action)) for action in self.actions],
+                "places": places,
+                "unfolded": json.loads(self.unfolded.to_json()),
+                "folds": [[f.leaf, f.group, list(map(list, f.places)), f.signed]
+                          for f in self.folds],
+                "notes": list(self.notes),
+            }
+        )  # fmt: skip
+
+    @classmethod
+    def from_json(cls, text: str) -> "SymmetrySpec":
+        """The spec that `to_json` wrote.
+
+        Raises:
+            MatchingError: the text is no spec.
+        """
+        try:
+            value = json.loads(text)
+            plain, unfolded = (
+                PermutationSpec.from_json(json.dumps(value[name]))
+                for name in ("permutations", "unfolded")
+            )
+            actions = tuple(Action(*entry) for entry in value["actions"])
+            places = tuple(
+                tuple(
+                    (leaf, axis, Exponents(dual, tuple(map(Fraction, scales)), tuple(signs)))
+                    for leaf, axis, dual, scales, signs in held
+                )
+                for held in value["places"]
+            )
+            folds = tuple(
+                Fold(leaf, group, tuple((i, j, k) for i, j, k in held), signed)
+                for leaf, group, held, signed in value["folds"]
+            )
+            return cls(plain, actions, places, unfolded, folds, tuple(value["notes"]))
+        except (ValueError, KeyError, TypeError, MatchingError) as error:
+            raise MatchingError(f"not a symmetry spec: {error}") from error
+
 
 def _check_gain(path: str, gain: np.ndarray, *, signed: bool) -> None:
     largest = float(np.max(np.abs(gain), initial=0))
@@ -345,12 +359,6 @@ def _change(
 def _dual(matrix: Any) -> Any:
     xp = library(matrix)
     return xp.swapaxes(xp.linalg.inv(matrix), -1, -2)
-
-
-def _product(second: Any, first: Any) -> Any:
-    if first is None or second is None:
-        return second if first is None else first
-    return jnp.matmul(second, first, precision="highest")
 
 
 def _keep_type(old: Any, new: Any) -> Any:

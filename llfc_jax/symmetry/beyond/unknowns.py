@@ -64,7 +64,7 @@ class Actions:
 
     def __init__(self) -> None:
         self.freedom: dict[Unknown, Freedom] = {}
-        self.squares: set[Node] = set()
+        self._is_square: dict[Node, bool] = {}
         self._number: dict[tuple[int, int, Unknown], Node] = {}
         self._atom: list[Unknown] = []
         self._above: list[Node] = []
@@ -112,6 +112,21 @@ class Actions:
         elif opposite:
             self.limit(first, "orthogonal", why)
             self._scales.append({p: 1})
+
+    def linear(self, node: Node, made: Node, why: str) -> None:
+        """The result takes the action of the operand; squares stay squares."""
+        self.join(node, made, why)
+        is_square = self.is_square(node)
+        if self._is_square.setdefault(made, is_square) != is_square:
+            self.limit(made, "none", why)  # squares beside numbers that are none
+
+    def square(self, made: Node) -> None:
+        """The result holds squares: their sum is kept by orthogonal matrices."""
+        self._is_square[made] = True
+
+    def is_square(self, node: Node) -> bool:
+        """Whether a value holds squares of numbers that a matrix may act on."""
+        return self._is_square.get(node, False)
 
     def limit(self, node: Node, matrix: str, why: str) -> None:
         """The group's matrix is no larger than this."""

@@ -13,6 +13,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
 from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.matching.beyond.sets import PERMUTATION, restrict
+from llfc_jax.matching.methods.learned import LearnedMatching
 from llfc_jax.matching.problem import Problem, check_modes, widen
 from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
@@ -74,7 +75,7 @@ def align(
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
     batches = spread.follow(batches, (a, b))
-    if symmetry_of(method) != PERMUTATION:
+    if goes_beyond(method):
         return _align_beyond(method, key, network, a, b, batches, task, progress)
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
@@ -87,9 +88,10 @@ def align(
     return method(key, problem, progress)
 
 
-def symmetry_of(method: Method) -> str:
-    """Returns what a method may move, as its option `symmetry` says."""
-    return getattr(method, "symmetry", PERMUTATION)
+def goes_beyond(method: Method) -> bool:
+    """Returns whether a method works on the whole symmetry rather than on permutations."""
+    asked = getattr(method, "symmetry", PERMUTATION)
+    return isinstance(method, LearnedMatching) or asked != PERMUTATION
 
 
 def _align_beyond(
@@ -104,7 +106,7 @@ def _align_beyond(
 ) -> Match:
     """Aligns B by more than permutations; methods see both networks folded."""
     graph = trace(network.apply, a, _inputs(batches))
-    spec = restrict(derive_symmetry(graph), symmetry_of(method))
+    spec = restrict(derive_symmetry(graph), vars(method)["symmetry"])
     if any(map(is_discrete, jax.tree.leaves(a))):
         check_used_leaves(graph, a, b)
     check_modes(spec.unfolded, a, b)

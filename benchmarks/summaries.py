@@ -1,0 +1,158 @@
+"""What is kept of finished runs: JSON files in benchmarks/measured, one a table of RESULTS.md.
+
+A file holds a row per run, pair and alignment; means and intervals over the seeds are computed from
+them when it is read. Where the runs' directories were gone before this was kept, it holds the means
+alone, as they stood in the table (`"source": "table"`), rounded as they were printed there.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from llfc_jax.experiments.sweep import over_seeds
+from llfc_jax.training import parse_pair_name
+
+MEASURED = Path(__file__).resolve().parent / "measured"
+RECIPE = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule")
+MIDDLE = 0.5
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What is known of the runs behind one table.
+
+    Attributes:
+        config: network, data set and recipe: group -> field -> value.
+        fields: swept fields other than the seed.
+        environment: device and versions; empty where they were not kept.
+        source: "runs", or "table" where only the printed means are left.
+        rows: a row per run, pair and alignment; of a table, the means.
+    """
+
+    config: Mapping[str, Mapping[str, Any]]
+    fields: Sequence[str]
+    environment: Mapping[str, Any]
+    source: Literal["runs", "table"]
+    rows: list[Row]
+
+    @property
+    def means(self) -> list[Row]:
+        """A row per setting, pair and alignment: means over the seeds and their 95 % intervals."""
+        return self.rows if self.source == "table" else over_seeds(self.rows, self.fields)
+
+
+def load(path: Path) -> Summary:
+    """Returns a stored summary."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in content["rows"]]
+    return Summary(**(content | {"rows": rows}))
+
+
+def load_all() -> dict[str, Summary]:
+    """Returns every stored summary by its name."""
+    return {path.stem: load(path) for path in sorted(MEASURED.glob("*.json"))}
+
+
+def store(summary: Summary, path: Path) -> None:
+    """Writes a summary, a line per row so that changes can be read."""
+    content = dataclasses.asdict(summary)
+    rows = content.pop("rows")
+    head = json.dumps(content, indent=1, ensure_ascii=False)[:-2]
+    lines = ",\n  ".join(json.dumps(_nulls(row), ensure_ascii=False) for row in rows)
+    path.write_text(f'{head},\n "rows": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+
+
+def read(directory: Path) -> Summary:
+    """Returns the summary of a finished sweep's directory, or of a single run's."""
+    if not (directory / "sweep.json").exists():
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        details = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        rows = _rows_of_run(directory, {"seed": config.get("seed", 0)}, config)
+        return Summary(_shorten(config), [], _environment(details), "runs", rows)
+    sweep = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
+    with (directory / "sweep.csv").open(encoding="utf-8") as file:
+        names = next(csv.reader(file))
+    point = names[: names.index("k")]
+    rows = []
+    for run in sorted((directory / "runs").iterdir()):
+        if (run / "summary.json").exists():
+            rows += _rows_of_run(run, _point(directory, run, point), sweep["config"])
+    fields = [name for name in point if name != "seed"]
+    return Summary(_shorten(sweep["config"]), fields, _environment(sweep), "runs", rows)
+
+
+def _rows_of_run(run: Path, point: Row, config: Mapping[str, Any]) -> list[Row]:
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))["summary"]
+    weak = _weak_ratios(run / "weak_additivity.csv")
+    rows = []
+    for row in summary:
+        fork = parse_pair_name(row["pair"], config["train"]["epochs"]).shared_epochs
+        kept = {name: value for name, value in row.items() if name != "verdict"}
+        ratio = weak.get((row["pair"], row["align"]))
+        extra = {} if ratio is None else {"weak_ratio": ratio}
+        rows.append(point | {"k": math.nan if fork is None else fork} | kept | extra)
+    return rows
+
+
+def _weak_ratios(path: Path) -> dict[tuple[str, str], float]:
+    """Returns, of each pair, dist of both sides at ½ over that of the ends, median activation.
+
+    It is to weak additivity what Dist_com / min(Dist_W, Dist_H) is to commutativity.
+    """
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        baseline = float(row["baseline"] or "nan")
+        if abs(float(row["alpha"]) - MIDDLE) < 1e-6 and baseline > 0:
+            ratio = float(row["relative"] or "nan") / baseline
+            found.setdefault((row["pair"], row["align"]), []).append(ratio)
+    return {key: _median(ratios) for key, ratios in found.items()}
+
+
+def _median(values: Sequence[float]) -> float:
+    finite = sorted(v for v in values if math.isfinite(v))
+    if not finite:
+        return math.nan
+    half = len(finite) // 2
+    return finite[half] if len(finite) % 2 else (finite[half - 1] + finite[half]) / 2
+
+
+def _point(directory: Path, run: Path, names: Sequence[str]) -> Row:
+    """Returns the swept values of one run, from the run's own config."""
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    found: Row = {}
+    for name in names:
+        value: Any = config
+        for part in name.split("."):
+            value = value[part]
+        found[name] = value if isinstance(value, (int, float, str)) else "x".join(map(str, value))
+    return found
+
+
+def _shorten(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what identifies the runs: network, data without its defaults, the recipe."""
+    recipe = (*RECIPE, *(["weight_decay"] if config["train"].get("weight_decay") else []))
+    return {
+        "network": dict(config["network"]),
+        "data": {k: v for k, v in config["data"].items() if v is not None},
+        "train": {name: config["train"][name] for name in recipe},
+    }
+
+
+def _environment(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns device, versions and date of what a directory records."""
+    found = details.get("environment") or {}
+    kept = {k: found[k] for k in ("device", "python", "jax", "flax", "llfc_jax") if k in found}
+    return kept | {"written": str(details.get("written", ""))[:10]}
+
+
+def _nulls(row: Row) -> Row:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}

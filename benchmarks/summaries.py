@@ -76,13 +76,17 @@ def read(directory: Path) -> Summary:
         return Summary(_shorten(config), [], _environment(details), "runs", rows)
     sweep = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
     with (directory / "sweep.csv").open(encoding="utf-8") as file:
-        names = next(csv.reader(file))
-    point = names[: names.index("k")]
-    rows = []
-    for run in sorted((directory / "runs").iterdir()):
-        if (run / "summary.json").exists():
-            rows += _rows_of_run(run, _point(directory, run, point), sweep["config"])
-    fields = [name for name in point if name != "seed"]
+        listed = list(csv.DictReader(file))
+    names = list(listed[0])
+    swept = names[: names.index("k")]
+    order = list(dict.fromkeys(tuple(row[name] for name in swept) for row in listed))
+    points = {run: _point(run, swept) for run in (directory / "runs").glob("*/")}
+    runs = sorted(
+        (run for run in points if tuple(map(str, points[run].values())) in order),
+        key=lambda run: order.index(tuple(map(str, points[run].values()))),
+    )
+    rows = [r for run in runs for r in _rows_of_run(run, points[run], sweep["config"])]
+    fields = [name for name in swept if name != "seed"]
     return Summary(_shorten(sweep["config"]), fields, _environment(sweep), "runs", rows)
 
 
@@ -125,8 +129,10 @@ def _median(values: Sequence[float]) -> float:
     return finite[half] if len(finite) % 2 else (finite[half - 1] + finite[half]) / 2
 
 
-def _point(directory: Path, run: Path, names: Sequence[str]) -> Row:
+def _point(run: Path, names: Sequence[str]) -> Row:
     """Returns the swept values of one run, from the run's own config."""
+    if not (run / "summary.json").exists():
+        return {}
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     found: Row = {}
     for name in names:

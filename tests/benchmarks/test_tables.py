@@ -39,7 +39,8 @@ def swept(tmp_path):
     (tmp_path / "runs" / "seed=3").mkdir()
     sweep = {"config": config, "environment": {"device": "cpu"}, "written": "2026-11-27T10:00"}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
-    (tmp_path / "sweep.csv").write_text("seed,k,pair,align\n")
+    lines = [f"{seed},1,spawn_k1,none" for seed in (2, 0, 1)]
+    (tmp_path / "sweep.csv").write_text("\n".join(["seed,k,pair,align", *lines]))
     return tmp_path
 
 
@@ -62,7 +63,9 @@ def test_a_table_that_no_summary_stands_behind_is_refused():
 
 def test_means_and_intervals_are_those_of_the_runs(swept, tmp_path):
     store(read(swept), tmp_path / "kept.json")
-    (mean,) = load(tmp_path / "kept.json").means
+    kept = load(tmp_path / "kept.json")
+    assert [row["seed"] for row in kept.rows] == [2, 0, 1]  # as the sweep has them
+    (mean,) = kept.means
     barriers = np.array([sum(pair) / 10 for pair in ERRORS.values()])
     low, high = stats.t.interval(0.95, 2, barriers.mean(), stats.sem(barriers))
     assert mean["seeds"] == 3

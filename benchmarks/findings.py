@@ -155,7 +155,7 @@ def follow_conditions(name: str, summary: Summary) -> list[Row]:
             continue
         aligned = "" if mean["align"] == "none" else f", {mean['align']} matching"
         unmatched = ", not matched" if mean["pair"] == "independent" and not aligned else ""
-        row = {"sweep": f"{TITLES.get(name, name)}{aligned or unmatched}", "axis": axis}
+        row: Row = {"sweep": f"{TITLES.get(name, name)}{aligned or unmatched}", "axis": axis}
         place = mean[axis]
         row["x"] = float(str(place).partition("x")[0])
         names = ("weak_ratio", "com_ratio", "llfc_ratio", "error_barrier")

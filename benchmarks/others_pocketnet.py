@@ -8,7 +8,7 @@
 `inputs` (needs PyTorch) takes the package's own features of 43 protein chains, the package's
 weights, and what each of its five networks says. `study` does not: it holds the same network in
 JAX, checks that it says the same, and measures the ten pairs, as they are and matched, on the first
-16 chains.
+8 chains.
 
 A sample is one chain: the 600 atoms nearest to the surface point that the ensemble scores highest,
 each with its 24 nearest neighbours, and the 128 surface points nearest to that one. The package has
@@ -17,7 +17,6 @@ no labels; what a pair of folds is judged by is the mean logit of the three othe
 
 import argparse
 import gzip
-import itertools
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -27,19 +26,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import others
 
-import llfc_jax
-
-Arrays = dict[str, np.ndarray]
 Weights = Mapping[str, Any]
 Inputs = Mapping[str, jax.Array]
 
-FOLDS = 5
 LAYERS = 6
 ATOMS, NEIGHBOURS, POINTS, NEAR = 600, 24, 128, 32
 R_ATOM, R_POINT = 6.0, 10.0
-ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-MEASURED = ("lmc", "llfc", "commutativity", "weak_additivity")
 CHAINS = "/dssp/"  # the folder of the archive that holds single chains
 INPUTS = ("types", "counts", "near_atoms", "distance", "bonded", "nearest", "atoms_at_point",
           "point_distance", "axial", "radial", "point_features")  # fmt: skip
@@ -103,7 +97,7 @@ def apply(weights: Weights, x: Inputs) -> jax.Array:
 
 def make_inputs(archive: Path, target: Path) -> None:
     """Writes inputs, weights and the package's own outputs; needs PyTorch and pocketnet."""
-    import torch
+    import torch  # pyright: ignore
     from pocketnet import PocketPredictor, feat, read_structure  # pyright: ignore
 
     predictor = PocketPredictor("cpu")
@@ -127,7 +121,7 @@ def make_inputs(archive: Path, target: Path) -> None:
         for name, value in model.state_dict().items()
         if not name.endswith(".mu") and not name.startswith("atom_head")
     }
-    np.savez_compressed(target, **stacked, **weights)
+    np.savez_compressed(target, allow_pickle=False, **stacked, **weights)
     print(f"{len(samples)} chains into {target}")
 
 
@@ -138,8 +132,8 @@ def _sample(torch: Any, feat: Any, predictor: Any, structure: Any) -> dict[str, 
     points, normals = feat.sas_points(xyz, elements)
     described = feat.point_feats(points, normals, xyz, elements)
     kind = torch.tensor(types)
-    whole = sum(torch.sigmoid(m(kind, xyz, points, described)[0]) for m in predictor.models)
-    best = points[whole.argmax()]
+    scores = [torch.sigmoid(m(kind, xyz, points, described)[0]) for m in predictor.models]
+    best = points[torch.stack(scores).mean(0).argmax()]
     atoms = (xyz - best).norm(dim=1).argsort()[:ATOMS]
     chosen = (points - best).norm(dim=1).argsort()[:POINTS]
     xyz, kind, points, described = xyz[atoms], kind[atoms], points[chosen], described[chosen]
@@ -164,59 +158,27 @@ def _sample(torch: Any, feat: Any, predictor: Any, structure: Any) -> dict[str, 
     return {k: v.astype(np.int32) if v.dtype == np.int64 else v for k, v in arrays.items()}
 
 
-def load_inputs(
-    path: Path, chains: int
-) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]], Any]:
-    """Returns inputs, the weights of each fold, and the package's logits [n, folds, points]."""
-    with np.load(path) as file:
-        arrays = dict(file)
-    folds = [
-        {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"fold{fold}/")}
-        for fold in range(FOLDS)
-    ]
-    return {name: arrays[name][:chains] for name in INPUTS}, folds, arrays["fold_logits"][:chains]
-
-
-def study_pairs(path: Path, workdir: Path, chosen: str, chains: int) -> None:
-    """Measures pairs of folds, as they are and matched, into the working directory."""
-    x, folds, logits = load_inputs(path, chains)
-    run = jax.jit(apply)
-    for fold, weights in enumerate(folds):
-        ours = np.concatenate([run(weights, jax.tree.map(lambda v, i=i: v[i : i + 1], x))
-                               for i in range(len(logits))])  # fmt: skip
-        apart = np.abs(ours - logits[:, fold]).max()
-        print(f"fold {fold}: logits {np.abs(logits[:, fold]).max():.3g}, apart {apart:.2g}")
-        assert apart < 1e-3, "not the same network"
-    found = None
-    for a, b in itertools.combinations(range(FOLDS), 2):
-        name = f"fold{a}-fold{b}"
-        if chosen not in ("", name):
-            continue
-        others = [fold for fold in range(FOLDS) if fold not in (a, b)]
-        y = logits[:, others].mean(1)
-        pair = llfc_jax.study(
-            apply, folds[a], folds[b], (x, y), task="regression", name=name, batch_size=4,
-            measures=MEASURED, align=("none", "weight", "activation"), alphas=ALPHAS,
-            workdir=workdir / name,
-        )  # fmt: skip
-        found = pair if found is None else found + pair
-        print(pair, flush=True)
-    assert found is not None
-    found.write(workdir)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=("inputs", "study"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--pair", default="", help="only this one, such as fold0-fold1")
-    parser.add_argument("--chains", type=int, default=16, help="how many are measured")
+    parser.add_argument("--chains", type=int, default=8, help="how many are measured")
     given = parser.parse_args()
     if given.what == "inputs":
         make_inputs(given.source, given.target)
-    else:
-        study_pairs(given.source, given.target, given.pair, given.chains)
+        return
+    x, folds, rest = others.load(given.source, INPUTS, given.chains)
+    logits = others.evaluate(apply, folds, x, 1)
+    others.check(logits, np.swapaxes(rest["fold_logits"], 0, 1))
+    others.study_pairs(
+        apply, folds, x, logits, given.target,
+        only=given.pair, align=("none", "weight"), alphas=(0.0, 0.5, 1.0), batch_size=1,
+    )  # fmt: skip
+    if not given.pair:
+        chains = f"{given.chains} protein chains"
+        others.keep({"": given.target}, "others_pocketnet", "PocketNet, 6 layers of 128", chains)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def table(summary: Summary) -> str:
     columns = {f: (lambda row, f=f: str(row[f])) for f in summary.fields} | measured
     config = summary.config
     network = {k: v for k, v in config["network"].items() if f"network.{k}" not in summary.fields}
-    groups = (network, config["data"], config["train"])
+    groups = [group for group in (network, config["data"], config["train"]) if group]
     lines = [
         "; ".join(", ".join(f"{k}={v}" for k, v in group.items()) for group in groups),
         "",

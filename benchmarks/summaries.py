@@ -73,7 +73,7 @@ def read(directory: Path) -> Summary:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         details = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         rows = _rows_of_run(directory, {"seed": config.get("seed", 0)}, config)
-        return Summary(_shorten(config), [], _environment(details), "runs", rows)
+        return Summary(_shorten(config), [], shorten_environment(details), "runs", rows)
     sweep = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
     with (directory / "sweep.csv").open(encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
@@ -87,7 +87,7 @@ def read(directory: Path) -> Summary:
     )
     rows = [r for run in runs for r in _rows_of_run(run, points[run], sweep["config"])]
     fields = [name for name in swept if name != "seed"]
-    return Summary(_shorten(sweep["config"]), fields, _environment(sweep), "runs", rows)
+    return Summary(_shorten(sweep["config"]), fields, shorten_environment(sweep), "runs", rows)
 
 
 def _rows_of_run(run: Path, point: Row, config: Mapping[str, Any]) -> list[Row]:
@@ -145,15 +145,18 @@ def _point(run: Path, names: Sequence[str]) -> Row:
 
 def _shorten(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns what identifies the runs: network, data without its defaults, the recipe."""
+    data = {k: v for k, v in config["data"].items() if k != "data_dir"}
+    if data.get("path"):
+        data["path"] = Path(data["path"]).name  # the folder is of one machine
     recipe = (*RECIPE, *(["weight_decay"] if config["train"].get("weight_decay") else []))
     return {
         "network": dict(config["network"]),
-        "data": {k: v for k, v in config["data"].items() if v is not None},
+        "data": {k: v for k, v in data.items() if v is not None},
         "train": {name: config["train"][name] for name in recipe},
     }
 
 
-def _environment(details: Mapping[str, Any]) -> dict[str, Any]:
+def shorten_environment(details: Mapping[str, Any]) -> dict[str, Any]:
     """Returns device, versions and date of what a directory records."""
     found = details.get("environment") or {}
     kept = {k: found[k] for k in ("device", "python", "jax", "flax", "llfc_jax") if k in found}

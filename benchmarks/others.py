@@ -56,7 +56,7 @@ def check(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert apart.max() < 1e-4, "not the same networks"
 
 
-def keep(directories: Mapping[str, Path], name: str, network: str, data: str) -> None:
+def keep(directories: Mapping[str, Path], name: str, network: str, data: str, pair: str) -> None:
     """Keeps what was measured of all pairs in benchmarks/measured.
 
     Args:
@@ -65,6 +65,7 @@ def keep(directories: Mapping[str, Path], name: str, network: str, data: str) ->
         name: of the file.
         network: what the networks are.
         data: what they were measured on.
+        pair: how two members are related.
     """
     rows, environment = [], {}
     for turned, directory in directories.items():
@@ -73,7 +74,7 @@ def keep(directories: Mapping[str, Path], name: str, network: str, data: str) ->
         pairs = list(dict.fromkeys(row["pair"] for row in content["summary"]))
         for row in content["summary"]:
             kept = {column: value for column, value in row.items() if column != "verdict"}
-            kept |= {"pair": "two members", "align": f"{turned}{row['align']}", "k": math.nan}
+            kept |= {"pair": pair, "align": f"{turned}{row['align']}", "k": math.nan}
             rows.append({"seed": pairs.index(row["pair"])} | kept)
     config = {"network": {"name": network}, "data": {"name": data}, "train": {}}
     store(Summary(config, [], environment, "runs", rows), MEASURED / f"{name}.json")

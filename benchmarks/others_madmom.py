@@ -147,7 +147,9 @@ def main() -> None:
     others.study_pairs(apply, folds, features, logits, signed, turn=turn, **options)
     made = f"made music, {CLIPS} clips of {FRAMES // 100} seconds"
     directories = {"": workdir, "signs, ": signed}
-    others.keep(directories, "others_madmom", "onset detector, 3 x 25 tanh units", made)
+    others.keep(
+        directories, "others_madmom", "onset detector, 3 x 25 tanh units", made, "independent"
+    )
 
 
 if __name__ == "__main__":

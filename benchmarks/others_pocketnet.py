@@ -178,7 +178,9 @@ def main() -> None:
     )  # fmt: skip
     if not given.pair:
         chains = f"{given.chains} protein chains"
-        others.keep({"": given.target}, "others_pocketnet", "PocketNet, 6 layers of 128", chains)
+        pair = "spawn_k0, other folds"  # as their weights show
+        network = "PocketNet, 6 layers of 128"
+        others.keep({"": given.target}, "others_pocketnet", network, chains, pair)
 
 
 if __name__ == "__main__":

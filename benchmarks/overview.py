@@ -41,6 +41,7 @@ class Claim:
 
 CONNECTED = "connected, LLFC (figures)"
 CLAIMS = (
+    Claim("S1, MLP", "full recipe, 8,000 MNIST digits", "s1_mnist", "spawn_k1", "none", CONNECTED),
     Claim("S1, MLP", "small", "s1_sweep_small", "spawn_k1", "none", CONNECTED),
     Claim("S2, LeNet-5", "small", "s2_small", "spawn_k1", "none", CONNECTED),
     Claim(
@@ -57,6 +58,9 @@ CLAIMS = (
     ),
     Claim("S4, ResNet-20", "small", "s4_small", "spawn_k2", "none", "the same"),
     Claim("S5, ResNet-50", "small: 1/4 of the width", "s5_small", "spawn_k4", "none", CONNECTED),
+    Claim("P1, MLP", "full", "p1_full", "independent", "weight", CONNECTED),
+    Claim("P1, MLP", "the same", "p1_full", "independent", "activation", CONNECTED),
+    Claim("P1, MLP", "the same", "p1_full", "independent", "ste", CONNECTED),
     Claim("P1, MLP", "small: 12 of 100 epochs", "p1_small", "independent", "weight", CONNECTED),
     Claim("P1, MLP", "the same", "p1_small", "independent", "activation", CONNECTED),
     Claim("P1, MLP", "the same", "p1_small", "independent", "ste", CONNECTED),

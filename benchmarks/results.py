@@ -88,11 +88,12 @@ def table(summary: Summary) -> str:
     rows = summary.means
     measured = {name: cell for name, cell in COLUMNS.items() if any(map(cell, rows))}
     columns = {f: (lambda row, f=f: str(row[f])) for f in summary.fields} | measured
-    config = summary.config
-    network = {k: v for k, v in config["network"].items() if f"network.{k}" not in summary.fields}
-    groups = [group for group in (network, config["data"], config["train"]) if group]
+    groups = [
+        {k: v for k, v in group.items() if f"{name}.{k}" not in summary.fields}
+        for name, group in summary.config.items()
+    ]
     lines = [
-        "; ".join(", ".join(f"{k}={v}" for k, v in group.items()) for group in groups),
+        "; ".join(", ".join(f"{k}={v}" for k, v in group.items()) for group in groups if group),
         "",
         "| " + " | ".join(columns) + " |",
         "|---" * len(columns) + "|",

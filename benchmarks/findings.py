@@ -42,8 +42,10 @@ def column(name: str) -> Quantity:
 
 
 def ends_distance(row: Row) -> float:
-    """Returns 1 - cosine_AB as far as the summary has it: distance times ratio, median layer."""
-    return column("llfc_median")(row) * column("llfc_ratio")(row)
+    """Returns 1 - cosine_AB, median layer; where layers were not kept, distance times ratio."""
+    known = column("llfc_ends")(row)
+    product = column("llfc_median")(row) * column("llfc_ratio")(row)
+    return product if math.isnan(known) else known
 
 
 PREDICTORS: Mapping[str, Sequence[Quantity]] = {

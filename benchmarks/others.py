@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from summaries import MEASURED, Summary, shorten_environment, store
+from summaries import MEASURED, Summary, layer_medians, shorten_environment, store
 
 import llfc_jax
 from llfc_jax import Study
@@ -71,9 +71,11 @@ def keep(directories: Mapping[str, Path], name: str, network: str, data: str, pa
     for turned, directory in directories.items():
         content = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         environment = shorten_environment(content)
+        medians = layer_medians(directory)
         pairs = list(dict.fromkeys(row["pair"] for row in content["summary"]))
         for row in content["summary"]:
             kept = {column: value for column, value in row.items() if column != "verdict"}
+            kept |= medians.get((row["pair"], row["align"]), {})
             kept |= {"pair": pair, "align": f"{turned}{row['align']}", "k": math.nan}
             rows.append({"seed": pairs.index(row["pair"])} | kept)
     config = {"network": {"name": network}, "data": {"name": data}, "train": {}}

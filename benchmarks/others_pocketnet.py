@@ -7,8 +7,7 @@
 
 `inputs` (needs PyTorch) takes the package's own features of 43 protein chains, the package's
 weights, and what each of its five networks says. `study` does not: it holds the same network in
-JAX, checks that it says the same, and measures the ten pairs, as they are and matched, on the first
-8 chains.
+JAX, checks that it says the same, and measures the ten pairs on the first 8 chains.
 
 A sample is one chain: the 600 atoms nearest to the surface point that the ensemble scores highest,
 each with its 24 nearest neighbours, and the 128 surface points nearest to that one. The package has
@@ -164,6 +163,7 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--pair", default="", help="only this one, such as fold0-fold1")
+    parser.add_argument("--align", nargs="+", default=["none"], help="such as: none weight")
     parser.add_argument("--chains", type=int, default=8, help="how many are measured")
     given = parser.parse_args()
     if given.what == "inputs":
@@ -174,7 +174,7 @@ def main() -> None:
     others.check(logits, np.swapaxes(rest["fold_logits"], 0, 1))
     others.study_pairs(
         apply, folds, x, logits, given.target,
-        only=given.pair, align=("none", "weight"), alphas=(0.0, 0.5, 1.0), batch_size=1,
+        only=given.pair, align=tuple(given.align), alphas=(0.0, 0.5, 1.0), batch_size=1,
     )  # fmt: skip
     if not given.pair:
         chains = f"{given.chains} protein chains"

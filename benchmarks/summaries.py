@@ -92,33 +92,48 @@ def read(directory: Path) -> Summary:
 
 def _rows_of_run(run: Path, point: Row, config: Mapping[str, Any]) -> list[Row]:
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))["summary"]
-    weak = _weak_ratios(run / "weak_additivity.csv")
+    medians = layer_medians(run)
     rows = []
     for row in summary:
         fork = parse_pair_name(row["pair"], config["train"]["epochs"]).shared_epochs
         kept = {name: value for name, value in row.items() if name != "verdict"}
-        ratio = weak.get((row["pair"], row["align"]))
-        extra = {} if ratio is None else {"weak_ratio": ratio}
-        rows.append(point | {"k": math.nan if fork is None else fork} | kept | extra)
+        kept |= medians.get((row["pair"], row["align"]), {})
+        rows.append(point | {"k": math.nan if fork is None else fork} | kept)
     return rows
 
 
-def _weak_ratios(path: Path) -> dict[tuple[str, str], float]:
-    """Returns, of each pair, dist of both sides at ½ over that of the ends, median activation.
+def layer_medians(run: Path) -> dict[tuple[str, str], Row]:
+    """Returns what a run's summary lacks, of each pair and alignment: medians over layers at ½.
 
-    It is to weak additivity what Dist_com / min(Dist_W, Dist_H) is to commutativity.
+    `weak_ratio` is dist of both sides of weak additivity over that of the ends: it is to this
+    condition what Dist_com / min(Dist_W, Dist_H) is to the other. `llfc_ends` is 1 - cosine_AB.
     """
+    found: dict[tuple[str, str], Row] = {}
+    columns = {"weak_ratio": ("weak_additivity", _weak_ratio), "llfc_ends": ("llfc", _ends)}
+    for name, (measure, value) in columns.items():
+        values: dict[tuple[str, str], list[float]] = {}
+        for row in _rows_at_middle(run / f"{measure}.csv"):
+            values.setdefault((row["pair"], row["align"]), []).append(value(row))
+        for key, several in values.items():
+            found.setdefault(key, {})[name] = _median(several)
+    return found
+
+
+def _rows_at_middle(path: Path) -> list[dict[str, str]]:
     if not path.exists():
-        return {}
+        return []
     with path.open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        baseline = float(row["baseline"] or "nan")
-        if abs(float(row["alpha"]) - MIDDLE) < 1e-6 and baseline > 0:
-            ratio = float(row["relative"] or "nan") / baseline
-            found.setdefault((row["pair"], row["align"]), []).append(ratio)
-    return {key: _median(ratios) for key, ratios in found.items()}
+    return [row for row in rows if abs(float(row["alpha"]) - MIDDLE) < 1e-6]
+
+
+def _weak_ratio(row: Mapping[str, str]) -> float:
+    baseline = float(row["baseline"] or "nan")
+    return float(row["relative"] or "nan") / baseline if baseline > 0 else math.nan
+
+
+def _ends(row: Mapping[str, str]) -> float:
+    return float(row["baseline"]) if row["informative"] == "True" else math.nan
 
 
 def _median(values: Sequence[float]) -> float:

@@ -36,6 +36,10 @@ def swept(tmp_path):
             lines += [f"spawn_k1,none,test,{at},{relative},{baseline}" for at in (0.5, 0.25)]
             lines[-1] = f"spawn_k1,none,test,0.25,{9 * relative},{baseline}"
         (run / "weak_additivity.csv").write_text("\n".join(lines))
+        layers = [("0.2", True), ("0.9", True), ("0.4", True), ("99", False)]
+        lines = [f"spawn_k1,none,test,0.5,{value},{seen}" for value, seen in layers]
+        head = "pair,align,split,alpha,baseline,informative"
+        (run / "llfc.csv").write_text("\n".join([head, *lines, "spawn_k1,none,test,0.1,7,True"]))
     (tmp_path / "runs" / "seed=3").mkdir()
     sweep = {"config": config, "environment": {"device": "cpu"}, "written": "2026-11-27T10:00"}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
@@ -74,6 +78,7 @@ def test_means_and_intervals_are_those_of_the_runs(swept, tmp_path):
     assert math.isnan(mean["llfc_median"])
     # Medians over activations of .2 and .6; .25 and .2; .5 alone, since the other has no baseline.
     assert mean["weak_ratio"] == pytest.approx(np.mean([0.4, 0.225, 0.5]))
+    assert mean["llfc_ends"] == pytest.approx(0.4)
     row = table(load(tmp_path / "kept.json")).split("\n")[-1]
     assert row.startswith("| spawn_k1 | none | 3 | 11.00 / 13.00 | 2.40 ± ")
 

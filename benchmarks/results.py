@@ -137,8 +137,8 @@ def _end_of_table(lines: list[str], start: int) -> int:
 def differences(text: str, summaries: Mapping[str, Summary]) -> list[str]:
     """Returns the lines by which the page differs from the stored summaries; none if it agrees."""
     again = rebuild(text, summaries)
-    found = difflib.unified_diff(text.split("\n"), again.split("\n"), "RESULTS.md", "stored", n=0)
-    return list(found)
+    pages = (text.split("\n"), again.split("\n"))
+    return list(difflib.unified_diff(*pages, "RESULTS.md", "stored", n=0, lineterm=""))
 
 
 def main() -> None:
@@ -148,6 +148,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare RESULTS.md with what is kept")
     parser.add_argument("--write", action="store_true", help="write its tables again")
     given = parser.parse_args()
+    if not (given.directories or given.check or given.write):
+        parser.error("give a directory, --check or --write")
     if given.store and len(given.directories) != 1:
         parser.error("--store NAME takes one directory")
     for directory in given.directories:

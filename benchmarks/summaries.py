@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -68,7 +69,11 @@ def store(summary: Summary, path: Path) -> None:
 
 
 def read(directory: Path) -> Summary:
-    """Returns the summary of a finished sweep's directory, or of a single run's."""
+    """Returns the summary of a finished sweep's directory, or of a single run's.
+
+    Raises:
+        SystemExit: no run of the sweep is done.
+    """
     if not (directory / "sweep.json").exists():
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         details = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
@@ -77,6 +82,8 @@ def read(directory: Path) -> Summary:
     sweep = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
     with (directory / "sweep.csv").open(encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
+    if not listed:
+        sys.exit(f"{directory}: no run of this sweep is done yet")
     names = list(listed[0])
     swept = names[: names.index("k")]
     order = list(dict.fromkeys(tuple(row[name] for name in swept) for row in listed))

@@ -83,6 +83,12 @@ def test_means_and_intervals_are_those_of_the_runs(swept, tmp_path):
     assert row.startswith("| spawn_k1 | none | 3 | 11.00 / 13.00 | 2.40 ± ")
 
 
+def test_a_sweep_without_a_finished_run_is_one_line(swept):
+    (swept / "sweep.csv").write_text("")
+    with pytest.raises(SystemExit, match="no run of this sweep"):
+        read(swept)
+
+
 def test_the_overview_has_a_row_for_every_claim_and_grades_it():
     lines = overview(load_all()).split("\n")[2:]
     assert len(lines) == len(CLAIMS)

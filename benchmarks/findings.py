@@ -5,9 +5,9 @@
     python benchmarks/findings.py --figures docs/images # writes the figures as well
 
 The first table has Spearman's rank correlation of the barrier with each quantity of the summary,
-over one point per setting, pair and alignment (means over seeds). Points of one sweep are no
-independent evidence, so the 95 % intervals are over resampled sweeps, not points. "within" is the
-mean of the correlations inside each sweep.
+over one point per setting, pair and alignment: means over seeds, without runs at chance. Points of
+one sweep are no independent evidence, so the 95 % intervals are over resampled sweeps, not points.
+"within" is the mean of the correlations inside each sweep.
 
 The second table follows both conditions of Theorem 1 along whatever a sweep varies: the distance of
 their two sides over that between the two ends, median layer. A condition is said to break where
@@ -15,6 +15,7 @@ this exceeds 0.1, the share at which LLFC itself is said to fail (`llfc_jax.expe
 """
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -137,6 +138,12 @@ def _interval(value: float, resampled: Sequence[float]) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def informative_means(summary: Summary) -> list[Row]:
+    """Returns the means over the runs whose features say something: no end is at chance."""
+    rows = [row for row in summary.rows if row.get("informative", True)]
+    return dataclasses.replace(summary, rows=rows).means
+
+
 def axis_of(summary: Summary) -> str | None:
     """Returns what a sweep varies: the one swept field, else k where there are several."""
     known = [field for field in summary.fields if field in AXES]
@@ -152,7 +159,7 @@ def follow_conditions(name: str, summary: Summary) -> list[Row]:
     if axis is None:
         return []
     rows = []
-    for mean in summary.means:
+    for mean in informative_means(summary):
         if math.isnan(mean.get("weak_ratio", math.nan)) or math.isnan(mean["com_ratio"]):
             continue
         aligned = "" if mean["align"] == "none" else f", {mean['align']} matching"
@@ -246,7 +253,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="folder for the figures, as SVG")
     given = parser.parse_args()
     summaries = {d.name: read(d) for d in given.directories} or load_all()
-    groups = {name: summary.means for name, summary in summaries.items()}
+    groups = {name: informative_means(summary) for name, summary in summaries.items()}
     print("| quantity at α = ½ | points | sweeps | over all points | within a sweep |")
     print("|---|---|---|---|---|")
     for name, columns in PREDICTORS.items():

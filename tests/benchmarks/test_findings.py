@@ -88,5 +88,13 @@ def test_conditions_break_as_k_falls(ratios, words):
     assert line.endswith(f"| {words} |")
 
 
+def test_a_run_at_chance_counts_for_nothing():
+    kept = sweep([(0.02, 0.02), (0.02, 0.02), (0.05, 0.05)])
+    dead = kept.rows[0] | {"seed": 1, "informative": False, "com_ratio": 1e4}
+    kept.rows.append(dead)
+    rows = findings.follow_conditions("made", kept)
+    assert max(row["com_ratio"] for row in rows) == 0.05
+
+
 def test_what_varies_nothing_is_no_sweep():
     assert findings.follow_conditions("made", sweep([(0.2, 0.3)])) == []

@@ -4,10 +4,11 @@
 `llfc_jax.merging` makes one network of several.
 """
 
-from llfc_jax.matching.align import align, check_symmetry
+from llfc_jax.matching.align import align, check_symmetry, goes_beyond
 from llfc_jax.matching.assignment.solvers import assign, assign_warm
 from llfc_jax.matching.methods.activation import ActivationMatching, activation_matching
 from llfc_jax.matching.methods.commutativity import CommutativityMatching, commutativity_matching
+from llfc_jax.matching.methods.learned import LearnedMatching
 from llfc_jax.matching.methods.output import OutputMatching, output_matching
 from llfc_jax.matching.methods.ste import StraightThroughMatching, ste_matching
 from llfc_jax.matching.methods.weight import WeightMatching, weight_matching
@@ -19,6 +20,7 @@ __all__ = [
     "METHODS",
     "ActivationMatching",
     "CommutativityMatching",
+    "LearnedMatching",
     "Match",
     "Method",
     "OutputMatching",
@@ -32,6 +34,7 @@ __all__ = [
     "build_method",
     "check_symmetry",
     "commutativity_matching",
+    "goes_beyond",
     "matching_method",
     "output_matching",
     "ste_matching",

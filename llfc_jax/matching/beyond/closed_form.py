@@ -35,12 +35,12 @@ def closed_form(
         spec: what may be done.
         progress: called as (batches done, batches in all or 0, words).
     """
-    to_a, to_b = (balance(spec, jax.tree.leaves(v)) for v in (problem.a, problem.b))
-    a, b = spec.apply(to_a, problem.a), spec.apply(to_b, problem.b)
+    a, b = (jax.tree.map(np.asarray, variables) for variables in (problem.a, problem.b))
+    to_a, to_b = (balance(spec, jax.tree.leaves(variables)) for variables in (a, b))
+    a, b = spec.apply(to_a, a), spec.apply(to_b, b)
     if by == "weight":
-        sides = [[np.asarray(leaf) for leaf in jax.tree.leaves(v)] for v in (a, b)]
         counted = trainable(spec.permutations, a)
-        ascent = Ascent(spec, sides[0], sides[1], counted)
+        ascent = Ascent(spec, jax.tree.leaves(a), jax.tree.leaves(b), counted)
         found = ascent.run(SWEEPS, TOLERANCE, anchored=True)
         history = ascent.history
     elif by == "activation":

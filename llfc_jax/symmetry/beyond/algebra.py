@@ -1,4 +1,7 @@
-"""Composition and inverses of elements: matrices, scales and signs act first, then units move."""
+"""Composition and inverses of elements: matrices, scales and signs act first, then units move.
+
+Elements in NumPy stay in NumPy.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from llfc_jax.symmetry.axes import library
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.spec import PermutationSpec
 
@@ -32,11 +37,11 @@ def compose(permutations: PermutationSpec, second: Element, first: Element) -> E
 
 def invert(permutations: PermutationSpec, element: Element) -> Element:
     """Returns the element that undoes this one."""
-    inverse = permutations.invert(element.permutation)
+    inverse, xp = permutations.invert(element.permutation), library(*jax.tree.leaves(element))
     undone = Element(
-        permutations.identity(),
-        {name: jnp.linalg.inv(m) for name, m in element.matrices.items()},
-        {name: -jnp.asarray(s) for name, s in element.log_scales.items()},
+        inverse,  # not looked at
+        {name: xp.linalg.inv(m) for name, m in element.matrices.items()},
+        {name: -xp.asarray(s) for name, s in element.log_scales.items()},
         dict(element.signs),
     )
     return dataclasses.replace(_pull_back(permutations, undone, inverse), permutation=inverse)
@@ -47,18 +52,19 @@ def _pull_back(
 ) -> Element:
     """What an element's matrices, scales and signs are before the units move."""
     back, parents = permutations.invert(permutation), permutations.parents
+    xp = library(*jax.tree.leaves((element, permutation)))
 
-    def rows(name: str, array: Any, axes: int) -> jax.Array:
-        array, index = jnp.asarray(array), jnp.asarray(back[name])
+    def rows(name: str, array: Any, axes: int) -> Any:
+        array, index = xp.asarray(array), xp.asarray(back[name])
         if name in parents:
-            array = jnp.take(array, back[parents[name]], -1 - axes)
+            array = xp.take(array, back[parents[name]], -1 - axes)
         for k in range(1, axes + 1):
             # The index runs along this axis, and along the parent's where there is one.
             shape = [1] * array.ndim
             shape[-k] = index.shape[-1]
             if name in parents:
                 shape[-1 - axes] = len(index)
-            array = jnp.take_along_axis(array, index.reshape(shape), -k)
+            array = xp.take_along_axis(array, index.reshape(shape), -k)
         return array
 
     return Element(
@@ -72,4 +78,6 @@ def _pull_back(
 def _product(second: Any, first: Any) -> Any:
     if first is None or second is None:
         return second if first is None else first
+    if library(second, first) is np:
+        return np.matmul(second, first)
     return jnp.matmul(second, first, precision="highest")

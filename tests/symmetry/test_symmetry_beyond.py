@@ -15,9 +15,9 @@ from jax import lax
 from programs import TOLERANCE, count, element_changes
 
 from llfc_jax.errors import MatchingError
-from llfc_jax.symmetry.beyond.acting import ACTS
 from llfc_jax.symmetry.beyond.derive import symmetry_spec
 from llfc_jax.symmetry.beyond.element import Element
+from llfc_jax.symmetry.beyond.equations import ACTS
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.checking import check, double_precision, identity, random_element
 
@@ -252,6 +252,85 @@ def test_queries_carry_the_dual_of_keys_and_the_output_that_of_values() -> None:
         close(moved, expected, 1e-9)
 
 
+def heads_of(w: Any, x: Any, layout: str) -> tuple[Any, Any, Any]:
+    """Queries, keys and values [b, t, heads, width] of one projection, as people write it."""
+    z, b, t = x @ w["qkv"] + w["bias"], *x.shape[:2]
+    if layout == "split":
+        return tuple(part.reshape(b, t, 3, 4) for part in jnp.split(z, 3, -1))
+    if layout == "three":
+        return tuple(jnp.moveaxis(z.reshape(b, t, 3, 3, 4), 2, 0))
+    if layout == "torch":  # timm's: [3, b, h, t, e]
+        q, k, v = z.reshape(b, t, 3, 3, 4).transpose(2, 0, 3, 1, 4)
+        return tuple(part.transpose(0, 2, 1, 3) for part in (q, k, v))
+    if layout == "heads outside":
+        return tuple(z.reshape(b, t, 3, 3, 4)[:, :, :, i] for i in range(3))
+    if layout == "inside each head":
+        return tuple(jnp.split(z.reshape(b, t, 3, 12), 3, -1))
+    q, kv = z[..., :12], z[..., 12:].reshape(b, t, 2, 12)
+    return tuple(part.reshape(b, t, 3, 4) for part in (q, kv[:, :, 0], kv[:, :, 1]))
+
+
+LAYOUTS = ("split", "three", "torch", "heads outside", "inside each head", "queries apart")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_queries_and_keys_of_one_projection_take_any_matrix(layout: str) -> None:
+    w, x = drawn(qkv=(5, 36), bias=(36,), o=(3, 4, 2)), inputs(2, 6, 5)
+
+    def apply(w, x):
+        q, k, v = heads_of(w, x, layout)
+        mixed = attend(q, k, v, causal_mask).reshape(*q.shape)
+        return jnp.einsum("bthe,hed->btd", mixed, w["o"])
+
+    spec = derived(apply, w, x)
+    inner = [a for a in spec.actions if spec.permutations.group[a.group].parent]
+    assert [a.kind for a in inner] == [ANY, ANY], spec.explain()
+    name = next(a.group for a in inner if "o" not in dict(spec.permutations.where(a.group)))
+    g = np.random.default_rng(3).normal(size=(3, 4, 4))
+    moved = spec.apply(only(spec, matrices={name: g}), w)
+    pairs = [heads_of(each, x, layout) for each in (w, moved)]
+    (q, k, v), (q2, k2, v2) = pairs
+    (plain, carried), (other, dual) = (
+        ((q, q2), (k, k2)) if np.allclose(np.einsum("hef,bthf->bthe", g, q), q2) else
+        ((k, k2), (q, q2))
+    )  # fmt: skip
+    close(np.einsum("hef,bthf->bthe", g, plain), carried, 1e-9)
+    inverse = np.linalg.inv(g).swapaxes(1, 2)
+    close(np.einsum("hef,bthf->bthe", inverse, other), dual, 1e-9)
+    close(v, v2)
+
+
+def test_layers_of_fused_attention_in_a_scan() -> None:
+    def apply(w, x):
+        def layer(h, own):
+            q, k, v = heads_of(own, h, "three")
+            mixed = attend(q, k, v, causal_mask).reshape(*q.shape)
+            return h + jnp.einsum("bthe,hed->btd", mixed, own["o"]), None
+
+        return lax.scan(layer, x @ w["in"], w["layers"])[0] @ w["out"]
+
+    layers = drawn(qkv=(2, 5, 36), bias=(2, 36), o=(2, 3, 4, 5))
+    w = drawn(**{"in": (3, 5), "out": (5, 2)}) | {"layers": layers}
+    spec = derived(apply, w, inputs(2, 4, 3))
+    inner = [a.kind for a in spec.actions if spec.permutations.group[a.group].parent]
+    assert inner == [ANY] * 4, spec.explain()
+
+
+def test_a_value_joined_with_its_reciprocal_scales_both_ways() -> None:
+    w, x = drawn(one=(3, 4), two=(8, 2)), inputs(5, 3)
+
+    def apply(w, x):
+        h = x @ w["one"]
+        return jnp.concatenate([h, 1 / h], -1) @ w["two"]
+
+    spec = derived(apply, w, x)
+    assert kinds(spec) == {"one": PLAIN + SCALES + SIGNS}
+    s = np.arange(4.0)
+    moved = spec.apply(only(spec, log_scales={"one": s[None]}), w)
+    factor = np.exp(np.concatenate([-s, s]))[:, None]
+    close(moved, {"one": w["one"] * np.exp(s), "two": w["two"] * factor})
+
+
 def test_grouped_queries_share_one_matrix_in_each_head_of_keys() -> None:
     w = drawn(q=(5, 6, 4), k=(5, 3, 4), v=(5, 3, 4), o=(6, 4, 2))
     spec = derived(attention(2), w, inputs(2, 6, 5))
@@ -483,9 +562,9 @@ def test_every_rule_was_looked_at() -> None:
     x, made = inputs(2, 4, 3), collections.Counter[str]()
     for function, _ in ALONE.values():
         count(jax.make_jaxpr(lambda w, x, f=function: f(x @ w["in"], w) @ w["out"])(w, x), made)
-    other = {"link", "expand_dims", "stack", "unstack", "add_any", "copy_p", "device_put", "name",
-             "pvary", "imag", "conj", "sharding_constraint", "tan", "sinh", "asinh", "asin", "atan",
-             "atanh", "erf", "erf_inv"}  # fmt: skip
+    other = {"link", "expand_dims", "tile", "stack", "unstack", "add_any", "copy_p", "device_put",
+             "name", "pvary", "imag", "conj", "sharding_constraint", "tan", "sinh", "asinh", "asin",
+             "atan", "atanh", "erf", "erf_inv"}  # fmt: skip
     assert set(ACTS) - set(made) <= other
 
 
@@ -516,7 +595,9 @@ def test_check_names_what_is_wrong_in_one_line() -> None:
         (dataclasses.replace(spec, folds=spec.folds[:1]), "moving the units of group"),
         (dataclasses.replace(spec, folds=tuple(
             dataclasses.replace(f, places=f.places[:1]) for f in spec.folds)), "moving gains"),
-        (dataclasses.replace(spec, places=spec.places[1:] + spec.places[:1]), "random"),
+        (dataclasses.replace(spec, places=tuple(
+            tuple((leaf, axis, dataclasses.replace(how, dual=False)) for leaf, axis, how in held)
+            for held in spec.places)), "random matrices"),
     )  # fmt: skip
     for other, words in cases:
         with pytest.raises(MatchingError, match=words) as caught:

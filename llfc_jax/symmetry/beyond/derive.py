@@ -11,9 +11,10 @@ from typing import Any
 from llfc_jax.graph import Graph, trace
 from llfc_jax.symmetry.beyond.acting import Acting
 from llfc_jax.symmetry.beyond.element import Action
+from llfc_jax.symmetry.beyond.equations import read_actions
 from llfc_jax.symmetry.beyond.exponents import independent
 from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
-from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom
+from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom, merge_parts
 from llfc_jax.symmetry.derive import describe_values, name_axes
 from llfc_jax.symmetry.naming import Names
 from llfc_jax.symmetry.terms import Unknown, atoms, find
@@ -49,7 +50,7 @@ def symmetry_spec(network: Any, variables: Any, x: Any) -> SymmetrySpec:
 def derive_symmetry(graph: Graph) -> SymmetrySpec:
     """Derives the symmetries of a traced network."""
     plain = name_axes(graph)
-    acting = Acting(plain.reading)
+    acting = read_actions(plain.reading)
     leaves = [plain.reading.values[n] for n in graph.program.leaves]
     solved = acting.actions.solve(leaves)
     folds, notes = _folds(graph, plain, acting, solved)
@@ -58,7 +59,7 @@ def derive_symmetry(graph: Graph) -> SymmetrySpec:
         if folds:
             held = frozenset(graph.program.leaves[fold.leaf] for fold in folds)
             names = name_axes(graph, held)
-            again = Acting(names.reading)
+            again = read_actions(names.reading)
         kept = [fold for fold in folds if _is_larger(graph, names, again, fold)]
         if len(kept) == len(folds):
             break
@@ -101,7 +102,7 @@ def _actions(
                 why_ones=freedom.why_ones,
             )
         )
-        places.append(tuple((leaf, axis, how) for (leaf, axis), how in held.items()))
+        places.append(tuple(merge_parts(held)))
     return tuple(actions), tuple(places)
 
 
@@ -109,19 +110,19 @@ def _folds(
     graph: Graph,
     names: Names,
     acting: Acting,
-    solved: dict[Unknown, dict[tuple[int, int], Exponents]],
+    solved: dict[Unknown, dict[tuple[int, int, int], Exponents]],
 ) -> tuple[list[Fold], list[str]]:
     """The gains that can be moved into other weights, and a note for each that cannot."""
     name = {atom: text for text, atom in names.terms.items()}
     whole = {group.name for group in names.groups if not group.parent}
     program = graph.program
-    wanted: dict[Unknown, list[tuple[int, int]]] = {}
+    wanted: dict[Unknown, list[tuple[int, int, int]]] = {}
     for leaf in dict.fromkeys(leaf for _, leaf in acting.gains):
         value = names.reading.values[program.leaves[leaf]]
         long = [i for i, term in enumerate(value.axes) if term.size > 1]
         atom = find(value.axes[long[0]]) if len(long) == 1 else None
         if isinstance(atom, Unknown) and atom in solved and name.get(atom) in whole:
-            wanted.setdefault(atom, []).append((leaf, long[0]))
+            wanted.setdefault(atom, []).append((leaf, long[0], 0))
     folds, notes = [], []
     for atom, gains in wanted.items():
         places = list(solved[atom])
@@ -170,7 +171,7 @@ def _reduced(rows: list[list[Any]], columns: list[int]) -> tuple[list[int | None
 
 def _is_larger(graph: Graph, names: Names, acting: Acting, fold: Fold) -> bool:
     """Whether a matrix may act where a gain was, now that it is folded."""
-    for leaf, axis, _ in fold.places:
+    for leaf, axis, *_ in fold.places:
         if leaf != fold.leaf:
             value = names.reading.values[graph.program.leaves[leaf]]
             held = [acting.actions.freedom.get(atom) for atom in atoms(value.axes[axis])]

@@ -252,7 +252,7 @@ def test_queries_carry_the_dual_of_keys_and_the_output_that_of_values() -> None:
         close(moved, expected, 1e-9)
 
 
-def heads_of(w: Any, x: Any, layout: str) -> tuple[Any, Any, Any]:
+def heads_of(w: Any, x: Any, layout: str) -> tuple[Any, ...]:
     """Queries, keys and values [b, t, heads, width] of one projection, as people write it."""
     z, b, t = x @ w["qkv"] + w["bias"], *x.shape[:2]
     if layout == "split":
@@ -310,7 +310,7 @@ def test_layers_of_fused_attention_in_a_scan() -> None:
         return lax.scan(layer, x @ w["in"], w["layers"])[0] @ w["out"]
 
     layers = drawn(qkv=(2, 5, 36), bias=(2, 36), o=(2, 3, 4, 5))
-    w = drawn(**{"in": (3, 5), "out": (5, 2)}) | {"layers": layers}
+    w = {"in": inputs(3, 5), "out": inputs(5, 2), "layers": layers}
     spec = derived(apply, w, inputs(2, 4, 3))
     inner = [a.kind for a in spec.actions if spec.permutations.group[a.group].parent]
     assert inner == [ANY] * 4, spec.explain()
@@ -354,7 +354,7 @@ def test_layers_in_a_scan_have_each_their_own_matrices() -> None:
         return lax.scan(layer, x @ w["in"], w["layers"])[0] @ w["out"]
 
     layers = drawn(one=(3, 4, 5), two=(3, 5, 4))
-    w = drawn(**{"in": (3, 4), "out": (4, 2)}) | {"layers": layers}
+    w = {"in": inputs(3, 4), "out": inputs(4, 2), "layers": layers}
     spec = derived(apply, w, inputs(5, 3))
     found = collections.Counter((spec.shape(a.group), a.kind) for a in spec.actions)
     assert found == {((4,), ORTHOGONAL): 1, ((5,), ANY): 3}

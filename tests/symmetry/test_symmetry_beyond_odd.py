@@ -103,6 +103,12 @@ def rows_looked_up_beyond_the_end_are_zeros(w, x):
     return taken.sum(0) @ w["out"]
 
 
+@program(x=(3, 4, 5), a=(5, N), out=(N, 2))
+def rows_looked_up_as_numpy_does(w, x):
+    taken = jnp.take(jnp.swapaxes(x @ w["a"], 0, 1), jnp.array([0, 2]), axis=0)
+    return taken.sum(0) @ w["out"]
+
+
 # -- squares ---------------------------------------------------------------------------------------
 
 
@@ -422,6 +428,17 @@ def test_an_odd_program_has_no_wrong_element(name: str) -> None:
     assert changes is not None
     wrong = {key: change for key, change in changes.items() if not change <= TOLERANCE}
     assert not wrong, f"{wrong}\n{spec.explain()}"
+
+
+@pytest.mark.parametrize(
+    "name", ["rows_looked_up_as_numpy_does", "rows_looked_up_beyond_the_end_are_zeros"]
+)
+def test_what_is_looked_up_may_be_mixed(name: str) -> None:
+    apply, shapes, shape = PROGRAMS[name]
+    weights = {k: np.ones(s) for k, s in shapes.items()}
+    with double_precision(), jax.numpy_rank_promotion("allow"):
+        (action,) = symmetry_spec(apply, weights, np.ones(shape)).actions
+    assert action.kind == "invertible matrices"
 
 
 def test_whole_numbers_are_neither_scaled_nor_mixed() -> None:

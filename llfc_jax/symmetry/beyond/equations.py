@@ -298,7 +298,8 @@ def _pad(acting: Acting, record: Record) -> None:
 def _gather(acting: Acting, record: Record) -> None:
     """Whole slices of a table stay as they are."""
     (table, index), (made,) = record.inputs, record.outputs
-    if record.params.get("fill_value"):  # in the place of what is looked up beyond the end
+    fill = record.params.get("fill_value")  # in the place of what is looked up beyond the end
+    if fill and not np.isnan(fill):
         return nothing_more(acting, record)
     numbers = record.params["dimension_numbers"]
     batched = tuple(getattr(numbers, "operand_batching_dims", ()))

@@ -158,3 +158,18 @@ def cast(leaf: ArrayLike, dtype: DTypeLike) -> Any:
     if on_host(leaf):
         return jnp.asarray(host_array(leaf, dtype))
     return jnp.asarray(leaf).astype(dtype)
+
+
+def trainable(spec: PermutationSpec, variables: Variables) -> frozenset[str]:
+    """Returns the leaves that count by default: parameters, not the running statistics of norms.
+
+    Parameters are what stands under `params/`, or everything if nothing does; counters, keys and
+    other leaves that hold no real numbers never count.
+    """
+    paths = [
+        path
+        for (path, _), leaf in zip(spec.leaves, jax.tree.leaves(variables), strict=True)
+        if jnp.issubdtype(dtype_of(leaf), jnp.floating)
+    ]
+    params = [path for path in paths if path.startswith("params/")]
+    return frozenset(params or paths)

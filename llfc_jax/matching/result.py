@@ -5,7 +5,7 @@ import dataclasses
 import jax
 from jaxtyping import Array, Float, Int
 
-from llfc_jax.symmetry.beyond.element import Element
+from llfc_jax.symmetry.beyond.transport import Transport
 
 
 @jax.tree_util.register_dataclass
@@ -20,8 +20,8 @@ class Match:
         history: the objective after each sweep or step (NaN after the last one, if compiled).
         sweeps: number of sweeps or steps taken.
         method: name of the method.
-        element: where the symmetry beyond permutations was matched, the element of it, of which
-            `permutation` is a part.
+        transport: where more than permutations was matched, what takes B to A; `permutation` is
+            a part of it, and `transport.apply(b)` is the matched B.
     """
 
     permutation: dict[str, jax.Array]
@@ -29,4 +29,4 @@ class Match:
     history: Float[Array, " steps"]
     sweeps: Int[Array, ""]
     method: str = dataclasses.field(metadata={"static": True})
-    element: Element | None = None
+    transport: Transport | None = None

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from llfc_jax.matching.assignment.family import host_identity, units_in_all
+from llfc_jax.matching.assignment.family import host_identity
+from llfc_jax.matching.beyond.weights import block_rows
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.blocks import blocks
@@ -30,18 +31,18 @@ def balance(spec: SymmetrySpec, leaves: Sequence[Any]) -> Element:
     for action, places in zip(spec.actions, spec.places, strict=True):
         name = action.group
         if action.matrix == "any" and not action.keeps_ones:
-            plain, dual = (
-                sum(_gram(spec, name, leaves[leaf], leaf, axis) for leaf, axis, how in places
-                    if how.dual is side)
-                for side in (False, True)
-            )  # fmt: skip
-            if np.ndim(plain) and np.ndim(dual):
-                found = [_equaliser(p, d) for p, d in zip(plain, dual, strict=True)]
-                matrices[name] = np.stack(found).reshape(*spec.shape(name), -1).astype(np.float32)
+            grams: dict[bool, list[np.ndarray]] = {False: [], True: []}
+            for leaf, _, how in places:
+                grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf))
+            if grams[False] and grams[True]:
+                pairs = zip(*(np.sum(grams[side], 0) for side in (False, True)), strict=True)
+                found = np.stack([_equaliser(plain, dual) for plain, dual in pairs])
+                n = found.shape[-1]
+                matrices[name] = found.reshape(*spec.shape(name), n).astype(np.float32)
         if action.matrix == "none" and action.scales:
             squares = [
-                (how.scales, np.diagonal(_gram(spec, name, leaves[leaf], leaf, axis), 0, 1, 2))
-                for leaf, axis, how in places
+                (how.scales, np.diagonal(_gram(spec, name, leaves[leaf], leaf), 0, 1, 2))
+                for leaf, _, how in places
                 if any(how.scales)
             ]
             logs = _least_norm(action.scales, squares)
@@ -49,18 +50,16 @@ def balance(spec: SymmetrySpec, leaves: Sequence[Any]) -> Element:
     return Element(host_identity(spec.permutations), matrices, scales)
 
 
-def _gram(spec: SymmetrySpec, name: str, leaf: Any, number: int, axis: int) -> np.ndarray:
+def _gram(spec: SymmetrySpec, name: str, leaf: Any, number: int) -> np.ndarray:
     """The products of a group's units on a leaf: [places of the parent or 1, n, n]."""
     *outer, n = spec.shape(name)
-    places, whole = (outer or [1])[0], units_in_all(spec.permutations, name)
+    places = (outer or [1])[0]
     total = np.zeros((places, n, n))
     axes = spec.permutations.leaves[number][1]
     for block in blocks(axes, spec.permutations.parents):
         if name in block.groups:
-            k = block.groups.index(name) + 1
-            units = np.moveaxis(np.asarray(block.extract(np.asarray(leaf, np.float64))), k, 0)
-            units = units.reshape(whole, -1).reshape(places, n, -1)
-            total += units @ units.swapaxes(1, 2)
+            rows = block_rows(block, name, np.asarray(leaf, np.float64)).reshape(places, n, -1)
+            total += rows @ rows.swapaxes(1, 2)
     return total
 
 

@@ -72,9 +72,7 @@ def soften(scores: jax.Array, temperature: Any) -> jax.Array:
     return jnp.exp(logs)
 
 
-def move(
-    spec: SymmetrySpec, start: Any, point: Coordinates, temperature: Any
-) -> Any:
+def move(spec: SymmetrySpec, start: Any, point: Coordinates, temperature: Any) -> Any:
     """Returns B after the change that coordinates stand for.
 
     Args:

@@ -22,10 +22,12 @@ class Found:
     Attributes:
         permutation: index of each group that is permuted.
         matrices: matrix of each other group, by the parent's places as they lie now.
+        value: what was maximised.
     """
 
     permutation: dict[str, np.ndarray]
     matrices: dict[str, np.ndarray]
+    value: float = 0.0
 
 
 def solve(spec: SymmetrySpec, family: Family, scores: Mapping[str, np.ndarray]) -> Found:
@@ -37,25 +39,30 @@ def solve(spec: SymmetrySpec, family: Family, scores: Mapping[str, np.ndarray]) 
         scores: [n, n] per group, A's units along the rows; n counts the parent's places too.
     """
     root, inside = family
+    value = 0.0
     if spec.action[root].matrix != "none":
         found = {root: nearest(scores[root], keeps_ones=spec.action[root].keeps_ones)}
         index: dict[str, np.ndarray] = {}
         own = np.arange(len(scores[root]))
+        value += float(np.vdot(found[root], scores[root]))
     else:
         found, index = {}, {}
         outer = scores[root].copy()
         for name in inside:
             outer += _values(spec, name, _pairs(spec, name, scores[name]))
         own = index[root] = host.solve(outer)
+        value += float(scores[root][np.arange(len(own)), own].sum())
     for name in inside:
         pairs = _pairs(spec, name, scores[name])[np.arange(len(own)), own]
         if spec.action[name].matrix == "none":
             index[name] = host.solve(pairs)
+            value += float(assigned_value(pairs, index[name]).sum())
             continue
-        placed = np.empty_like(pairs)
-        placed[own] = nearest(pairs, keeps_ones=spec.action[name].keeps_ones)
-        found[name] = placed
-    return Found(index, found)
+        best = nearest(pairs, keeps_ones=spec.action[name].keeps_ones)
+        value += float(np.vdot(best, pairs))
+        found[name] = np.empty_like(best)
+        found[name][own] = best
+    return Found(index, found, value)
 
 
 def _pairs(spec: SymmetrySpec, name: str, scores: np.ndarray) -> np.ndarray:

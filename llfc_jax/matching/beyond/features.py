@@ -68,8 +68,12 @@ def _summed(equation: Any) -> list[tuple[Any, Sequence[int]]]:
     return []
 
 
-def match_features(problem: Problem, spec: SymmetrySpec, progress: ProgressFn | None) -> Element:
-    """Returns the element that brings B's features nearest to A's; batches are read once.
+def match_features(
+    problem: Problem, spec: SymmetrySpec, progress: ProgressFn | None
+) -> tuple[Element, float]:
+    """Returns the element that brings B's features nearest to A's, and the sum of their products.
+
+    Batches are read once.
 
     Every family by itself: the sum over its places of A's and B's products over samples and
     positions, each divided by the features' norms, is the score.
@@ -93,10 +97,12 @@ def match_features(problem: Problem, spec: SymmetrySpec, progress: ProgressFn | 
         scores[group.name] = np.zeros((n, n), np.float32)
     for feature, (cross, of_a, of_b) in zip(features(graph, spec), sums, strict=True):
         scores[feature.group] += np.asarray(cross) / max(float(of_a * of_b) ** 0.5, SMALLEST)
-    found = Progress(spec)
+    found, value = Progress(spec), 0.0
     for family in families(spec.permutations):
-        found.take(family, solve(spec, family, {n: scores[n] for n in (family[0], *family[1])}))
-    return found.element()
+        best = solve(spec, family, {n: scores[n] for n in (family[0], *family[1])})
+        found.take(family, best)
+        value += best.value
+    return found.element(), value
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -23,6 +23,8 @@ from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transform import Change, transform
 from llfc_jax.symmetry.blocks import Block, blocks
 
+SMALLEST = 1e-12
+
 
 class Ascent:
     """Coordinate ascent on two networks in NumPy.
@@ -59,7 +61,7 @@ class Ascent:
         self.history.append(self.objective())
         for _ in range(sweeps):
             for family in self.families:
-                self._move(family, solve(self.spec, family, self.scores(family, self._counted)))
+                self._move(family, solve(self.spec, family, self.all_scores(family)))
             self.history.append(self.objective())
             if self.history[-1] - self.history[-2] <= tolerance * scale:
                 break
@@ -76,27 +78,33 @@ class Ascent:
         total = {name: np.zeros((n, n), np.float32) for name, n in sizes.items()}
         for i in counted:
             for block in self._blocks[i] if self._groups[i] & set(names) else ():
-                for k, name in enumerate(block.groups):
+                for name in dict.fromkeys(block.groups):
                     if name in total:
-                        a, b = (_rows(block, k, side[i]) for side in (self.a, self.b))
+                        a, b = (block_rows(block, name, side[i]) for side in (self.a, self.b))
                         total[name] += a @ b.T
         return total
+
+    def all_scores(self, family: Family) -> dict[str, np.ndarray]:
+        """Returns `scores` over all leaves that count."""
+        return self.scores(family, self._counted)
 
     def _settle(self) -> None:
         """Solves each family once, by what is settled before."""
         settled: set[str] = set()
         left = list(self.families)
         while left:
-
-            def known(family: Family, settled: set[str] = settled) -> list[int]:
-                own = {family[0], *family[1]}
-                return [i for i in self._counted if self._groups[i] & own <= self._groups[i]
-                        and self._groups[i] & own and self._groups[i] <= own | settled]  # fmt: skip
-
-            family = max(left, key=lambda f: sum(self.a[i].size for i in known(f)))
-            self._move(family, solve(self.spec, family, self.scores(family, known(family))))
+            known = {family: self._known(family, settled) for family in left}
+            family = max(left, key=lambda f: sum(self.a[i].size for i in known[f]))
+            self._move(family, solve(self.spec, family, self.scores(family, known[family])))
             settled |= {family[0], *family[1]}
             left.remove(family)
+
+    def _known(self, family: Family, settled: set[str]) -> list[int]:
+        """The leaves of a family whose other groups are settled."""
+        own = {family[0], *family[1]}
+        return [
+            i for i in self._counted if self._groups[i] & own and self._groups[i] <= own | settled
+        ]
 
     def _move(self, family: Family, found: Found) -> None:
         """Moves B's units by what was found."""
@@ -115,25 +123,28 @@ class Ascent:
             self.b[i] = permute(moved, axes, element.permutation, self._parents)
 
 
-def _rows(block: Block, k: int, leaf: np.ndarray) -> np.ndarray:
-    """A group's units on a leaf, flattened: [n, all else]."""
-    whole = np.moveaxis(np.asarray(block.extract(leaf)), k + 1, 0)
+def block_rows(block: Block, group: str, leaf: Any) -> np.ndarray:
+    """Returns a group's units on a block of a leaf in NumPy, flattened: [n, all else]."""
+    whole = np.moveaxis(np.asarray(block.extract(leaf)), block.groups.index(group) + 1, 0)
     return whole.reshape(len(whole), -1)
 
 
 def unit_cosines(spec: SymmetrySpec, a: Any, b: Any) -> dict[str, np.ndarray]:
-    """Returns, for each plain permutation group, cosines of A's and B's units by their weights.
+    """Returns the cosines of A's and B's units by all their weights, [n, n] for each group.
 
-    Groups inside others, and those on which a matrix acts, are left out.
+    Of the groups that may be permuted only, and that have no others inside: heads are told apart
+    by what stands in them.
     """
     counted = frozenset(path for path, _ in spec.permutations.leaves)
-    ascent = Ascent(spec, jax.tree.leaves(a), jax.tree.leaves(b), counted)
+    between, of_a, of_b = (
+        Ascent(spec, jax.tree.leaves(p), jax.tree.leaves(q), counted)
+        for p, q in ((a, b), (a, a), (b, b))
+    )
     found = {}
-    for root, inside in ascent.families:
-        if spec.action[root].matrix != "none":
-            continue
-        scores = ascent.scores((root, inside), ascent._counted)
-        squares = [np.diagonal(Ascent(spec, side, side, counted).scores((root, ()), ascent._counted)[root]) for side in (ascent.a, ascent.b)]  # fmt: skip
-        norms = np.sqrt(np.outer(*squares))
-        found[root] = scores[root] / np.maximum(norms, 1e-12)
+    for family in between.families:
+        name, inside = family
+        if spec.action[name].matrix == "none" and not inside:
+            cross, own, other = (x.all_scores(family)[name] for x in (between, of_a, of_b))
+            norms = np.sqrt(np.outer(np.diagonal(own), np.diagonal(other)))
+            found[name] = cross / np.maximum(norms, SMALLEST)
     return found

@@ -32,8 +32,8 @@ from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import matching_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import interpolate
-from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+from llfc_jax.symmetry.beyond.transport import Transport
 from llfc_jax.tasks import Batch
 from llfc_jax.types import ProgressFn, Variables
 
@@ -123,7 +123,7 @@ class LearnedMatching:
         if self.control:
             problem = dataclasses.replace(problem, b=shuffled(problem.b, key))
         data = held(problem, self.samples)
-        element = closed_form(self.start, problem, spec)
+        element, _ = closed_form(self.start, problem, spec)
         setting = Setting(problem.apply, problem.task, spec, self)
         soft = self.permutations and any(g.size > 1 for g in spec.permutations.groups)
         history: list[float] = []
@@ -144,7 +144,7 @@ class LearnedMatching:
             jnp.asarray(history, jnp.float32),
             jnp.asarray(len(history), jnp.int32),
             "learned",
-            element,
+            Transport(spec, element, {}),
         )
 
     def _descend(
@@ -241,11 +241,9 @@ def _steps(
         alpha = jax.random.uniform(own[1], minval=options.low, maxval=options.high)
         done = state.step / steps
         cold = 0.05 * (0.002 / 0.05) ** done
-        value, slope = jax.value_and_grad(setting.objective)(
-            state.point, a, b, batch, alpha, cold
-        )
+        value, slope = jax.value_and_grad(setting.objective)(state.point, a, b, batch, alpha, cold)
         updates, memory = optimizer.update(slope, state.memory, state.point)
-        point = optax.apply_updates(state.point, updates)
+        point: Any = optax.apply_updates(state.point, updates)
         return State(point, memory, state.step + 1), value
 
     with jax.default_matmul_precision("highest"):
@@ -277,8 +275,3 @@ def held(problem: Problem, samples: int) -> Batch:
     if not parts:
         raise DataError("learned matching needs data, and there is no batch")
     return jax.tree.map(lambda *all_: jnp.asarray(np.concatenate(all_)), *parts)
-
-
-def element_of(match: Match) -> Element | None:
-    """Returns the element of a match that goes beyond permutations."""
-    return match.element

@@ -113,19 +113,18 @@ class SymmetrySpec:
             leaves[fold.leaf] = library(given[fold.leaf]).ones_like(given[fold.leaf])
         return jax.tree.unflatten(structure, leaves)
 
-    def unfold(self, variables: Any, like: Any) -> Any:
-        """Returns the same function with the gains of another network of this spec.
+    def unfold(self, variables: Any, gains: Mapping[str, Any]) -> Any:
+        """Returns the same function with gains other than 1.
 
         Args:
             variables: of a folded network.
-            like: the network whose gains are taken; its other leaves do not matter.
+            gains: by path.
         """
         leaves, structure = jax.tree.flatten(variables)
-        given = jax.tree.leaves(like)
         for fold in self.folds:
-            gain = given[fold.leaf].reshape(-1)
-            leaves = self._scaled(fold, leaves, gain)
-            leaves[fold.leaf] = given[fold.leaf]
+            gain = gains[self.unfolded.leaves[fold.leaf][0]]
+            leaves = self._scaled(fold, leaves, gain.reshape(-1))
+            leaves[fold.leaf] = gain
         return jax.tree.unflatten(structure, leaves)
 
     def _scaled(self, fold: Fold, leaves: Sequence[Any], gain: Any) -> list[Any]:

@@ -513,8 +513,11 @@ def scanned(b: Builder, h: Any) -> Any:
     if style == "while":
         return lax.while_loop(lambda z: jnp.abs(z).max() > 1, lambda z: jnp.tanh(z @ w) / 2, h)
     if style == "cond":
-        # Not h.sum(): after a mean is subtracted its sign would be that of rounding.
-        return lax.cond((h**3).sum() > 0, lambda z: jnp.tanh(z @ w), lambda z: jnp.sin(z), h)
+        # Not h.sum(): after a mean is subtracted its sign would be that of rounding, and so would
+        # that of the cubes of two units.
+        return lax.cond(
+            ((h + 0.3) ** 3).sum() > 0, lambda z: jnp.tanh(z @ w), lambda z: jnp.sin(z), h
+        )
     if h.ndim != 3:
         return h
     return recurrence(b, h)

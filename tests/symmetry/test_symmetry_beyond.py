@@ -14,7 +14,9 @@ from architectures import attend, causal_mask, layer_norm, rms_norm
 from jax import lax
 from programs import TOLERANCE, count, element_changes
 
+from llfc_jax import networks
 from llfc_jax.errors import MatchingError
+from llfc_jax.matching.beyond.balance import balance
 from llfc_jax.symmetry.beyond.derive import symmetry_spec
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.equations import ACTS
@@ -300,6 +302,27 @@ def test_queries_and_keys_of_one_projection_take_any_matrix(layout: str) -> None
     close(v, v2)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_queries_and_keys_of_one_projection_are_balanced(layout: str) -> None:
+    w, x = drawn(qkv=(5, 36), bias=(36,), o=(3, 4, 2)), inputs(2, 6, 5)
+
+    def apply(w, x):
+        q, k, v = heads_of(w, x, layout)
+        mixed = attend(q, k, v, causal_mask).reshape(*q.shape)
+        return jnp.einsum("bthe,hed->btd", mixed, w["o"])
+
+    spec = symmetry_spec(apply, w, x)
+    moved = spec.apply(balance(spec, jax.tree.leaves(w)), w)
+    q, k, v = heads_of(moved | {"bias": np.zeros(36)}, np.eye(5)[None], layout)
+    bias = heads_of(moved, np.zeros((1, 1, 5)), layout)
+    grams = [
+        np.einsum("dhe,dhf->hef", part[0], part[0]) + np.einsum("he,hf->hef", b[0, 0], b[0, 0])
+        for part, b in zip((q, k, v), bias, strict=True)
+    ]
+    close(grams[0], grams[1], 0.02)
+    close(grams[2], np.einsum("hed,hfd->hef", moved["o"], moved["o"]), 0.02)
+
+
 def test_layers_of_fused_attention_in_a_scan() -> None:
     def apply(w, x):
         def layer(h, own):
@@ -381,6 +404,38 @@ def test_explain_says_what_each_group_may_be_and_why_no_more() -> None:
         "folded: gain into up",
         "folded: last into out",
     ]
+
+
+GPTS = {
+    "rotary": ({}, ORTHOGONAL, PLAIN + SCALES + SIGNS),
+    "learned": ({"positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True},
+                ORTHOGONAL + ONES, PLAIN),
+    "tied": ({"positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "tied": True},
+             PLAIN + SCALES + SIGNS, PLAIN),
+    "grouped": ({"groups": 2, "norm": "layer"}, ORTHOGONAL + ONES, PLAIN + SCALES + SIGNS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(GPTS))
+def test_our_transformers_have_the_symmetry_of_their_kind(name: str) -> None:
+    options, stream, hidden = GPTS[name]
+    net = networks.build("gpt", 11, dim=8, depth=1, heads=4, mlp_dim=12, length=6, **options)
+    x = np.random.default_rng(0).integers(0, 11, (2, 6)).astype(np.int32)
+    with jax.enable_x64(False):
+        w = networks.init(net, jax.random.key(0), x)
+    rng = np.random.default_rng(1)
+    w = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape).astype("f4"), w
+    )
+    spec = symmetry_spec(net, w, x)
+    assert check(spec, net, w, x) < 1e-9
+    found = kinds(spec)
+    assert found["block0/attention/out"] == stream, spec.explain()
+    assert found["block0/up"] == hidden
+    assert found["block0/attention/value.inner"] == ANY
+    assert found.get("block0/attention/query.inner", PLAIN) == (
+        ANY if "positions" in options else PLAIN
+    )
 
 
 # -- laws ------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from llfc_jax.matching.assignment.family import host_identity
 from llfc_jax.matching.beyond.weights import block_rows
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+from llfc_jax.symmetry.beyond.transform import keep_mention
 from llfc_jax.symmetry.blocks import blocks
 
 SMALLEST = 1e-6  # share of the largest eigenvalue below which directions count as absent
@@ -32,8 +33,8 @@ def balance(spec: SymmetrySpec, leaves: Sequence[Any]) -> Element:
         name = action.group
         if action.matrix == "any" and not action.keeps_ones:
             grams: dict[bool, list[np.ndarray]] = {False: [], True: []}
-            for leaf, _, how in places:
-                grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf))
+            for leaf, axis, how in places:
+                grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf, axis, how.part))
             if grams[False] and grams[True]:
                 pairs = zip(*(np.sum(grams[side], 0) for side in (False, True)), strict=True)
                 found = np.stack([_equaliser(plain, dual) for plain, dual in pairs])
@@ -41,8 +42,11 @@ def balance(spec: SymmetrySpec, leaves: Sequence[Any]) -> Element:
                 matrices[name] = found.reshape(*spec.shape(name), n).astype(np.float32)
         if action.matrix == "none" and action.scales:
             squares = [
-                (how.scales, np.diagonal(_gram(spec, name, leaves[leaf], leaf), 0, 1, 2))
-                for leaf, _, how in places
+                (
+                    how.scales,
+                    np.diagonal(_gram(spec, name, leaves[leaf], leaf, axis, how.part), 0, 1, 2),
+                )
+                for leaf, axis, how in places
                 if any(how.scales)
             ]
             logs = _least_norm(action.scales, squares)
@@ -50,13 +54,16 @@ def balance(spec: SymmetrySpec, leaves: Sequence[Any]) -> Element:
     return Element(host_identity(spec.permutations), matrices, scales)
 
 
-def _gram(spec: SymmetrySpec, name: str, leaf: Any, number: int) -> np.ndarray:
-    """The products of a group's units on a leaf: [places of the parent or 1, n, n]."""
+def _gram(
+    spec: SymmetrySpec, name: str, leaf: Any, number: int, axis: int, part: int | None
+) -> np.ndarray:
+    """The products of a group's units along a leaf's axis: [places of the parent or 1, n, n]."""
     *outer, n = spec.shape(name)
     places = (outer or [1])[0]
     total = np.zeros((places, n, n))
-    axes = spec.permutations.leaves[number][1]
-    for block in blocks(axes, spec.permutations.parents):
+    parents = spec.permutations.parents
+    axes = keep_mention(spec.permutations.leaves[number][1], name, axis, part, parents)
+    for block in blocks(axes, parents):
         if name in block.groups:
             rows = block_rows(block, name, np.asarray(leaf, np.float64)).reshape(places, n, -1)
             total += rows @ rows.swapaxes(1, 2)

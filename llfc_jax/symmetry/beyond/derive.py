@@ -6,17 +6,21 @@ all that reads the product takes those scales, the gain can be moved into the we
 the network is read again as one whose gain is 1.
 """
 
+import dataclasses
 from typing import Any
 
 from llfc_jax.graph import Graph, trace
+from llfc_jax.symmetry.axes import Axis
 from llfc_jax.symmetry.beyond.acting import Acting
 from llfc_jax.symmetry.beyond.element import Action
 from llfc_jax.symmetry.beyond.equations import read_actions
 from llfc_jax.symmetry.beyond.exponents import independent
+from llfc_jax.symmetry.beyond.nested import own_exponents
 from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
 from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom, merge_parts
 from llfc_jax.symmetry.derive import describe_values, name_axes
 from llfc_jax.symmetry.naming import Names
+from llfc_jax.symmetry.spec import Group
 from llfc_jax.symmetry.terms import Unknown, atoms, find
 
 
@@ -80,30 +84,44 @@ def _actions(
 ) -> tuple[tuple[Action, ...], tuple[Places, ...]]:
     leaves = [names.reading.values[n] for n in graph.program.leaves]
     solved = acting.actions.solve(leaves)
-    above = {group.parent for group in names.groups}
+    held = {group.name: solved.get(names.terms[group.name], {}) for group in names.groups}
+    found = {group.name: _action(group, names, acting) for group in names.groups}
+    layout, parents = _layout(graph, names), {g.name: g.parent for g in names.groups if g.parent}
     actions, places = [], []
     for group in names.groups:
-        atom = names.terms[group.name]
-        freedom = acting.actions.freedom.get(atom, Freedom("none"))
-        if group.name in above:
-            freedom = Freedom("none", why=freedom.why or "other groups stand inside it")
-        held = solved.get(atom, {})
-        first = next(iter(held.values()), Exponents(False))
-        matrix = freedom.matrix if group.size > (2 if freedom.keeps_ones else 1) else "none"
-        plain = matrix == "none"
-        actions.append(
-            Action(
-                group.name,
-                matrix,
-                keeps_ones=freedom.keeps_ones and not plain,
-                scales=len(first.scales) if plain else 0,
-                signs=len(first.signs) if plain else 0,
-                why=freedom.why,
-                why_ones=freedom.why_ones,
-            )
-        )
-        places.append(tuple(merge_parts(held)))
+        inside = [(found[g.name], held[g.name]) for g in names.groups if g.parent == group.name]
+        own, action = held[group.name], found[group.name]
+        if inside:
+            own = own_exponents(action, own, inside, layout, parents)
+        first = next(iter(own.values()), Exponents(False))
+        if action.matrix == "none":
+            action = dataclasses.replace(action, scales=len(first.scales), signs=len(first.signs))
+        actions.append(action)
+        places.append(tuple(merge_parts(own)))
     return tuple(actions), tuple(places)
+
+
+def _action(group: Group, names: Names, acting: Acting) -> Action:
+    """What a group may be, scales and signs aside."""
+    freedom = acting.actions.freedom.get(names.terms[group.name], Freedom("none"))
+    if any(other.parent == group.name for other in names.groups):
+        freedom = Freedom("none", why=freedom.why or "other groups stand inside it")
+    matrix = freedom.matrix if group.size > (2 if freedom.keeps_ones else 1) else "none"
+    return Action(
+        group.name,
+        matrix,
+        keeps_ones=freedom.keeps_ones and matrix != "none",
+        why=freedom.why,
+        why_ones=freedom.why_ones,
+    )
+
+
+def _layout(graph: Graph, names: Names) -> list[tuple[str, tuple[Axis, ...]]]:
+    values = (names.reading.values[n] for n in graph.program.leaves)
+    return [
+        (path, names.axes(value.axes))
+        for path, value in zip(graph.program.paths, values, strict=True)
+    ]
 
 
 def _folds(

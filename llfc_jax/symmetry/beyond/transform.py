@@ -62,11 +62,32 @@ def transform(
     """
     if not changes:
         return array
-    return _transform(array, tuple(map(_numbered, axes)), changes, parents)
+    return _transform(array, tuple(map(numbered, axes)), changes, parents)
 
 
-def _numbered(axis: Axis) -> Axis:
-    """The axis with the mentions of each group numbered."""
+def keep_mention(
+    axes: tuple[Axis, ...], group: str, axis: int, part: int | None, parents: Mapping[str, str]
+) -> tuple[Axis, ...]:
+    """Returns the axes of an array with a group at one axis only, or at one mention along it.
+
+    Elsewhere fixed places stand for it, and everywhere for groups inside it: `blocks` then cuts out
+    what the group does there.
+    """
+
+    def one(place: Axis, here: bool) -> Axis:
+        if isinstance(place, Units):
+            kept = here and part in (None, getattr(place, "part", None))
+            gone = parents.get(place.group) == group or (place.group == group and not kept)
+            return Fixed(place.size) if gone else place
+        if isinstance(place, Fixed):
+            return place
+        return dataclasses.replace(place, parts=tuple(one(p, here) for p in place.parts))
+
+    return tuple(one(numbered(place), i == axis) for i, place in enumerate(axes))
+
+
+def numbered(axis: Axis) -> Axis:
+    """Returns the axis with the mentions of each group numbered."""
     counts: dict[str, int] = {}
 
     def one(axis: Axis) -> Axis:

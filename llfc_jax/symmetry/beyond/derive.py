@@ -15,7 +15,7 @@ from llfc_jax.symmetry.beyond.acting import Acting
 from llfc_jax.symmetry.beyond.element import Action
 from llfc_jax.symmetry.beyond.equations import read_actions
 from llfc_jax.symmetry.beyond.exponents import independent
-from llfc_jax.symmetry.beyond.nested import own_exponents
+from llfc_jax.symmetry.beyond.nested import Held, own_exponents
 from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
 from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom, merge_parts
 from llfc_jax.symmetry.derive import describe_values, name_axes
@@ -85,7 +85,7 @@ def _actions(
     leaves = [names.reading.values[n] for n in graph.program.leaves]
     solved = acting.actions.solve(leaves)
     held = {group.name: solved.get(names.terms[group.name], {}) for group in names.groups}
-    found = {group.name: _action(group, names, acting) for group in names.groups}
+    found = {group.name: _action(group, names, acting, held[group.name]) for group in names.groups}
     layout, parents = _layout(graph, names), {g.name: g.parent for g in names.groups if g.parent}
     actions, places = [], []
     for group in names.groups:
@@ -93,27 +93,34 @@ def _actions(
         own, action = held[group.name], found[group.name]
         if inside:
             own = own_exponents(action, own, inside, layout, parents)
-        first = next(iter(own.values()), Exponents(False))
-        if action.matrix == "none":
-            action = dataclasses.replace(action, scales=len(first.scales), signs=len(first.signs))
+            action = _with_dimensions(action, own)
         actions.append(action)
         places.append(tuple(merge_parts(own)))
     return tuple(actions), tuple(places)
 
 
-def _action(group: Group, names: Names, acting: Acting) -> Action:
-    """What a group may be, scales and signs aside."""
+def _action(group: Group, names: Names, acting: Acting, held: Held) -> Action:
+    """What a group may be."""
     freedom = acting.actions.freedom.get(names.terms[group.name], Freedom("none"))
     if any(other.parent == group.name for other in names.groups):
         freedom = Freedom("none", why=freedom.why or "other groups stand inside it")
     matrix = freedom.matrix if group.size > (2 if freedom.keeps_ones else 1) else "none"
-    return Action(
+    action = Action(
         group.name,
         matrix,
         keeps_ones=freedom.keeps_ones and matrix != "none",
         why=freedom.why,
         why_ones=freedom.why_ones,
     )
+    return _with_dimensions(action, held)
+
+
+def _with_dimensions(action: Action, held: Held) -> Action:
+    """The action with as many scales and signs as its exponents have dimensions."""
+    first = next(iter(held.values()), Exponents(False))
+    if action.matrix != "none":
+        return action
+    return dataclasses.replace(action, scales=len(first.scales), signs=len(first.signs))
 
 
 def _layout(graph: Graph, names: Names) -> list[tuple[str, tuple[Axis, ...]]]:

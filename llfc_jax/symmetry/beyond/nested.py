@@ -8,6 +8,7 @@ does.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 from llfc_jax.symmetry.axes import Axis, Sum, at_place, factors, flatten, pairs, stacked_along
 from llfc_jax.symmetry.beyond.element import Action
@@ -37,13 +38,13 @@ def own_exponents(
         layout: (path, axes) of every leaf.
         parents: the parent of each nested group.
     """
-    places = list(held)
-    scales, signs = [], []
+    places, scales, signs = list(held), [], []
     for inner, own in inside:
-        vector = _multiple(action.group, inner.group, places, own, layout, parents)
-        if vector is not None and inner.matrix != "none" and not inner.keeps_ones:
-            scales += [vector] if inner.matrix == "any" else []
-            signs.append(vector)
+        for exponents in _uniform(inner, own, signs=False):
+            scales.append(_beside(action.group, inner.group, places, exponents, layout, parents))
+        for exponents in _uniform(inner, own, signs=True):
+            signs.append(_beside(action.group, inner.group, places, exponents, layout, parents))
+    scales, signs = ([v for v in had if v is not None] for had in (scales, signs))
     kept = [_kept([how.scales for how in held.values()], scales, None)]
     kept.append(_kept([how.signs for how in held.values()], signs, 2))
     return {
@@ -57,7 +58,7 @@ def own_exponents(
 
 
 def _kept(
-    columns: Sequence[Sequence[Fraction | int]], had: Sequence[Vector], modulus: int | None
+    columns: Sequence[Sequence[Fraction | int]], had: Sequence[Any], modulus: int | None
 ) -> list[int]:
     """The dimensions that are no combination of those had, and of those before them."""
     rows = [dict(enumerate(row)) for row in zip(*columns, strict=True)]
@@ -65,15 +66,25 @@ def _kept(
     return [i - len(had) for i in found if i >= len(had)]
 
 
-def _multiple(
+def _uniform(inner: Action, held: Held, *, signs: bool) -> Iterator[dict[Place, Fraction]]:
+    """Yields the exponents of what a group does to all its units alike."""
+    if inner.matrix == "none":
+        columns = {place: how.signs if signs else how.scales for place, how in held.items()}
+        for d in range(inner.signs if signs else inner.scales):
+            yield {place: Fraction(column[d]) for place, column in columns.items()}
+    elif not inner.keeps_ones and (signs or inner.matrix == "any"):
+        yield {place: Fraction(-1 if how.dual else 1) for place, how in held.items()}
+
+
+def _beside(
     outer: str,
     inner: str,
     places: Sequence[Place],
-    own: Held,
+    exponents: Mapping[Place, Fraction],
     layout: Sequence[tuple[str, tuple[Axis, ...]]],
     parents: Mapping[str, str],
 ) -> Vector | None:
-    """Exponents of the outer group, by number of place, that are a multiple of the identity inside.
+    """The inner group's exponents as the outer group's, by number of place.
 
     None where the inner group stands in a part only of what stands beside a place of the outer.
     """
@@ -93,8 +104,8 @@ def _multiple(
         for (axis, part), held in seen.items():
             if len(held) > 1:
                 return None
-            exponents = [-1 if own[leaf, i, p].dual else 1 for i, p in next(iter(held))]
-            vector[places.index((leaf, axis, part))] = Fraction(sum(exponents))
+            total = sum((exponents[leaf, i, p] for i, p in next(iter(held))), Fraction(0))
+            vector[places.index((leaf, axis, part))] = total
     return vector
 
 

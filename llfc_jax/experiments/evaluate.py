@@ -186,8 +186,8 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
     evaluation.reporter.say(f"aligning {pair.name} by {method} matching")
     build = settings.build_method(method)
     x = read_batch(next(iter(batches))).x
-    plain = matching.symmetry_of(build) == matching.PERMUTATION
-    spec = symmetry.permutation_spec(network.apply, pair.a, x) if plain else None
+    beyond = matching.goes_beyond(build)
+    spec = None if beyond else symmetry.permutation_spec(network.apply, pair.a, x)
     match = matching.align(
         build,
         key,

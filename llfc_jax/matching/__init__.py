@@ -4,9 +4,8 @@
 `llfc_jax.merging` makes one network of several.
 """
 
-from llfc_jax.matching.align import align, check_symmetry, symmetry_of
+from llfc_jax.matching.align import align, check_symmetry, goes_beyond
 from llfc_jax.matching.assignment.solvers import assign, assign_warm
-from llfc_jax.matching.beyond.sets import PERMUTATION
 from llfc_jax.matching.methods.activation import ActivationMatching, activation_matching
 from llfc_jax.matching.methods.commutativity import CommutativityMatching, commutativity_matching
 from llfc_jax.matching.methods.learned import LearnedMatching
@@ -19,7 +18,6 @@ from llfc_jax.matching.result import Match
 
 __all__ = [
     "METHODS",
-    "PERMUTATION",
     "ActivationMatching",
     "CommutativityMatching",
     "LearnedMatching",
@@ -36,9 +34,9 @@ __all__ = [
     "build_method",
     "check_symmetry",
     "commutativity_matching",
+    "goes_beyond",
     "matching_method",
     "output_matching",
     "ste_matching",
-    "symmetry_of",
     "weight_matching",
 ]

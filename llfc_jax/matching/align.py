@@ -13,16 +13,18 @@ from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
 from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.matching.beyond.sets import PERMUTATION, restrict
+from llfc_jax.matching.methods.learned import LearnedMatching
 from llfc_jax.matching.problem import Problem, check_modes, widen
 from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import is_discrete
 from llfc_jax.parallel import spread
 from llfc_jax.symmetry.beyond.derive import derive_symmetry
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transport import Transport
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Task, classification, read_batch
-from llfc_jax.types import Batches, Model, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 _PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, spec), latest last
 
@@ -73,7 +75,7 @@ def align(
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
     batches = spread.follow(batches, (a, b))
-    if symmetry_of(method) != PERMUTATION:
+    if goes_beyond(method):
         return _align_beyond(method, key, network, a, b, batches, task, progress)
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
@@ -86,9 +88,10 @@ def align(
     return method(key, problem, progress)
 
 
-def symmetry_of(method: Method) -> str:
-    """Returns what a method may move, as its option `symmetry` says."""
-    return getattr(method, "symmetry", PERMUTATION)
+def goes_beyond(method: Method) -> bool:
+    """Returns whether a method works on the whole symmetry rather than on permutations."""
+    asked = getattr(method, "symmetry", PERMUTATION)
+    return isinstance(method, LearnedMatching) or asked != PERMUTATION
 
 
 def _align_beyond(
@@ -103,15 +106,20 @@ def _align_beyond(
 ) -> Match:
     """Aligns B by more than permutations; methods see both networks folded."""
     graph = trace(network.apply, a, _inputs(batches))
-    spec = restrict(derive_symmetry(graph), symmetry_of(method))
+    spec = restrict(derive_symmetry(graph), vars(method)["symmetry"])
     if any(map(is_discrete, jax.tree.leaves(a))):
         check_used_leaves(graph, a, b)
     check_modes(spec.unfolded, a, b)
-    folded = [spec.fold(widen(variables)) for variables in (a, b)]
+    _prove(network.apply, spec, a, batches or ())
+    folded = {name: spec.fold(widen(mode)) for name, mode in (("a", a), ("b", b))}
     problem = Problem(
-        network, spec.permutations, *folded, batches or (), task or classification(), spec
+        network,
+        spec.permutations,
+        batches=batches or (),
+        task=task or classification(),
+        symmetry=spec,
+        **folded,
     )
-    check_symmetry(problem)
     match = method(key, problem, progress)
     if match.transport is None:
         raise MatchingError(f"{match.method} matching moves permutations only")
@@ -126,9 +134,15 @@ def check_symmetry(problem: Problem) -> None:
         MatchingError: a permutation of some group changes the network's outputs.
         DataError: there is no batch to prove it on.
     """
-    known = (problem.apply, problem.spec)
+    _prove(problem.apply, problem.spec, problem.a, problem.batches)
+
+
+def _prove(
+    apply: Apply, spec: PermutationSpec | SymmetrySpec, variables: Variables, batches: Batches
+) -> None:
+    known = (apply, spec)
     if known not in _PROVED:
-        symmetry.check(problem.spec, problem.apply, problem.a, _inputs(problem.batches))
+        symmetry.check(spec, apply, variables, _inputs(batches))
         _PROVED.append(known)
 
 

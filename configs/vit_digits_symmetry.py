@@ -1,0 +1,67 @@
+"""Independent vision transformers on the embedded digits, connected beyond permutations.
+
+Not in the LLFC paper. The networks' symmetries are read off the trace: permutations of hidden units
+and heads, invertible matrices inside heads, one orthogonal matrix on the residual stream. Matching
+over them in closed forms and by learning, at the networks' own parameter count.
+Costs: small, about a quarter of an hour on two CPU cores; tiny, half a minute.
+Shows: permutations leave the barrier; the full group, learned, takes it away, with labels or
+without. What a control says about that is in docs/beyond_permutations.md.
+"""
+
+from typing import Any
+
+from llfc_jax.experiments import paper as recipes
+
+VARIANTS = {
+    "weight_full": {"method": "weight", "symmetry": "full"},
+    "activation_full": {"method": "activation", "symmetry": "full"},
+    "learned_permutation": {"method": "learned", "symmetry": "permutation"},
+    "learned_heads": {"method": "learned", "symmetry": "heads"},
+    "learned_full": {"method": "learned", "symmetry": "full"},
+    "linearity_full": {"method": "learned", "symmetry": "full", "objective": "linearity"},
+}
+
+
+def get_config(scale: str = "small") -> Any:
+    """The config."""
+    config = recipes.row(
+        scale,
+        data={"name": "digits"},
+        network={
+            "name": "vit",
+            "patch": 2,
+            "dim": 128,
+            "depth": 4,
+            "heads": 4,
+            "mlp_dim": 512,
+            "norm": "rms",
+        },
+        train={
+            "epochs": 60,
+            "batch_size": 64,
+            "optimizer": "adamw",
+            "learning_rate": 2e-3,
+            "weight_decay": 0.05,
+            "decay": "kernels",
+            "clip_norm": 1.0,
+            "schedule": "warmup_cosine",
+            "warmup_epochs": 2,
+        },
+        pairs=("independent",),
+        small={
+            "network": {"dim": 32, "depth": 2, "mlp_dim": 128},
+            "train": {"epochs": 30},
+        },
+        tiny={
+            "data": {"name": "digits", "train_size": 256, "test_size": 100},
+            "network": {"dim": 8, "depth": 1, "heads": 2, "mlp_dim": 16},
+            "train": {"epochs": 2},
+        },
+        measures=("lmc", "llfc", "commutativity"),
+    )
+    config.align = ("none", "weight", "activation", *VARIANTS)
+    steps = 20 if scale == "tiny" else 400
+    for name, options in VARIANTS.items():
+        learns = options["method"] == "learned"
+        config.match[name] = {**options, "steps": steps} if learns else options
+    return config

@@ -248,6 +248,147 @@ def an_embedding_read_again(w, x):
     return ((x @ w["e"]) @ w["e"].T)[..., :2].sum(1) @ w["out"]
 
 
+# -- several mentions of a group along one axis ---------------------------------------------------
+
+
+def scored(q: Any, k: Any, v: Any) -> Any:
+    """A softmax over steps of products of queries and keys [b, t, n], applied to values."""
+    return jax.nn.softmax(jnp.einsum("btd,bsd->bts", q, k)) @ v
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_in_turns(w, x):
+    z = x @ w["a"]
+    return scored(z[..., ::2], z[..., 1::2], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_in_turns_by_a_last_axis(w, x):
+    z = (x @ w["a"]).reshape(3, 4, N, 2)
+    return scored(z[..., 0], z[..., 1], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_put_together_the_other_way_round(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    z = jnp.concatenate([k, q], -1)
+    z = jnp.stack([z[..., :N], z[..., N:]])
+    return scored(z[1], z[0], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), u=(2 * N, 2 * N), v=(5, 2))
+def two_through_a_weight_between(w, x):
+    z = x @ w["a"] @ w["u"]
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), g=(2 * N,), v=(5, 2))
+def two_with_gains(w, x):
+    z = x @ w["a"] * w["g"]
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_padded_and_cut(w, x):
+    z = jnp.pad(x @ w["a"], ((0, 0), (0, 0), (2, 1)))
+    return scored(z[..., 2 : N + 2], z[..., N + 2 : 2 * N + 2], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_that_share_a_row(w, x):
+    z = x @ w["a"]
+    return scored(z[..., :N], z[..., 1 : N + 1], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_and_their_squares(w, x):
+    z = x @ w["a"]
+    s = (z**2).sum(-1, keepdims=True)
+    return (scored(z[..., :N], z[..., N:], x @ w["v"]) / (1 + s)).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_each_with_a_norm(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    q, k = (z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-2) for z in (q, k))
+    return scored(q, k, x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_summed_together(w, x):
+    z = x @ w["a"]
+    mean = z.mean(-1, keepdims=True)
+    return scored(z[..., :N], z[..., N:], x @ w["v"] + mean).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_less_the_mean_of_both(w, x):
+    z = x @ w["a"]
+    z = z - z.mean(-1, keepdims=True)
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), c=(4, 2 * N), v=(5, 2))
+def two_with_a_place_for_each_step(w, x):
+    z = x @ w["a"] + w["c"]
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 3 * N), v=(5, 2))
+def three_of_which_two_are_alike(w, x):
+    q, k, m = jnp.split(x @ w["a"], 3, -1)
+    return (scored(q, k, x @ w["v"]) + scored(m, k, x @ w["v"])).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 3 * N), v=(5, 2))
+def three_in_a_ring(w, x):
+    q, k, m = jnp.split(x @ w["a"], 3, -1)
+    v = x @ w["v"]
+    return (scored(q, k, v) + scored(k, m, v) + scored(m, q, v)).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_from_a_computed_place(w, x):
+    z = lax.dynamic_slice_in_dim(x @ w["a"], (x.sum() > 0).astype(int), 3, 1)
+    return scored(z[..., :N], z[..., N:], x[:, :3] @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(2, 5, 2 * N), v=(5, 2))
+def two_in_each_layer_of_a_scan(w, x):
+    def layer(h, a):
+        z = h @ a
+        return h + scored(z[..., :N], z[..., N:], h), None
+
+    return (lax.scan(layer, x, w["a"])[0] @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_given_out_by_a_scan(w, x):
+    _, z = lax.scan(lambda c, now: (c, now @ w["a"]), 0.0, jnp.swapaxes(x, 0, 1))
+    z = jnp.swapaxes(z, 0, 1)
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_the_larger_of_both(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    return (scored(q, k, x @ w["v"]) + jnp.maximum(q, k).sum(-1, keepdims=True)).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), b=(2 * N, 2), v=(5, 2))
+def two_read_by_one_weight(w, x):
+    z = x @ w["a"]
+    return (scored(z[..., :N], z[..., N:], x @ w["v"]) + z @ w["b"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_outer_products_laid_flat(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    outer = jnp.einsum("bti,bsj->bij", q, k)
+    flat = jnp.concatenate([outer.reshape(3, -1), outer.swapaxes(1, 2).reshape(3, -1)], -1)
+    return (scored(q, k, x @ w["v"]) * (flat**2).sum(-1)[:, None, None]).sum(1)
+
+
 # -- numbers that are no real numbers, and other types ---------------------------------------------
 
 

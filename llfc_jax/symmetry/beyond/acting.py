@@ -235,9 +235,13 @@ class Acting:
                     if node is not None:
                         self.summed(node, why)
                 continue
-            if actions.is_square(first) or actions.is_square(second):
-                actions.limit(first, "none", why)
-            actions.join(first, second, why, dual=True)
+            self.contract(first, second, why)
+
+    def contract(self, first: Node, second: Node, why: str) -> None:
+        """Two operands' units are summed over together."""
+        if self.actions.is_square(first) or self.actions.is_square(second):
+            self.actions.limit(first, "none", why)
+        self.actions.join(first, second, why, dual=True)
 
     def batched(self, operands: Sequence[Value], axes: Sequence[int], made: Value, axis: int,
                 why: str) -> None:  # fmt: skip

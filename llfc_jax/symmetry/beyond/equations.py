@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.symmetry.beyond.acting import ACTS, Acting, acts, nothing_more
+from llfc_jax.symmetry.beyond.mentions import mentions
 from llfc_jax.symmetry.control import RULES
 from llfc_jax.symmetry.layouts import keep_places
 from llfc_jax.symmetry.reading import Reading
-from llfc_jax.symmetry.terms import Each, Pinned, Term, find
+from llfc_jax.symmetry.terms import Each, Pinned, Sum, Term, factors, find
 from llfc_jax.symmetry.values import Axes, Call, Record, Value
 
 # fmt: off
@@ -182,11 +183,49 @@ def _product(acting: Acting, record: Record) -> None:
 def _convolution(acting: Acting, record: Record) -> None:
     (given, kernel), (made,) = record.inputs, record.outputs
     numbers = record.params["dimension_numbers"]
-    if record.params["feature_group_count"] != 1 or record.params["batch_group_count"] != 1:
+    if record.params["batch_group_count"] != 1:
         return nothing_more(acting, record)
+    if record.params["feature_group_count"] != 1:
+        return _grouped_convolution(acting, record)
     acting.contracted(given, numbers.lhs_spec[1], kernel, numbers.rhs_spec[1], record.why)
     acting.along(given, numbers.lhs_spec[0], made, numbers.out_spec[0], record.why)
     acting.along(kernel, numbers.rhs_spec[0], made, numbers.out_spec[1], record.why)
+
+
+def _grouped_convolution(acting: Acting, record: Record) -> None:
+    """Units inside a group of channels are summed over; the groups stand side by side."""
+    actions, (given, kernel), (made,) = acting.actions, record.inputs, record.outputs
+    numbers = record.params["dimension_numbers"]
+    axes = (given.axes[numbers.lhs_spec[1]], kernel.axes[numbers.rhs_spec[1]],
+            kernel.axes[numbers.rhs_spec[0]], made.axes[numbers.out_spec[1]])  # fmt: skip
+    if any(isinstance(f, (Sum, Each)) for axis in axes for f in factors(axis)):
+        return nothing_more(acting, record)
+    before, within, own, after = (mentions(axis) for axis in axes)
+    outer = before[: len(before) - len(within)]
+    alike = [atom for atom, _ in before] == [atom for atom, _ in (*outer, *within)]
+    if not alike or own != after or outer != after[: len(outer)]:
+        return nothing_more(acting, record)
+    acting.along(given, numbers.lhs_spec[0], made, numbers.out_spec[0], record.why)
+    operand, inner, weight, result = (
+        actions.along(value, axis)
+        for value, axis in (
+            (given, numbers.lhs_spec[1]),
+            (kernel, numbers.rhs_spec[1]),
+            (kernel, numbers.rhs_spec[0]),
+            (made, numbers.out_spec[1]),
+        )
+    )
+    for left, right in zip(operand[len(outer) :], inner, strict=True):
+        acting.contract(left, right, record.why)
+    for i, (node, made_node) in enumerate(zip(weight, result, strict=True)):
+        if i >= len(outer):
+            actions.linear(node, made_node, record.why)
+            continue
+        row = {made_node: -1, node: 1, operand[i]: 1}
+        for each in row:
+            actions.limit(each, "none", record.why)
+        actions.relate_scales(row)
+        actions.relate_signs(row)
 
 
 @acts("reduce_sum", "reduce_max", "reduce_min")

@@ -67,6 +67,26 @@ def a_product_summed_with_a_value_uniform_in_a_part(w, x):
     return jnp.einsum("bd,bd->b", whole, part)[:, None] * x
 
 
+@program(x=(3, 4, 5), a=(5, N), out=(N, 2))
+def zeros_joined_with_ones_are_added(w, x):
+    rows = jnp.concatenate([jnp.zeros((1, 2, N)), jnp.ones((1, 2, N))], 1)
+    return jnp.abs((x @ w["a"] + rows) @ w["out"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, N), out=(N, 2))
+def zeros_stacked_with_ones_are_added(w, x):
+    rows = jnp.stack([jnp.zeros((4, N)), jnp.ones((4, N))])
+    return jnp.abs((x @ w["a"] + rows[:1] + rows[1:]) @ w["out"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, N), g=(N,), h=(N,), out=(N, 2))
+def gains_joined_over_steps(w, x):
+    z = x @ w["a"]
+    z = z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-3)
+    gains = jnp.concatenate([w["g"][None], w["h"][None], w["g"][None], w["g"][None]])
+    return (z * gains @ w["out"]).sum(1)
+
+
 @program(a=(5, N), out=(N + 2, 2))
 def padding_by_ones(w, x):
     return lax.pad(x @ w["a"], np.float64(1), [(0, 0, 0), (1, 1, 0)]) @ w["out"]
@@ -534,6 +554,19 @@ def a_linear_recurrence_from_ones(w, x):
     step = lambda h, now: ((h @ w["u"] + now),) * 2  # noqa: E731
     _, rows = lax.scan(step, jnp.ones((len(x), N)), jnp.swapaxes(x @ w["a"], 0, 1))
     return rows.sum(0) @ w["out"]
+
+
+@program(a=(5, N), out=(N, 2))
+def a_count_that_starts_at_zero_is_added_in_each_step(w, x):
+    h = x @ w["a"]
+    _, rows = lax.scan(lambda c, _: (c + 1, h + c), jnp.zeros((len(x), N)), None, length=3)
+    return jnp.abs(rows @ w["out"]).sum(0)
+
+
+@program(a=(5, N), out=(N, 2))
+def a_count_that_starts_at_zero_is_added_at_the_end(w, x):
+    c, _ = lax.scan(lambda c, _: (c + 1, None), jnp.zeros((len(x), N)), None, length=3)
+    return jnp.abs((x @ w["a"] + c) @ w["out"])
 
 
 @program(a=(5, N), u=(N, N), out=(N, 2))

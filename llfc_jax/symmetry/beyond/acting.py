@@ -44,18 +44,19 @@ class Acting:
         self._zeros: set[int] = set()
         self._origin: dict[int, int] = {}  # the leaf that a value holds the numbers of
         program, values = reading.program, reading.values
-        made = {id(values[n]) for n in (*program.leaves, *program.inputs, *program.constants)}
+        self._steady = _steady(reading.records)
+        self._made = {id(values[n]) for n in (*program.leaves, *program.inputs, *program.constants)}
         self._origin = {id(values[n]): i for i, n in enumerate(program.leaves)}
         for number in program.leaves:
             if not jnp.issubdtype(program.avals[number].dtype, jnp.inexact):
                 self.freeze(values[number], "whole numbers")
         for record in reading.records:
             for value in record.inputs:
-                if id(value) not in made:
-                    made.add(id(value))
+                if id(value) not in self._made:
+                    self._made.add(id(value))
                     self.freeze(value, record.why)
-            made.update(map(id, record.outputs))
             rules.get(record.name, nothing_more)(self, record)
+            self._made.update(map(id, record.outputs))
         for number in program.constants:
             self.freeze(values[number], "a constant")
 
@@ -73,7 +74,9 @@ class Acting:
     def handed_on(self, record: Record) -> None:
         """The result holds the numbers of the first operand, laid out anew."""
         source, (made, *_) = record.inputs[0], record.outputs
-        if self.is_zero(source):
+        if id(made) in self._made:
+            return
+        if self.is_zero(source) and id(made) not in self._steady:
             self._zeros.add(id(made))
         if id(source) in self._origin:
             self._origin[id(made)] = self._origin[id(source)]
@@ -267,6 +270,20 @@ class Acting:
                 actions.limit(own, "none", why)
             actions.relate_scales(row)
             actions.relate_signs(row)
+
+
+def _steady(records: Iterable[Record]) -> set[int]:
+    """What a scan carries into a step that stands for all further ones: zero there at first only.
+
+    The identities of values; a link to a value that is known already says so.
+    """
+    made: set[int] = set()
+    steady: set[int] = set()
+    for record in records:
+        if record.name == "link" and id(record.outputs[0]) in made:
+            steady.add(id(record.inputs[0]))
+        made.update(map(id, record.outputs))
+    return steady
 
 
 def nothing_more(acting: Acting, record: Record) -> None:

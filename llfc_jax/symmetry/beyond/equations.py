@@ -293,6 +293,11 @@ class _NoReader:
 @acts("transpose", "broadcast_in_dim", "tile", "reshape", "squeeze", "expand_dims", "slice",
       "split", "rev", "unstack")  # fmt: skip
 def _laid_out(acting: Acting, record: Record) -> None:
+    _repeat_layout(acting, record)
+    acting.handed_on(record)
+
+
+def _repeat_layout(acting: Acting, record: Record) -> None:
     shapes = tuple(tuple(find(t).size for t in made.axes) for made in record.outputs)
     call = Call(record.name, record.params, shapes, "")
     overs = {find(t.over) for made in record.outputs for axis in made.axes
@@ -304,7 +309,6 @@ def _laid_out(acting: Acting, record: Record) -> None:
     ]
     reader = _NoReader(apart)
     acting.laid_out(record, lambda values: RULES[record.name](call, values, reader))
-    acting.handed_on(record)
 
 
 @acts("dynamic_slice")
@@ -316,7 +320,7 @@ def _dynamic_slice(acting: Acting, record: Record) -> None:
 @acts("concatenate", "stack")
 def _joined(acting: Acting, record: Record) -> None:
     """Operands side by side take the same action along the other axes."""
-    _laid_out(acting, record)
+    _repeat_layout(acting, record)
     (made,), rank = record.outputs, len(record.outputs[0].axes)
     along = record.params["dimension" if record.name == "concatenate" else "axis"] % rank
     others = [j for j in range(rank) if j != along]

@@ -1,30 +1,39 @@
-"""The table of RESULTS.md out of the directories of finished sweeps and runs.
+"""The tables of RESULTS.md out of the directories of finished runs, and whether they still agree.
 
-    python benchmarks/results.py out/lenet5_mnist_spawn-small out/resnet20_cifar10_spawn-small
+    python benchmarks/results.py out/lenet5_mnist_spawn-small       # the table of a directory
+    python benchmarks/results.py --store s2_small out/lenet5_mnist_spawn-small
+    python benchmarks/results.py --check                            # exit status 1 at a difference
+    python benchmarks/results.py --write                            # writes every table again
 
-A row per pair and alignment: means over seeds, ± half the 95 % interval (Student's t), from each
-directory's `sweep_mean.csv`; what they are of, from its `sweep.json`. A single run has one seed and
-no interval.
+A row per pair and alignment: means over seeds, ± half the 95 % interval (Student's t). `--store`
+keeps what the table needs in benchmarks/measured/NAME.json; in RESULTS.md a line
+`<!-- measured/NAME.json -->` stands above the table that is made from it, and `<!-- overview -->`
+above the one on top (`overview.py`).
 """
 
 import argparse
-import csv
-import json
+import difflib
 import math
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, str]
+from overview import overview
+from summaries import MEASURED, Row, Summary, load_all, read, store
+
+PAGE = Path(__file__).resolve().parent.parent / "RESULTS.md"
+MARK = re.compile(r"<!-- (?:measured/(?P<name>\w+)\.json|overview) -->")
 
 
 def number(row: Row, name: str) -> float:
-    """A mean; NaN where it was not measured."""
-    return float(row.get(name) or "nan")
+    """Returns a mean; NaN where it was not measured."""
+    value = row.get(name, math.nan)
+    return math.nan if isinstance(value, str) or value is None else float(value)
 
 
 def points(name: str) -> Callable[[Row], str]:
-    """A rate as percentage, with its interval."""
+    """Returns the column of a rate as percentage, with its interval."""
 
     def cell(row: Row) -> str:
         mean, half = (100 * number(row, n) for n in (name, f"{name}_half"))
@@ -36,12 +45,12 @@ def points(name: str) -> Callable[[Row], str]:
 
 
 def figure(name: str, form: str = ".2g") -> Callable[[Row], str]:
-    """A plain number."""
+    """Returns the column of a plain number."""
     return lambda row: "" if math.isnan(number(row, name)) else format(number(row, name), form)
 
 
 def ends(of: str, form: str, factor: float = 1) -> Callable[[Row], str]:
-    """Error or loss of both modes, where the task has it."""
+    """Returns the column of both modes' error or loss, where the task has it."""
 
     def cell(row: Row) -> str:
         values = [factor * number(row, f"{of}_{which}") for which in "ab"]
@@ -51,16 +60,16 @@ def ends(of: str, form: str, factor: float = 1) -> Callable[[Row], str]:
 
 
 def stitched(row: Row) -> str:
-    """Least and largest error of a network stitched at any layer."""
+    """Returns least and largest error of a network stitched at any layer."""
     low, high = (100 * number(row, f"stitch_{which}") for which in ("best", "worst"))
     known = not math.isnan(high) and not math.isnan(number(row, "error_a"))
     return f"{low:.2f} to {high:.2f}" if known else ""
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "pair": lambda row: row["pair"],
     "aligned": lambda row: row["align"],
-    "seeds": lambda row: row["seeds"],
+    "seeds": lambda row: str(row["seeds"]),
     "ends' error %": ends("error", ".2f", 100),
     "ends' loss": ends("loss", ".3f"),
     "error barrier, points": points("error_barrier"),
@@ -74,31 +83,17 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def read(directory: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and config of a sweep, or of one run."""
-    if (directory / "sweep_mean.csv").exists():
-        with (directory / "sweep_mean.csv").open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return rows, json.loads((directory / "sweep.json").read_text(encoding="utf-8"))["config"]
-    found = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["summary"]
-    rows = [{"seeds": "1"} | {name: str(value) for name, value in row.items()} for row in found]
-    return rows, json.loads((directory / "config.json").read_text(encoding="utf-8"))
-
-
-def table(directory: Path) -> str:
-    """The rows of one directory, under a line that says what they are of."""
-    rows, config = read(directory)
-    varied = [name for name in rows[0] if name not in ("pair", "align", "k")]
-    varied = varied[: varied.index("seeds")]
+def table(summary: Summary) -> str:
+    """Returns the rows of a summary, under a line that says what they are of."""
+    rows = summary.means
     measured = {name: cell for name, cell in COLUMNS.items() if any(map(cell, rows))}
-    columns = {name: (lambda row, name=name: row[name]) for name in varied} | measured
-    data = {k: v for k, v in config["data"].items() if v is not None}
-    fixed = {k: v for k, v in config["network"].items() if f"network.{k}" not in varied}
-    network = ", ".join(f"{k}={v}" for k, v in fixed.items())
-    recipe = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule")
+    columns = {f: (lambda row, f=f: str(row[f])) for f in summary.fields} | measured
+    groups = [
+        {k: v for k, v in group.items() if f"{name}.{k}" not in summary.fields}
+        for name, group in summary.config.items()
+    ]
     lines = [
-        f"{network}; {', '.join(f'{k}={v}' for k, v in data.items())}; "
-        + ", ".join(f"{name}={config['train'][name]}" for name in recipe),
+        "; ".join(", ".join(f"{k}={v}" for k, v in group.items()) for group in groups if group),
         "",
         "| " + " | ".join(columns) + " |",
         "|---" * len(columns) + "|",
@@ -107,13 +102,67 @@ def table(directory: Path) -> str:
     return "\n".join(lines)
 
 
+def rebuild(text: str, summaries: Mapping[str, Summary]) -> str:
+    """Returns the page with every table made again from the stored summaries.
+
+    Raises:
+        SystemExit: a table stands there without a mark, or a mark without a summary.
+    """
+    lines, made, taken = text.split("\n"), [], 0
+    for at, line in enumerate(lines):
+        if at < taken:
+            continue
+        mark = MARK.fullmatch(line)
+        if not mark and line.startswith("| "):
+            sys.exit(f"line {at + 1}: a table without <!-- measured/NAME.json --> above it")
+        made.append(line)
+        if mark:
+            name = mark["name"]
+            if name is not None and name not in summaries:
+                sys.exit(f"line {at + 1}: there is no benchmarks/measured/{name}.json")
+            content = overview(summaries) if name is None else table(summaries[name])
+            made += ["", *content.split("\n")]
+            taken = _end_of_table(lines, at + 1)
+    return "\n".join(made)
+
+
+def _end_of_table(lines: list[str], start: int) -> int:
+    """Returns the line after the table that begins within the few lines from `start` on."""
+    at = next((i for i in range(start, min(start + 5, len(lines))) if lines[i][:1] == "|"), start)
+    while at < len(lines) and lines[at].startswith("|"):
+        at += 1
+    return at
+
+
+def differences(text: str, summaries: Mapping[str, Summary]) -> list[str]:
+    """Returns the lines by which the page differs from the stored summaries; none if it agrees."""
+    again = rebuild(text, summaries)
+    pages = (text.split("\n"), again.split("\n"))
+    return list(difflib.unified_diff(*pages, "RESULTS.md", "stored", n=0, lineterm=""))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("directories", nargs="+", type=Path)
-    for directory in parser.parse_args().directories:
-        if not any((directory / name).exists() for name in ("sweep_mean.csv", "summary.json")):
+    parser.add_argument("directories", nargs="*", type=Path)
+    parser.add_argument("--store", metavar="NAME", help="keep the directory's rows under a name")
+    parser.add_argument("--check", action="store_true", help="compare RESULTS.md with what is kept")
+    parser.add_argument("--write", action="store_true", help="write its tables again")
+    given = parser.parse_args()
+    if not (given.directories or given.check or given.write):
+        parser.error("give a directory, --check or --write")
+    if given.store and len(given.directories) != 1:
+        parser.error("--store NAME takes one directory")
+    for directory in given.directories:
+        if not any((directory / name).exists() for name in ("sweep.json", "summary.json")):
             parser.error(f"{directory} holds no finished sweep or run; give a run's directory")
-        print(table(directory), end="\n\n")
+        summary = read(directory)
+        print(table(summary), end="\n\n")
+        if given.store:
+            store(summary, MEASURED / f"{given.store}.json")
+    if given.check and (lines := differences(PAGE.read_text("utf-8"), load_all())):
+        sys.exit("\n".join(lines))
+    if given.write:
+        PAGE.write_text(rebuild(PAGE.read_text("utf-8"), load_all()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -110,6 +110,11 @@ def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
             summary.append(row | {"verdict": in_short(row)})
             overall(len(summary), total, describe_alignment(pair, method))
     columns, notes = summary_columns(settings.measures, summary), list(settings.left_out.values())
+    notes += [
+        f"{pair} aligned by {method}: {found.transport.remark}"
+        for (pair, method), found in aligned.items()
+        if found.transport is not None and found.transport.remark
+    ]
     return Study(summary, columns, rows, aligned, notes=notes)
 
 

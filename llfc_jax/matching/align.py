@@ -21,7 +21,6 @@ from llfc_jax.pair import is_discrete
 from llfc_jax.parallel import spread
 from llfc_jax.symmetry.beyond.derive import derive_symmetry
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
-from llfc_jax.symmetry.beyond.transport import Transport
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Task, classification, read_batch
 from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
@@ -123,8 +122,7 @@ def _align_beyond(
     match = method(key, problem, progress)
     if match.transport is None:
         raise MatchingError(f"{match.method} matching moves permutations only")
-    found = Transport.to(spec, match.transport.element, a)
-    return dataclasses.replace(match, transport=found)
+    return dataclasses.replace(match, transport=match.transport.to(a))
 
 
 def check_symmetry(problem: Problem) -> None:

@@ -10,6 +10,7 @@ in that form that are the same up to an invertible matrix are so up to an orthog
 balanced alike: unit by unit the one of least norm.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,31 +28,54 @@ STEPS = 30
 
 
 def balance(spec: SymmetrySpec, leaves: Sequence[Any]) -> Element:
-    """Returns the element that takes a folded network to its balanced form, in NumPy."""
-    matrices, scales = {}, {}
+    """Returns the element that takes a folded network to its balanced form, in NumPy.
+
+    Matrices come first; scales are balanced on what they leave.
+    """
+    found = Element(host_identity(spec.permutations), _matrices(spec, leaves))
+    held = list(leaves)
+    for number, leaf in spec.changed_leaves(found, [np.asarray(leaf) for leaf in leaves]).items():
+        held[number] = leaf
+    return dataclasses.replace(found, log_scales=_scales(spec, held))
+
+
+def _matrices(spec: SymmetrySpec, leaves: Sequence[Any]) -> dict[str, np.ndarray]:
+    matrices = {}
     for action, places in zip(spec.actions, spec.places, strict=True):
         name = action.group
-        if action.matrix == "any" and not action.keeps_ones:
-            grams: dict[bool, list[np.ndarray]] = {False: [], True: []}
-            for leaf, axis, how in places:
-                grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf, axis, how.part))
-            if grams[False] and grams[True]:
-                pairs = zip(*(np.sum(grams[side], 0) for side in (False, True)), strict=True)
-                found = np.stack([_equaliser(plain, dual) for plain, dual in pairs])
-                n = found.shape[-1]
-                matrices[name] = found.reshape(*spec.shape(name), n).astype(np.float32)
+        if action.matrix != "any" or action.keeps_ones:
+            continue
+        grams: dict[bool, list[np.ndarray]] = {False: [], True: []}
+        for leaf, axis, how in places:
+            grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf, axis, how.part))
+        if grams[False] and grams[True]:
+            pairs = zip(*(np.sum(grams[side], 0) for side in (False, True)), strict=True)
+            found = np.stack([_equaliser(plain, dual) for plain, dual in pairs])
+            n = found.shape[-1]
+            matrices[name] = found.reshape(*spec.shape(name), n).astype(np.float32)
+    return matrices
+
+
+def _scales(spec: SymmetrySpec, leaves: Sequence[Any]) -> dict[str, np.ndarray]:
+    scales = {}
+    for action, places in zip(spec.actions, spec.places, strict=True):
+        name = action.group
         if action.matrix == "none" and action.scales:
             squares = [
-                (
-                    how.scales,
-                    np.diagonal(_gram(spec, name, leaves[leaf], leaf, axis, how.part), 0, 1, 2),
-                )
+                (how.scales, _squares(spec, name, leaves[leaf], leaf, axis, how.part))
                 for leaf, axis, how in places
                 if any(how.scales)
             ]
             logs = _least_norm(action.scales, squares)
             scales[name] = logs.reshape(action.scales, *spec.shape(name)).astype(np.float32)
-    return Element(host_identity(spec.permutations), matrices, scales)
+    return scales
+
+
+def _squares(
+    spec: SymmetrySpec, name: str, leaf: Any, number: int, axis: int, part: int | None
+) -> np.ndarray:
+    """The squared norms of a group's units along a leaf's axis; of a parent's, all inside."""
+    return np.diagonal(_gram(spec, name, leaf, number, axis, part), 0, 1, 2)
 
 
 def _gram(

@@ -51,13 +51,12 @@ def change_of(spec: SymmetrySpec, point: Coordinates) -> Element:
     """Returns the element that coordinates stand for, its permutations aside."""
     matrices = {}
     for name, free in point["matrices"].items():
-        action, m = spec.action[name], free.shape[-1]
+        action, one = spec.action[name], jnp.broadcast_to(jnp.eye(free.shape[-1]), free.shape)
         if action.matrix == "orthogonal":
             skew = (free - jnp.swapaxes(free, -1, -2)) / 2
-            one = jnp.eye(m)
             own = jnp.linalg.solve(one + skew, one - skew)
         else:
-            own = jnp.eye(m) + free
+            own = one + free
         matrices[name] = within_ones(own) if action.keeps_ones else own
     identity = spec.permutations.identity()
     return Element(identity, matrices, dict(point["scales"]))
@@ -109,6 +108,7 @@ def distance(spec: SymmetrySpec, point: Coordinates) -> jax.Array:
     """Returns how far an element is from the start: the mean square of matrix entries' changes."""
     total, count = jnp.zeros(()), 1
     for name, matrix in change_of(spec, point).matrices.items():
-        total += ((matrix - jnp.eye(matrix.shape[-1])) ** 2).sum()
+        one = jnp.broadcast_to(jnp.eye(matrix.shape[-1]), matrix.shape)
+        total += ((matrix - one) ** 2).sum()
         count += int(np.prod(spec.shape(name)))
     return total / count

@@ -15,6 +15,11 @@ Family = tuple[str, tuple[str, ...]]
 """A group that is inside no other, and the groups inside it."""
 
 
+def is_plain(spec: SymmetrySpec, family: Family) -> bool:
+    """Returns whether a family is one group of units that may be permuted and no more."""
+    return spec.action[family[0]].matrix == "none" and not family[1]
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
     """What is done to a family's units, as they lie now.

@@ -16,7 +16,14 @@ import jax
 import numpy as np
 
 from llfc_jax.matching.assignment.family import families, units_in_all
-from llfc_jax.matching.beyond.families import Family, Found, Progress, as_element, solve
+from llfc_jax.matching.beyond.families import (
+    Family,
+    Found,
+    Progress,
+    as_element,
+    is_plain,
+    solve,
+)
 from llfc_jax.symmetry.axes import permute, units
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
@@ -142,8 +149,8 @@ def unit_cosines(spec: SymmetrySpec, a: Any, b: Any) -> dict[str, np.ndarray]:
     )
     found = {}
     for family in between.families:
-        name, inside = family
-        if spec.action[name].matrix == "none" and not inside:
+        name = family[0]
+        if is_plain(spec, family):
             cross, own, other = (x.all_scores(family)[name] for x in (between, of_a, of_b))
             norms = np.sqrt(np.outer(np.diagonal(own), np.diagonal(other)))
             found[name] = cross / np.maximum(norms, SMALLEST)

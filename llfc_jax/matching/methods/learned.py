@@ -14,6 +14,7 @@ entries of each of B's weights shuffled; only what is gained beyond that says so
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -23,8 +24,10 @@ import optax
 
 from llfc_jax.errors import DataError, MatchingError, unknown
 from llfc_jax.graph import trace
+from llfc_jax.matching.assignment.family import families
 from llfc_jax.matching.beyond.closed_form import Start, closed_form
 from llfc_jax.matching.beyond.coordinates import Coordinates, distance, harden, move, origin
+from llfc_jax.matching.beyond.families import is_plain
 from llfc_jax.matching.beyond.features import features, read
 from llfc_jax.matching.beyond.sets import parse_symmetry
 from llfc_jax.matching.beyond.weights import unit_cosines
@@ -32,6 +35,7 @@ from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import matching_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import interpolate
+from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transport import Transport
 from llfc_jax.tasks import Batch
@@ -62,7 +66,7 @@ class LearnedMatching:
         low, high: the range of α.
         weight: of the linearity beside the loss, for "both".
         penalty: weight of the squared distance from the start.
-        control: match B with each weight's entries shuffled instead: the control.
+        control: learn again with each of B's weights shuffled, and say what that reaches.
     """
 
     symmetry: str = "full"
@@ -120,12 +124,35 @@ class LearnedMatching:
         if spec is None:
             raise MatchingError("learned matching needs the symmetry; call it through align()")
         problem = problem.checked()
-        if self.control:
-            problem = dataclasses.replace(problem, b=shuffled(problem.b, key))
         data = held(problem, self.samples)
+        element, history = self._learn(key, problem, spec, data, progress)
+        remark = ""
+        if self.control:
+            other = dataclasses.replace(problem, b=shuffled(problem.b, key))
+            remark = compare(history, self._learn(key, other, spec, data, progress)[1])
+        return Match(
+            {name: jnp.asarray(index) for name, index in element.permutation.items()},
+            jnp.asarray(at_end(history), jnp.float32),
+            jnp.asarray(history, jnp.float32),
+            jnp.asarray(len(history), jnp.int32),
+            "learned",
+            Transport(spec, element, {}, remark),
+        )
+
+    def _learn(
+        self,
+        key: jax.Array,
+        problem: Problem,
+        spec: SymmetrySpec,
+        data: Batch,
+        progress: ProgressFn | None,
+    ) -> tuple[Element, list[float]]:
+        """Returns the element, and the objective at every step."""
         element, _ = closed_form(self.start, problem, spec)
         setting = Setting(problem.apply, problem.task, spec, self)
-        soft = self.permutations and any(g.size > 1 for g in spec.permutations.groups)
+        soft = self.permutations and any(
+            family[0] for family in families(spec.permutations) if is_plain(spec, family)
+        )
         history: list[float] = []
         for phase, learns in enumerate((True, False) if soft else (False,)):
             moved = spec.apply(element, problem.b)
@@ -137,15 +164,7 @@ class LearnedMatching:
             )  # fmt: skip
             change, _ = harden(spec, point)
             element = spec.compose(change, element)
-        tail = history[-max(1, len(history) // 10) :]
-        return Match(
-            {name: jnp.asarray(index) for name, index in element.permutation.items()},
-            jnp.asarray(np.mean(tail), jnp.float32),
-            jnp.asarray(history, jnp.float32),
-            jnp.asarray(len(history), jnp.int32),
-            "learned",
-            Transport(spec, element, {}),
-        )
+        return element, history
 
     def _descend(
         self,
@@ -248,6 +267,26 @@ def _steps(
 
     with jax.default_matmul_precision("highest"):
         return jax.lax.scan(step, state, None, CHUNK)
+
+
+def at_end(history: Sequence[float]) -> float:
+    """Returns the mean of the last tenth of the steps."""
+    return float(np.mean(history[-max(1, len(history) // 10) :]))
+
+
+def compare(history: Sequence[float], control: Sequence[float]) -> str:
+    """Returns what a control says about a B that was matched, in words."""
+    start, end, other = float(np.mean(history[:CHUNK])), at_end(history), at_end(control)
+    words = (
+        f"learned matching brought its objective from {start:.3g} to {end:.3g}; with the entries "
+        f"of B's weights shuffled it ends at {other:.3g}"
+    )
+    if start <= end:
+        return f"{words}: it gained nothing"
+    share = (start - other) / (start - end)
+    if share <= 0:
+        return f"{words}: all that was gained owes to B"
+    return f"{words}: {100 * min(share, 1):.0f} % of what was gained owes nothing to B"
 
 
 def shuffled(variables: Variables, key: jax.Array) -> Variables:

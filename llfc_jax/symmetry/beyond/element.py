@@ -88,4 +88,5 @@ def within_ones(small: Any) -> Any:
     """Returns the matrix [..., n, n] that keeps the ones and acts as [..., n - 1, n - 1] beside."""
     n = small.shape[-1] + 1
     basis = complement_of_ones(n).astype(small.dtype)
-    return np.full((n, n), 1 / n, small.dtype) + basis @ small @ basis.T
+    inside = basis @ small @ basis.T
+    return inside + np.full(inside.shape, 1 / n, small.dtype)

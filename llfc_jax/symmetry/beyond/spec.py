@@ -165,7 +165,8 @@ class SymmetrySpec:
                 m = n - 1 if action.keeps_ones else n
                 own = jnp.linalg.qr(jax.random.normal(keys[0], (*outer, m, m)))[0]
                 if action.matrix == "any":
-                    grown = jnp.eye(m) + size * jax.random.normal(keys[1], (*outer, m, m)) / m**0.5
+                    grown = size * jax.random.normal(keys[1], own.shape) / m**0.5
+                    grown += jnp.broadcast_to(jnp.eye(m), own.shape)
                     own = own @ grown
                 matrices[action.group] = within_ones(own) if action.keeps_ones else own
                 continue

@@ -28,18 +28,19 @@ class Transport:
         element: what is done to B, once it is folded.
         gains: A's gains, by path, which the moved B takes: the line between them is then the one
             between the folded networks.
+        remark: what is to be said about how it was found.
     """
 
     spec: SymmetrySpec = dataclasses.field(metadata={"static": True})
     element: Element
     gains: Mapping[str, Any]
+    remark: str = dataclasses.field(default="", metadata={"static": True})
 
-    @classmethod
-    def to(cls, spec: SymmetrySpec, element: Element, a: Any) -> "Transport":
-        """Returns the one that takes B to A as it is, given an element between them folded."""
-        leaves = jax.tree.leaves(a)
+    def to(self, a: Any) -> "Transport":
+        """Returns the one that takes B to A as it is, of one between the folded networks."""
+        leaves, spec = jax.tree.leaves(a), self.spec
         held = {spec.unfolded.leaves[fold.leaf][0]: leaves[fold.leaf] for fold in spec.folds}
-        return cls(spec, element, held)
+        return dataclasses.replace(self, gains=held)
 
     def apply(self, variables: Any) -> Any:
         """Returns B, or a later checkpoint of it, in A's frame: the same function as before."""
@@ -55,7 +56,9 @@ class Transport:
         }
         arrays |= {f"gain:{name}": np.asarray(gain) for name, gain in self.gains.items()}
         with aside(Path(path)) as place, place.open("wb") as file:
-            np.savez_compressed(file, symmetry=np.array(self.spec.to_json()), **arrays)  # pyright: ignore
+            words = {"symmetry": self.spec.to_json(), "remark": self.remark}
+            arrays |= {name: np.array(text) for name, text in words.items()}
+            np.savez_compressed(file, **arrays)  # pyright: ignore
 
     @classmethod
     def read(cls, file: Mapping[str, Any]) -> "Transport":
@@ -75,4 +78,4 @@ class Transport:
         gains = held.pop("gain")
         element = Element(**held)
         spec.validate(element)
-        return cls(spec, element, gains)
+        return cls(spec, element, gains, str(file["remark"]))

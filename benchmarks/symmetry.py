@@ -1,0 +1,241 @@
+"""What each part of a transformer's symmetry connects, and what the control says about it.
+
+    python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --seeds 0 1 2 --out vit.jsonl
+    python benchmarks/symmetry.py --table vit.jsonl gpt.jsonl      # tables in Markdown
+
+Each row: a pair of independent networks of one seed, B aligned with A in one way, by train data.
+Measured on the test split: the loss at the ends and along the line, LLFC, Dist_com. Beside the
+trained B stand controls, aligned in the same way with the same data: B before its training, and B
+with the entries of each weight shuffled. What a control's middle reaches was not in B: the
+symmetry's own parameters were trained into it. A study that was cut off goes on where it stopped.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from llfc_jax import data, measures, networks
+from llfc_jax.experiments import config as configs
+from llfc_jax.experiments.run import build_network, train
+from llfc_jax.frameworks import Network
+from llfc_jax.matching import align
+from llfc_jax.matching.methods.learned import shuffled
+from llfc_jax.measures import PairEvaluator
+from llfc_jax.progress import Reporter
+from llfc_jax.symmetry import permutation_spec, symmetry_spec
+from llfc_jax.tasks import read_batch
+
+Options = dict[str, Any]
+LEARNED: Options = {"method": "learned", "objective": "both"}
+# Row -> (options of the alignment, whether controls are aligned too).
+ROWS: dict[str, tuple[Options, bool]] = {
+    "none": ({}, False),
+    "weight, permutations": ({"method": "weight"}, False),
+    "weight, + heads": ({"method": "weight", "symmetry": "heads"}, False),
+    "weight, + heads + stream": ({"method": "weight", "symmetry": "heads+stream"}, False),
+    "weight, full": ({"method": "weight", "symmetry": "full"}, True),
+    "activation, permutations": ({"method": "activation"}, False),
+    "activation, + heads": ({"method": "activation", "symmetry": "heads"}, False),
+    "activation, full": ({"method": "activation", "symmetry": "full"}, True),
+    "learned, permutations": ({**LEARNED, "symmetry": "permutation"}, True),
+    "learned, + heads": ({**LEARNED, "symmetry": "heads"}, True),
+    "learned, + stream": ({**LEARNED, "symmetry": "stream"}, False),
+    "learned, orthogonal": ({**LEARNED, "symmetry": "orthogonal"}, True),
+    "learned, full": ({**LEARNED, "symmetry": "full"}, True),
+    "learned on the loss alone": ({**LEARNED, "symmetry": "full", "objective": "loss"}, True),
+    "learned without labels": ({**LEARNED, "symmetry": "full", "objective": "linearity"}, True),
+}
+CONTROLS = ("trained", "untrained", "shuffled")
+
+
+def read_config(name: str) -> configs.Config:
+    """Returns the config `FILE.py` or `FILE.py:scale`."""
+    file, _, scale = name.partition(":")
+    spec = importlib.util.spec_from_file_location("config", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return configs.check(module.get_config(scale) if scale else module.get_config())
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """What one seed gives: a network, its modes, data."""
+
+    network: Network
+    a: Any
+    b: dict[str, Any]
+    train: Any
+    test: Any
+    options: Any
+
+
+def make_pair(config: configs.Config, workdir: Path) -> Pair:
+    """Trains a pair and makes its controls."""
+    dataset = data.load(**dataclasses.asdict(config.data))
+    module = build_network(config, dataset)
+    (pairs,) = train([config], workdir, Reporter(Console(), quiet=True), dataset)
+    pair = pairs["independent"]
+    key = jax.random.key(config.seed + 1_000)
+    b = {
+        "trained": pair.b,
+        "untrained": networks.init(module, key, dataset.inputs(2)),
+        "shuffled": shuffled(pair.b, key),
+    }
+    batches = {
+        name: data.Batches(split, dataset, config.eval.batch_size)
+        for name, split in (("train", dataset.train), ("test", dataset.test))
+    }
+    return Pair(Network.of(module), pair.a, b, batches["train"], batches["test"], config.eval)
+
+
+def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Options:
+    """Aligns and measures one row."""
+    options, _ = ROWS[row]
+    options = dict(options)
+    started, b = time.perf_counter(), pair.b[control]
+    if options:
+        if options["method"] == "learned":
+            options["steps"] = steps
+        task = pair.options.task
+        key = jax.random.key(seed)
+        match = align(options.pop("method"), key, pair.network, pair.a, b, pair.train, task=task,
+                      **options)  # fmt: skip
+        if match.transport is not None:
+            b = match.transport.apply(b)
+        else:
+            x = read_batch(next(iter(pair.train))).x
+            b = permutation_spec(pair.network, pair.a, x).apply(match.permutation, b)
+    seconds = time.perf_counter() - started
+    chosen = [measures.build(name) for name in ("lmc", "llfc", "commutativity")]
+    results = PairEvaluator(pair.network, pair.a, b, pair.test, pair.options).measure(
+        chosen, pair.test
+    )
+    found: Options = {"seconds": round(seconds, 1)}
+    for one in chosen:
+        found |= one.summary_metrics(results[one.name])
+    lines = results["lmc"].records()
+    losses = {line["alpha"]: line["loss"] for line in lines}
+    found["loss_a"], found["loss_b"] = losses[0.0], losses[1.0]
+    found["loss_middle"] = losses[0.5]
+    found["barrier_middle"] = losses[0.5] - (losses[0.0] + losses[1.0]) / 2
+    return found
+
+
+def study(name: str, seeds: Sequence[int], out: Path, steps: int, width: int | None) -> None:
+    """Measures all rows of all seeds that the file does not have yet."""
+    done = {(r["seed"], r["width"], r["row"], r["control"]) for r in read_rows([out])}
+    for seed in seeds:
+        config = dataclasses.replace(read_config(name), seed=seed)
+        if width is not None:
+            fields = {**config.network, "dim": width, "mlp_dim": 4 * width}
+            config = dataclasses.replace(config, network=fields)
+        dim = config.network["dim"]
+        wanted = [
+            (row, control)
+            for row, (_, controlled) in ROWS.items()
+            for control in (CONTROLS if controlled else CONTROLS[:1])
+            if (seed, dim, row, control) not in done
+        ]
+        if not wanted:
+            continue
+        pair = make_pair(config, out.with_suffix("") / f"{dim}-{seed}")
+        spec = symmetry_spec(pair.network, pair.a, next(iter(pair.test))[0])
+        sizes = {
+            "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(pair.a))),
+            "degrees": spec.degrees,
+        }
+        for row, control in wanted:
+            found = measure(pair, row, control, steps, seed)
+            line = {"config": name, "seed": seed, "width": dim, "row": row, "control": control}
+            with out.open("a") as file:
+                file.write(json.dumps({**line, **sizes, **found}, default=float) + "\n")
+            print(line, {k: found[k] for k in ("loss_middle", "barrier_middle")}, flush=True)
+
+
+def read_rows(files: Sequence[Path]) -> list[Options]:
+    """Returns the rows of files, of those that exist."""
+    return [
+        json.loads(line)
+        for file in files
+        if file.exists()
+        for line in file.read_text().splitlines()
+    ]
+
+
+def tables(rows: Sequence[Options]) -> Iterator[str]:
+    """Yields tables in Markdown: one for each config and width."""
+    for config, width in dict.fromkeys((r["config"], r["width"]) for r in rows):
+        own = [r for r in rows if (r["config"], r["width"]) == (config, width)]
+        first, seeds = own[0], sorted({r["seed"] for r in own})
+        plain = {r["seed"]: r["barrier_middle"] for r in own if r["row"] == "none"}
+        yield (
+            f"{config}, width {width}: {first['parameters']:,} parameters, the symmetry has "
+            f"{first['degrees']:,}; {len(seeds)} seed{'s' * (len(seeds) > 1)}\n"
+        )
+        yield (
+            "| row | barrier at ½ | left of it | largest | Δ error, points | 1 - cos, median | "
+            "ends', over it | middle's loss | untrained B | shuffled B |"
+        )
+        yield "|---|" + "---|" * 9
+        for row in ROWS:
+            held = [r for r in own if r["row"] == row]
+            if not held:
+                continue
+            trained = [r for r in held if r["control"] == "trained"]
+            left = [r["barrier_middle"] / plain[r["seed"]] for r in trained if r["seed"] in plain]
+            cells = [
+                _spread([r["barrier_middle"] for r in trained]),
+                _spread([100 * x for x in left], "%"),
+                _spread([r["loss_barrier"] for r in trained]),
+                _spread([100 * r.get("midpoint_barrier", np.nan) for r in trained], digits=3),
+                _spread([r["llfc_median"] for r in trained]),
+                _spread([r["llfc_ratio"] for r in trained]),
+                *(
+                    _spread([r["loss_middle"] for r in held if r["control"] == control])
+                    for control in CONTROLS
+                ),
+            ]
+            yield f"| {row} | {' | '.join(cells)} |"
+        ends = [r["loss_a"] for r in own if r["row"] == "none"]
+        yield f"\nLoss of A: {_spread(ends)}.\n"
+
+
+def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
+    """The median, and the least and largest of several."""
+    values = [v for v in values if np.isfinite(v)]
+    if not values:
+        return "–"
+    words = [f"{v:.{digits}g}" for v in (np.median(values), min(values), max(values))]
+    tail = f" ({words[1]} to {words[2]})" if len(values) > 1 else ""
+    return words[0] + (f" {unit}" if unit else "") + tail
+
+
+def main() -> None:
+    """Runs the study, or prints its tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("config", nargs="?", help="FILE.py or FILE.py:scale")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--width", type=int, help="instead of the config's")
+    parser.add_argument("--steps", type=int, default=400, help="of learned matching")
+    parser.add_argument("--out", type=Path, default=Path("symmetry.jsonl"))
+    parser.add_argument("--table", type=Path, nargs="+", help="print the tables of these files")
+    options = parser.parse_args()
+    if options.table:
+        print("\n".join(tables(read_rows(options.table))))
+        return
+    study(options.config, options.seeds, options.out, options.steps, options.width)
+
+
+if __name__ == "__main__":
+    main()

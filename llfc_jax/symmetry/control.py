@@ -74,7 +74,7 @@ def _fixpoint(
 def _step(value: Value, i: int, why: str, reader: Reader) -> Value:
     """What a step of a scan sees of a stacked value."""
     axes = layouts.keep_places(value.axes, 0, np.array([i]), why)
-    return reader.link(value, dataclasses.replace(value, axes=axes[1:]), why)
+    return reader.link(value, dataclasses.replace(value, axes=axes[1:]), why, place=i)
 
 
 @rule("scan", stacked=True, numbered=True)

@@ -89,9 +89,10 @@ class Reading:
         here = ("reshape", *self.position)
         return [key[-1] for key in self._split_at if key[:-1] == here]
 
-    def link(self, old: Value, new: Value, why: str) -> Value:
+    def link(self, old: Value, new: Value, why: str, place: int | None = None) -> Value:
         """Remembers that a value is another one, or a slice or stack of it; returns it."""
-        self.records.append(Record("link", {}, (old,), (new,), why))
+        params = {} if place is None else {"place": place}
+        self.records.append(Record("link", params, (old,), (new,), why))
         return new
 
     def opaque(self, given: Sequence[Value], made: Sequence[Value], why: str) -> None:

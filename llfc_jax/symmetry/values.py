@@ -45,7 +45,7 @@ class Record:
     Attributes:
         name: of the primitive; "link" where two values are one and the same, a leading axis
             aside; "opaque" where nothing is known of how one comes from the other.
-        params: its parameters.
+        params: its parameters; "place" of a slice for a link.
         inputs: its operands.
         outputs: its results.
         why: the equation in words, for reasons.
@@ -63,8 +63,11 @@ class Reader(Protocol):
 
     position: tuple[Any, ...]
 
-    def link(self, old: Value, new: Value, why: str) -> Value:
-        """Remember that a value is another one, or a slice or stack of it; returns it."""
+    def link(self, old: Value, new: Value, why: str, place: int | None = None) -> Value:
+        """Remember that a value is another one, or a slice or stack of it; returns it.
+
+        `place`: the place along the first axis of which it is the slice.
+        """
         ...
 
     def opaque(self, given: Sequence[Value], made: Sequence[Value], why: str) -> None:

@@ -197,6 +197,31 @@ def gated(b: Builder, h: Any) -> Any:
 
 
 @layer
+def paired(b: Builder, h: Any) -> Any:
+    """Several values of one projection, each the others' dual, or read by one weight."""
+    n, style = b.size(), b.pick("split", "turns", "last axis", "swapped", "three")
+    z = h @ b.weight(h.shape[-1], (3 if style == "three" else 2) * n)
+    z = b.pick(lambda z: z, lambda z: z, lambda z: z + b.weight(z.shape[-1]), jax.nn.relu,
+               lambda z: z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 0.1))(z)  # fmt: skip
+    if style == "turns":
+        q, k = z[..., ::2], z[..., 1::2]
+    elif style == "last axis":
+        z = z.reshape(*z.shape[:-1], n, 2)
+        q, k = z[..., 0], z[..., 1]
+    elif style == "swapped":
+        k, q = jnp.split(jnp.concatenate([z[..., n:], z[..., :n]], -1), 2, -1)
+    else:
+        q, k, *_ = jnp.split(z, 3 if style == "three" else 2, -1)
+    score = (q * k).sum(-1, keepdims=True)
+    return b.pick(
+        lambda: h * jnp.tanh(score), lambda: h + score + q.mean(-1, keepdims=True),
+        lambda: jnp.concatenate([q, 1 / (k**2 + 0.1)], -1) * jnp.tanh(score),
+        lambda: h + jnp.concatenate([k, q, k], -1) @ b.weight(3 * n, h.shape[-1]) * score,
+        lambda: jnp.stack([q, k], 1).reshape(len(h), -1, n).mean(1) if h.ndim == 2 else q - k,
+    )()  # fmt: skip
+
+
+@layer
 def maxout(b: Builder, h: Any) -> Any:
     n, k = b.size(), b.pick(2, 3)
     z = h @ b.weight(h.shape[-1], n * k)
@@ -513,8 +538,11 @@ def scanned(b: Builder, h: Any) -> Any:
     if style == "while":
         return lax.while_loop(lambda z: jnp.abs(z).max() > 1, lambda z: jnp.tanh(z @ w) / 2, h)
     if style == "cond":
-        # Not h.sum(): after a mean is subtracted its sign would be that of rounding.
-        return lax.cond((h**3).sum() > 0, lambda z: jnp.tanh(z @ w), lambda z: jnp.sin(z), h)
+        # Not h.sum(): after a mean is subtracted its sign would be that of rounding, and so would
+        # that of the cubes of two units.
+        return lax.cond(
+            ((h + 0.3) ** 3).sum() > 0, lambda z: jnp.tanh(z @ w), lambda z: jnp.sin(z), h
+        )
     if h.ndim != 3:
         return h
     return recurrence(b, h)

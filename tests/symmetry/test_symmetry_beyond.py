@@ -14,10 +14,12 @@ from architectures import attend, causal_mask, layer_norm, rms_norm
 from jax import lax
 from programs import TOLERANCE, count, element_changes
 
+from llfc_jax import networks
 from llfc_jax.errors import MatchingError
-from llfc_jax.symmetry.beyond.acting import ACTS
+from llfc_jax.matching.beyond.balance import balance
 from llfc_jax.symmetry.beyond.derive import symmetry_spec
 from llfc_jax.symmetry.beyond.element import Element
+from llfc_jax.symmetry.beyond.equations import ACTS
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.checking import check, double_precision, identity, random_element
 
@@ -252,6 +254,106 @@ def test_queries_carry_the_dual_of_keys_and_the_output_that_of_values() -> None:
         close(moved, expected, 1e-9)
 
 
+def heads_of(w: Any, x: Any, layout: str) -> tuple[Any, ...]:
+    """Queries, keys and values [b, t, heads, width] of one projection, as people write it."""
+    z, b, t = x @ w["qkv"] + w["bias"], *x.shape[:2]
+    if layout == "split":
+        return tuple(part.reshape(b, t, 3, 4) for part in jnp.split(z, 3, -1))
+    if layout == "three":
+        return tuple(jnp.moveaxis(z.reshape(b, t, 3, 3, 4), 2, 0))
+    if layout == "torch":  # timm's: [3, b, h, t, e]
+        q, k, v = z.reshape(b, t, 3, 3, 4).transpose(2, 0, 3, 1, 4)
+        return tuple(part.transpose(0, 2, 1, 3) for part in (q, k, v))
+    if layout == "heads outside":
+        return tuple(z.reshape(b, t, 3, 3, 4)[:, :, :, i] for i in range(3))
+    if layout == "inside each head":
+        return tuple(jnp.split(z.reshape(b, t, 3, 12), 3, -1))
+    q, kv = z[..., :12], z[..., 12:].reshape(b, t, 2, 12)
+    return tuple(part.reshape(b, t, 3, 4) for part in (q, kv[:, :, 0], kv[:, :, 1]))
+
+
+LAYOUTS = ("split", "three", "torch", "heads outside", "inside each head", "queries apart")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_queries_and_keys_of_one_projection_take_any_matrix(layout: str) -> None:
+    w, x = drawn(qkv=(5, 36), bias=(36,), o=(3, 4, 2)), inputs(2, 6, 5)
+
+    def apply(w, x):
+        q, k, v = heads_of(w, x, layout)
+        mixed = attend(q, k, v, causal_mask).reshape(*q.shape)
+        return jnp.einsum("bthe,hed->btd", mixed, w["o"])
+
+    spec = derived(apply, w, x)
+    inner = [a for a in spec.actions if spec.permutations.group[a.group].parent]
+    assert [a.kind for a in inner] == [ANY, ANY], spec.explain()
+    name = next(a.group for a in inner if "o" not in dict(spec.permutations.where(a.group)))
+    g = np.random.default_rng(3).normal(size=(3, 4, 4))
+    moved = spec.apply(only(spec, matrices={name: g}), w)
+    pairs = [heads_of(each, x, layout) for each in (w, moved)]
+    (q, k, v), (q2, k2, v2) = pairs
+    (plain, carried), (other, dual) = (
+        ((q, q2), (k, k2)) if np.allclose(np.einsum("hef,bthf->bthe", g, q), q2) else
+        ((k, k2), (q, q2))
+    )  # fmt: skip
+    close(np.einsum("hef,bthf->bthe", g, plain), carried, 1e-9)
+    inverse = np.linalg.inv(g).swapaxes(1, 2)
+    close(np.einsum("hef,bthf->bthe", inverse, other), dual, 1e-9)
+    close(v, v2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_queries_and_keys_of_one_projection_are_balanced(layout: str) -> None:
+    w, x = drawn(qkv=(5, 36), bias=(36,), o=(3, 4, 2)), inputs(2, 6, 5)
+
+    def apply(w, x):
+        q, k, v = heads_of(w, x, layout)
+        mixed = attend(q, k, v, causal_mask).reshape(*q.shape)
+        return jnp.einsum("bthe,hed->btd", mixed, w["o"])
+
+    spec = symmetry_spec(apply, w, x)
+    moved = spec.apply(balance(spec, jax.tree.leaves(w)), w)
+    q, k, v = heads_of(moved | {"bias": np.zeros(36)}, np.eye(5)[None], layout)
+    bias = heads_of(moved, np.zeros((1, 1, 5)), layout)
+    grams = [
+        np.einsum("dhe,dhf->hef", part[0], part[0]) + np.einsum("he,hf->hef", b[0, 0], b[0, 0])
+        for part, b in zip((q, k, v), bias, strict=True)
+    ]
+    close(grams[0], grams[1], 0.02)
+    close(grams[2], np.einsum("hed,hfd->hef", moved["o"], moved["o"]), 0.02)
+
+
+def test_layers_of_fused_attention_in_a_scan() -> None:
+    def apply(w, x):
+        def layer(h, own):
+            q, k, v = heads_of(own, h, "three")
+            mixed = attend(q, k, v, causal_mask).reshape(*q.shape)
+            return h + jnp.einsum("bthe,hed->btd", mixed, own["o"]), None
+
+        return lax.scan(layer, x @ w["in"], w["layers"])[0] @ w["out"]
+
+    layers = drawn(qkv=(2, 5, 36), bias=(2, 36), o=(2, 3, 4, 5))
+    w = {"in": inputs(3, 5), "out": inputs(5, 2), "layers": layers}
+    spec = derived(apply, w, inputs(2, 4, 3))
+    inner = [a.kind for a in spec.actions if spec.permutations.group[a.group].parent]
+    assert inner == [ANY] * 4, spec.explain()
+
+
+def test_a_value_joined_with_its_reciprocal_scales_both_ways() -> None:
+    w, x = drawn(one=(3, 4), two=(8, 2)), inputs(5, 3)
+
+    def apply(w, x):
+        h = x @ w["one"]
+        return jnp.concatenate([h, 1 / h], -1) @ w["two"]
+
+    spec = derived(apply, w, x)
+    assert kinds(spec) == {"one": PLAIN + SCALES + SIGNS}
+    s = np.arange(4.0)
+    moved = spec.apply(only(spec, log_scales={"one": s[None]}), w)
+    factor = np.exp(np.concatenate([-s, s]))[:, None]
+    close(moved, {"one": w["one"] * np.exp(s), "two": w["two"] * factor})
+
+
 def test_grouped_queries_share_one_matrix_in_each_head_of_keys() -> None:
     w = drawn(q=(5, 6, 4), k=(5, 3, 4), v=(5, 3, 4), o=(6, 4, 2))
     spec = derived(attention(2), w, inputs(2, 6, 5))
@@ -275,7 +377,7 @@ def test_layers_in_a_scan_have_each_their_own_matrices() -> None:
         return lax.scan(layer, x @ w["in"], w["layers"])[0] @ w["out"]
 
     layers = drawn(one=(3, 4, 5), two=(3, 5, 4))
-    w = drawn(**{"in": (3, 4), "out": (4, 2)}) | {"layers": layers}
+    w = {"in": inputs(3, 4), "out": inputs(4, 2), "layers": layers}
     spec = derived(apply, w, inputs(5, 3))
     found = collections.Counter((spec.shape(a.group), a.kind) for a in spec.actions)
     assert found == {((4,), ORTHOGONAL): 1, ((5,), ANY): 3}
@@ -284,6 +386,31 @@ def test_layers_in_a_scan_have_each_their_own_matrices() -> None:
     moved = spec.apply(only(spec, matrices={second: g}), w)
     changed = [np.abs(moved["layers"]["one"][i] - layers["one"][i]).max() > 0.01 for i in range(3)]
     assert sum(changed) == 1
+
+
+def test_channels_of_a_grouped_convolution_take_any_matrix_inside_each_group() -> None:
+    numbers = ("NWC", "WIO", "NWC")
+
+    def apply(w, x):
+        h = x @ w["one"]  # three groups of four channels
+        h = lax.conv_general_dilated(
+            h, w["two"], (1,), "SAME", dimension_numbers=numbers, feature_group_count=3
+        )
+        return (h @ w["out"]).sum(1)
+
+    w, x = drawn(one=(5, 12), two=(2, 4, 6), out=(6, 2)), inputs(2, 4, 5)
+    spec = derived(apply, w, x)
+    found = collections.Counter((spec.shape(a.group), a.kind) for a in spec.actions)
+    assert found == {((3,), PLAIN): 1, ((3, 4), ANY): 1, ((3, 2), ANY): 1}
+    g = np.random.default_rng(0).normal(size=(3, 4, 4))
+    name = next(a.group for a in spec.actions if spec.shape(a.group) == (3, 4))
+    moved = spec.apply(only(spec, matrices={name: g}), w)
+    close(
+        moved["one"], np.einsum("gef,dgf->dge", g, w["one"].reshape(5, 3, 4)).reshape(5, 12), 1e-9
+    )
+    kernel = w["two"].reshape(2, 4, 3, 2)
+    dual = np.linalg.inv(g).swapaxes(1, 2)
+    close(moved["two"], np.einsum("gef,kfgo->kego", dual, kernel).reshape(2, 4, 6), 1e-9)
 
 
 def test_explain_says_what_each_group_may_be_and_why_no_more() -> None:
@@ -302,6 +429,38 @@ def test_explain_says_what_each_group_may_be_and_why_no_more() -> None:
         "folded: gain into up",
         "folded: last into out",
     ]
+
+
+GPTS = {
+    "rotary": ({}, ORTHOGONAL, PLAIN + SCALES + SIGNS),
+    "learned": ({"positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True},
+                ORTHOGONAL + ONES, PLAIN),
+    "tied": ({"positions": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "tied": True},
+             PLAIN + SCALES + SIGNS, PLAIN),
+    "grouped": ({"groups": 2, "norm": "layer"}, ORTHOGONAL + ONES, PLAIN + SCALES + SIGNS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(GPTS))
+def test_our_transformers_have_the_symmetry_of_their_kind(name: str) -> None:
+    options, stream, hidden = GPTS[name]
+    net = networks.build("gpt", 11, dim=8, depth=1, heads=4, mlp_dim=12, length=6, **options)
+    x = np.random.default_rng(0).integers(0, 11, (2, 6)).astype(np.int32)
+    with jax.enable_x64(False):
+        w = networks.init(net, jax.random.key(0), x)
+    rng = np.random.default_rng(1)
+    w = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape).astype("f4"), w
+    )
+    spec = symmetry_spec(net, w, x)
+    assert check(spec, net, w, x) < 1e-9
+    found = kinds(spec)
+    assert found["block0/attention/out"] == stream, spec.explain()
+    assert found["block0/up"] == hidden
+    assert found["block0/attention/value.inner"] == ANY
+    assert found.get("block0/attention/query.inner", PLAIN) == (
+        ANY if "positions" in options else PLAIN
+    )
 
 
 # -- laws ------------------------------------------------------------------------------------------
@@ -425,7 +584,7 @@ ALONE: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         h, w["kernel"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")), ANY),
     "depthwise": (lambda h, w: lax.conv_general_dilated(
         h, w["kernel"][:, :1], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"),
-        feature_group_count=5), PLAIN),
+        feature_group_count=5), PLAIN + SCALES + SIGNS),
     "sum": (lambda h, w: h * h.sum(-1, keepdims=True), ANY + ONES),
     "sum of squares": (lambda h, w: h / (1 + (h**2).sum(-1, keepdims=True)), ORTHOGONAL),
     "less the mean": (lambda h, w: h - h.mean(-1, keepdims=True), ANY + ONES),
@@ -469,10 +628,6 @@ def test_an_equation_allows_what_it_allows(name: str) -> None:
                  "kernel": (2, 5, 5), "out": (5, 2)})  # fmt: skip
     x = inputs(2, 4, 3)
     spec = derived(lambda w, x: function(x @ w["in"], w) @ w["out"], w, x)
-    found = {action.kind for action in spec.actions}
-    if name == "depthwise":  # the units' own kernels stand behind a group of their own
-        assert kind in found
-        return
     group = next(a for a in spec.actions if ("in", 1) in spec.permutations.where(a.group))
     assert group.kind == kind, spec.explain()
 
@@ -483,9 +638,9 @@ def test_every_rule_was_looked_at() -> None:
     x, made = inputs(2, 4, 3), collections.Counter[str]()
     for function, _ in ALONE.values():
         count(jax.make_jaxpr(lambda w, x, f=function: f(x @ w["in"], w) @ w["out"])(w, x), made)
-    other = {"link", "expand_dims", "stack", "unstack", "add_any", "copy_p", "device_put", "name",
-             "pvary", "imag", "conj", "sharding_constraint", "tan", "sinh", "asinh", "asin", "atan",
-             "atanh", "erf", "erf_inv"}  # fmt: skip
+    other = {"link", "expand_dims", "tile", "stack", "unstack", "add_any", "copy_p", "device_put",
+             "name", "pvary", "imag", "conj", "sharding_constraint", "tan", "sinh", "asinh", "asin",
+             "atan", "atanh", "erf", "erf_inv"}  # fmt: skip
     assert set(ACTS) - set(made) <= other
 
 
@@ -516,7 +671,9 @@ def test_check_names_what_is_wrong_in_one_line() -> None:
         (dataclasses.replace(spec, folds=spec.folds[:1]), "moving the units of group"),
         (dataclasses.replace(spec, folds=tuple(
             dataclasses.replace(f, places=f.places[:1]) for f in spec.folds)), "moving gains"),
-        (dataclasses.replace(spec, places=spec.places[1:] + spec.places[:1]), "random"),
+        (dataclasses.replace(spec, places=tuple(
+            tuple((leaf, axis, dataclasses.replace(how, dual=False)) for leaf, axis, how in held)
+            for held in spec.places)), "random matrices"),
     )  # fmt: skip
     for other, words in cases:
         with pytest.raises(MatchingError, match=words) as caught:

@@ -67,6 +67,26 @@ def a_product_summed_with_a_value_uniform_in_a_part(w, x):
     return jnp.einsum("bd,bd->b", whole, part)[:, None] * x
 
 
+@program(x=(3, 4, 5), a=(5, N), out=(N, 2))
+def zeros_joined_with_ones_are_added(w, x):
+    rows = jnp.concatenate([jnp.zeros((1, 2, N)), jnp.ones((1, 2, N))], 1)
+    return jnp.abs((x @ w["a"] + rows) @ w["out"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, N), out=(N, 2))
+def zeros_stacked_with_ones_are_added(w, x):
+    rows = jnp.stack([jnp.zeros((4, N)), jnp.ones((4, N))])
+    return jnp.abs((x @ w["a"] + rows[:1] + rows[1:]) @ w["out"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, N), g=(N,), h=(N,), out=(N, 2))
+def gains_joined_over_steps(w, x):
+    z = x @ w["a"]
+    z = z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-3)
+    gains = jnp.concatenate([w["g"][None], w["h"][None], w["g"][None], w["g"][None]])
+    return (z * gains @ w["out"]).sum(1)
+
+
 @program(a=(5, N), out=(N + 2, 2))
 def padding_by_ones(w, x):
     return lax.pad(x @ w["a"], np.float64(1), [(0, 0, 0), (1, 1, 0)]) @ w["out"]
@@ -100,6 +120,12 @@ def rows_looked_up_beyond_the_end_are_ones(w, x):
 def rows_looked_up_beyond_the_end_are_zeros(w, x):
     h = jnp.swapaxes(x @ w["a"], 0, 1)
     taken = h.at[jnp.array([0, 7])].get(mode="fill", fill_value=0.0)
+    return taken.sum(0) @ w["out"]
+
+
+@program(x=(3, 4, 5), a=(5, N), out=(N, 2))
+def rows_looked_up_as_numpy_does(w, x):
+    taken = jnp.take(jnp.swapaxes(x @ w["a"], 0, 1), jnp.array([0, 2]), axis=0)
     return taken.sum(0) @ w["out"]
 
 
@@ -240,6 +266,147 @@ def a_weight_used_forward_and_back(w, x):
 @program(x=(3, 4, 5), e=(5, N), out=(2, 2))
 def an_embedding_read_again(w, x):
     return ((x @ w["e"]) @ w["e"].T)[..., :2].sum(1) @ w["out"]
+
+
+# -- several mentions of a group along one axis ---------------------------------------------------
+
+
+def scored(q: Any, k: Any, v: Any) -> Any:
+    """A softmax over steps of products of queries and keys [b, t, n], applied to values."""
+    return jax.nn.softmax(jnp.einsum("btd,bsd->bts", q, k)) @ v
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_in_turns(w, x):
+    z = x @ w["a"]
+    return scored(z[..., ::2], z[..., 1::2], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_in_turns_by_a_last_axis(w, x):
+    z = (x @ w["a"]).reshape(3, 4, N, 2)
+    return scored(z[..., 0], z[..., 1], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_put_together_the_other_way_round(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    z = jnp.concatenate([k, q], -1)
+    z = jnp.stack([z[..., :N], z[..., N:]])
+    return scored(z[1], z[0], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), u=(2 * N, 2 * N), v=(5, 2))
+def two_through_a_weight_between(w, x):
+    z = x @ w["a"] @ w["u"]
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), g=(2 * N,), v=(5, 2))
+def two_with_gains(w, x):
+    z = x @ w["a"] * w["g"]
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_padded_and_cut(w, x):
+    z = jnp.pad(x @ w["a"], ((0, 0), (0, 0), (2, 1)))
+    return scored(z[..., 2 : N + 2], z[..., N + 2 : 2 * N + 2], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_that_share_a_row(w, x):
+    z = x @ w["a"]
+    return scored(z[..., :N], z[..., 1 : N + 1], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_and_their_squares(w, x):
+    z = x @ w["a"]
+    s = (z**2).sum(-1, keepdims=True)
+    return (scored(z[..., :N], z[..., N:], x @ w["v"]) / (1 + s)).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_each_with_a_norm(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    q, k = (z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-2) for z in (q, k))
+    return scored(q, k, x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_summed_together(w, x):
+    z = x @ w["a"]
+    mean = z.mean(-1, keepdims=True)
+    return scored(z[..., :N], z[..., N:], x @ w["v"] + mean).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_less_the_mean_of_both(w, x):
+    z = x @ w["a"]
+    z = z - z.mean(-1, keepdims=True)
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), c=(4, 2 * N), v=(5, 2))
+def two_with_a_place_for_each_step(w, x):
+    z = x @ w["a"] + w["c"]
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 3 * N), v=(5, 2))
+def three_of_which_two_are_alike(w, x):
+    q, k, m = jnp.split(x @ w["a"], 3, -1)
+    return (scored(q, k, x @ w["v"]) + scored(m, k, x @ w["v"])).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 3 * N), v=(5, 2))
+def three_in_a_ring(w, x):
+    q, k, m = jnp.split(x @ w["a"], 3, -1)
+    v = x @ w["v"]
+    return (scored(q, k, v) + scored(k, m, v) + scored(m, q, v)).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_from_a_computed_place(w, x):
+    z = lax.dynamic_slice_in_dim(x @ w["a"], (x.sum() > 0).astype(int), 3, 1)
+    return scored(z[..., :N], z[..., N:], x[:, :3] @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(2, 5, 2 * N), v=(5, 2))
+def two_in_each_layer_of_a_scan(w, x):
+    def layer(h, a):
+        z = h @ a
+        return h + scored(z[..., :N], z[..., N:], h), None
+
+    return (lax.scan(layer, x, w["a"])[0] @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_given_out_by_a_scan(w, x):
+    _, z = lax.scan(lambda c, now: (c, now @ w["a"]), 0.0, jnp.swapaxes(x, 0, 1))
+    z = jnp.swapaxes(z, 0, 1)
+    return scored(z[..., :N], z[..., N:], x @ w["v"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_the_larger_of_both(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    return (scored(q, k, x @ w["v"]) + jnp.maximum(q, k).sum(-1, keepdims=True)).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), b=(2 * N, 2), v=(5, 2))
+def two_read_by_one_weight(w, x):
+    z = x @ w["a"]
+    return (scored(z[..., :N], z[..., N:], x @ w["v"]) + z @ w["b"]).sum(1)
+
+
+@program(x=(3, 4, 5), a=(5, 2 * N), v=(5, 2))
+def two_outer_products_laid_flat(w, x):
+    q, k = jnp.split(x @ w["a"], 2, -1)
+    outer = jnp.einsum("bti,bsj->bij", q, k)
+    flat = jnp.concatenate([outer.reshape(3, -1), outer.swapaxes(1, 2).reshape(3, -1)], -1)
+    return (scored(q, k, x @ w["v"]) * (flat**2).sum(-1)[:, None, None]).sum(1)
 
 
 # -- numbers that are no real numbers, and other types ---------------------------------------------
@@ -389,6 +556,19 @@ def a_linear_recurrence_from_ones(w, x):
     return rows.sum(0) @ w["out"]
 
 
+@program(a=(5, N), out=(N, 2))
+def a_count_that_starts_at_zero_is_added_in_each_step(w, x):
+    h = x @ w["a"]
+    _, rows = lax.scan(lambda c, _: (c + 1, h + c), jnp.zeros((len(x), N)), None, length=3)
+    return jnp.abs(rows @ w["out"]).sum(0)
+
+
+@program(a=(5, N), out=(N, 2))
+def a_count_that_starts_at_zero_is_added_at_the_end(w, x):
+    c, _ = lax.scan(lambda c, _: (c + 1, None), jnp.zeros((len(x), N)), None, length=3)
+    return jnp.abs((x @ w["a"] + c) @ w["out"])
+
+
 @program(a=(5, N), u=(N, N), out=(N, 2))
 def a_loop_of_unknown_length(w, x):
     h = lax.while_loop(lambda h: jnp.abs(h).max() > 0.5, lambda h: h @ w["u"] * 0.1, x @ w["a"])
@@ -422,6 +602,17 @@ def test_an_odd_program_has_no_wrong_element(name: str) -> None:
     assert changes is not None
     wrong = {key: change for key, change in changes.items() if not change <= TOLERANCE}
     assert not wrong, f"{wrong}\n{spec.explain()}"
+
+
+@pytest.mark.parametrize(
+    "name", ["rows_looked_up_as_numpy_does", "rows_looked_up_beyond_the_end_are_zeros"]
+)
+def test_what_is_looked_up_may_be_mixed(name: str) -> None:
+    apply, shapes, shape = PROGRAMS[name]
+    weights = {k: np.ones(s) for k, s in shapes.items()}
+    with double_precision(), jax.numpy_rank_promotion("allow"):
+        (action,) = symmetry_spec(apply, weights, np.ones(shape)).actions
+    assert action.kind == "invertible matrices"
 
 
 def test_whole_numbers_are_neither_scaled_nor_mixed() -> None:

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from llfc_jax.matching.assignment.family import host_identity, units_in_all
+from llfc_jax.matching.assignment.family import host_identity
 from llfc_jax.matching.beyond.weights import block_rows
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+from llfc_jax.symmetry.beyond.transform import keep_mention
 from llfc_jax.symmetry.blocks import blocks
 
 SMALLEST = 1e-6  # share of the largest eigenvalue below which directions count as absent
@@ -45,8 +46,8 @@ def _matrices(spec: SymmetrySpec, leaves: Sequence[Any]) -> dict[str, np.ndarray
         if action.matrix != "any" or action.keeps_ones:
             continue
         grams: dict[bool, list[np.ndarray]] = {False: [], True: []}
-        for leaf, _, how in places:
-            grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf))
+        for leaf, axis, how in places:
+            grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf, axis, how.part))
         if grams[False] and grams[True]:
             pairs = zip(*(np.sum(grams[side], 0) for side in (False, True)), strict=True)
             found = np.stack([_equaliser(plain, dual) for plain, dual in pairs])
@@ -61,8 +62,8 @@ def _scales(spec: SymmetrySpec, leaves: Sequence[Any]) -> dict[str, np.ndarray]:
         name = action.group
         if action.matrix == "none" and action.scales:
             squares = [
-                (how.scales, _squares(spec, name, leaves[leaf], leaf))
-                for leaf, _, how in places
+                (how.scales, _squares(spec, name, leaves[leaf], leaf, axis, how.part))
+                for leaf, axis, how in places
                 if any(how.scales)
             ]
             logs = _least_norm(action.scales, squares)
@@ -70,27 +71,23 @@ def _scales(spec: SymmetrySpec, leaves: Sequence[Any]) -> dict[str, np.ndarray]:
     return scales
 
 
-def _squares(spec: SymmetrySpec, name: str, leaf: Any, number: int) -> np.ndarray:
-    """The squared norms of a group's units on a leaf; of a parent's, all that stands inside."""
-    layout, parents = spec.permutations.leaves[number][1], spec.permutations.parents
-    n = units_in_all(spec.permutations, name)
-    total = np.zeros(n)
-    for block in blocks(layout, parents):
-        for group in dict.fromkeys(block.groups):
-            if name in (group, parents.get(group)):
-                rows = block_rows(block, group, np.asarray(leaf, np.float64))
-                total += (rows**2).sum(-1).reshape(n, -1).sum(-1)
-                break
-    return total
+def _squares(
+    spec: SymmetrySpec, name: str, leaf: Any, number: int, axis: int, part: int | None
+) -> np.ndarray:
+    """The squared norms of a group's units along a leaf's axis; of a parent's, all inside."""
+    return np.diagonal(_gram(spec, name, leaf, number, axis, part), 0, 1, 2)
 
 
-def _gram(spec: SymmetrySpec, name: str, leaf: Any, number: int) -> np.ndarray:
-    """The products of a group's units on a leaf: [places of the parent or 1, n, n]."""
+def _gram(
+    spec: SymmetrySpec, name: str, leaf: Any, number: int, axis: int, part: int | None
+) -> np.ndarray:
+    """The products of a group's units along a leaf's axis: [places of the parent or 1, n, n]."""
     *outer, n = spec.shape(name)
     places = (outer or [1])[0]
     total = np.zeros((places, n, n))
-    axes = spec.permutations.leaves[number][1]
-    for block in blocks(axes, spec.permutations.parents):
+    parents = spec.permutations.parents
+    axes = keep_mention(spec.permutations.leaves[number][1], name, axis, part, parents)
+    for block in blocks(axes, parents):
         if name in block.groups:
             rows = block_rows(block, name, np.asarray(leaf, np.float64)).reshape(places, n, -1)
             total += rows @ rows.swapaxes(1, 2)

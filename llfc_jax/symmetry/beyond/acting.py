@@ -1,41 +1,22 @@
-"""How each primitive lets groups act beyond permutations.
+"""Reads how each equation lets groups act beyond permutations: what the rules share.
 
-The rules of `rules` say which units may trade places; those here say what else may be done to
-them. A primitive without a rule here lets units trade places, where its own rule does, and no
-more. Each rule joins the nodes of its operands and results (`Actions.join`), or limits them.
+The rules of `rules` say which units may trade places; those of `equations` say what else may be
+done to them. A primitive without a rule there lets units trade places, where its own rule does,
+and no more. Each rule joins the nodes of its operands and results (`Actions.join`), or limits them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
-import numpy as np
 
-from llfc_jax.symmetry.beyond.unknowns import Actions, Node, group_atoms
+from llfc_jax.symmetry.beyond.mentions import align, follow, mentions
+from llfc_jax.symmetry.beyond.unknowns import Actions, Node
 from llfc_jax.symmetry.reading import Reading
-from llfc_jax.symmetry.terms import (
-    Each,
-    Sum,
-    Term,
-    Unknown,
-    atoms,
-    factors,
-    find,
-    is_wild,
-    product,
-    same,
-)
+from llfc_jax.symmetry.terms import Each, Term, find
 from llfc_jax.symmetry.values import Record, Value
 
 Acts = Callable[["Acting", Record], None]
 ACTS: dict[str, Acts] = {}
-
-# fmt: off
-IDENTITIES = ("copy", "copy_p", "stop_gradient", "reduce_precision", "name", "pvary",
-              "sharding_constraint", "optimization_barrier", "device_put", "neg", "real", "imag",
-              "conj")
-ODD = ("tanh", "sin", "tan", "sinh", "asinh", "asin", "atan", "atanh", "erf", "erf_inv")
-EVEN = ("cos", "cosh")
-# fmt: on
 
 
 def acts(*names: str) -> Callable[[Acts], Acts]:
@@ -57,24 +38,25 @@ class Acting:
             factor, number of the leaf).
     """
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, rules: Mapping[str, Acts]) -> None:
         self.actions = Actions()
         self.gains: list[tuple[Node, int]] = []
         self._zeros: set[int] = set()
         self._origin: dict[int, int] = {}  # the leaf that a value holds the numbers of
         program, values = reading.program, reading.values
-        made = {id(values[n]) for n in (*program.leaves, *program.inputs, *program.constants)}
+        self._steady = _steady(reading.records)
+        self._made = {id(values[n]) for n in (*program.leaves, *program.inputs, *program.constants)}
         self._origin = {id(values[n]): i for i, n in enumerate(program.leaves)}
         for number in program.leaves:
             if not jnp.issubdtype(program.avals[number].dtype, jnp.inexact):
                 self.freeze(values[number], "whole numbers")
         for record in reading.records:
             for value in record.inputs:
-                if id(value) not in made:
-                    made.add(id(value))
+                if id(value) not in self._made:
+                    self._made.add(id(value))
                     self.freeze(value, record.why)
-            made.update(map(id, record.outputs))
-            ACTS.get(record.name, _nothing_more)(self, record)
+            rules.get(record.name, nothing_more)(self, record)
+            self._made.update(map(id, record.outputs))
         for number in program.constants:
             self.freeze(values[number], "a constant")
 
@@ -92,7 +74,9 @@ class Acting:
     def handed_on(self, record: Record) -> None:
         """The result holds the numbers of the first operand, laid out anew."""
         source, (made, *_) = record.inputs[0], record.outputs
-        if self.is_zero(source):
+        if id(made) in self._made:
+            return
+        if self.is_zero(source) and id(made) not in self._steady:
             self._zeros.add(id(made))
         if id(source) in self._origin:
             self._origin[id(made)] = self._origin[id(source)]
@@ -108,106 +92,132 @@ class Acting:
 
         `whole`: the result holds nothing else there.
         """
-        held = set(group_atoms(first, i))
-        for atom in group_atoms(second, j):
-            made = self.actions.node(second, j, atom)
-            if atom in held:
-                self.actions.linear(self.actions.node(first, i, atom), made, why)
-            elif whole:
+        before, after = mentions(first.axes[i]), mentions(second.axes[j])
+        alike = before == after
+        for mention in after:
+            made = self.actions.node(second, j, mention)
+            sources = [mention] if alike else [m for m in before if m[0] is mention[0]]
+            for source in sources:
+                self.actions.linear(self.actions.node(first, i, source), made, why)
+            if whole and not sources:
                 self.actions.freeze(made, why)
 
-    def columns(
-        self, operands: Sequence[Value], made: Value, axis: int, atom: Unknown
-    ) -> tuple[list[Value], list[Value]] | None:
-        """Returns the operands that carry a group along an axis, and those that do not vary there.
+    def laid_out(self, record: Record, lay_out: Callable[[list[Value]], Sequence[Value]]) -> None:
+        """The results hold the operands' numbers, laid out anew."""
+        actions, found = self.actions, follow(record, lay_out)
+        if found is None:  # all mentions of a group are one then
+            before, after = (
+                [
+                    (number, i, mention)
+                    for number, value in enumerate(values)
+                    for i, term in enumerate(value.axes)
+                    for mention in mentions(term)
+                ]
+                for values in (record.inputs, record.outputs)
+            )
+            found = [(p, q) for p in before for q in after if p[2][0] is q[2][0]]
+        for (number, i, mention), (place, j, now) in found:
+            own = actions.node(record.inputs[number], i, mention)
+            actions.linear(own, actions.node(record.outputs[place], j, now), record.why)
 
-        None where an operand carries it in a part of the axis only.
+    def aligned(
+        self, operand: Value, axis: int, made: Value
+    ) -> list[tuple[Node | None, Node]] | None:
+        """Returns, for each mention along an axis of a result, the operand's node beside it.
+
+        None beside a mention: the operand does not vary there. None for all: the operand and the
+        result are laid out differently, and nothing but permutations acts on both.
         """
-        carry: list[Value] = []
-        uniform: list[Value] = []
-        whole = made.axes[axis]
-        for value in operands:
-            term = value.axes[axis] if value.axes else None
-            if term is None or find(term).size != find(whole).size:
-                uniform.append(value)
-                continue
-            found = roles(term, whole)
-            if found is None or not found[atom][1]:
-                return None
-            (carry if found[atom][0] else uniform).append(value)
-        return carry, uniform
+        actions, whole = self.actions, made.axes[axis]
+        if not operand.axes or find(operand.axes[axis]).size != find(whole).size:
+            return [(None, node) for node in actions.along(made, axis)]
+        pairs = align(operand.axes[axis], whole)
+        if pairs is None or any(theirs is None for _, theirs in pairs):
+            return None
+        return [
+            (ours and actions.node(operand, axis, ours), actions.node(made, axis, theirs))
+            for ours, theirs in pairs
+            if theirs is not None
+        ]
+
+    def freeze_all(self, values: Iterable[Value], why: str) -> None:
+        """Lets nothing but permutations act on several values."""
+        for value in values:
+            self.freeze(value, why)
 
     def added(self, operands: Sequence[Value], made: Value, axes: Sequence[int], why: str) -> None:
         """The result is a sum of operands, or one of them from place to place."""
         actions = self.actions
         for i in axes:
-            for atom in group_atoms(made, i):
-                node, columns = actions.node(made, i, atom), self.columns(operands, made, i, atom)
-                if columns is None:
-                    for value in (*operands, made):
-                        self.freeze(value, why)
+            for value in operands:
+                pairs = self.aligned(value, i, made)
+                if pairs is None:
+                    self.freeze_all((value, made), why)
                     continue
-                carry, uniform = columns
-                for value in carry:
-                    actions.linear(actions.node(value, i, atom), node, why)
-                if any(not self.is_zero(value) for value in uniform):
-                    actions.keep_ones(node, why)
+                for own, node in pairs:
+                    if own is not None:
+                        actions.linear(own, node, why)
+                    elif not self.is_zero(value):
+                        actions.keep_ones(node, why)
 
-    def beside(self, value: Value, i: int, made: Value, j: int, place: int, why: str) -> None:
-        """Axis j of a result holds axis i of an operand in one place of another axis."""
-        actions, whole = self.actions, find(made.axes[j])
-        if isinstance(whole, Each) and len(whole.parts) > place:
-            whole = whole.parts[place]
-        found = roles(value.axes[i], whole)
-        if found is None:
-            for each in (value, made):
-                self.freeze(each, why)
+    def beside(self, value: Value, i: int, made: Value, j: int, over: Term, why: str) -> None:
+        """Axis j of a result holds axis i of an operand in some places of another axis."""
+        whole = find(made.axes[j])
+        if isinstance(whole, Each) and find(whole.over) is find(over):
+            return  # what is in the other operands' places does not act here
+        pairs = align(value.axes[i], whole)
+        if pairs is None:
+            self.freeze_all((value, made), why)
             return
-        for atom, (in_value, _) in found.items():
-            node = actions.node(made, j, atom)
-            if in_value:
-                actions.linear(actions.node(value, i, atom), node, why)
-            elif not self.is_zero(value):
-                actions.keep_ones(node, why)
+        for own, mention in pairs:
+            if own is None and mention is not None and not self.is_zero(value):
+                self.actions.keep_ones(self.actions.node(made, j, mention), why)
 
     def multiplied(
         self, operands: Sequence[Value], powers: Sequence[int], made: Value, axis: int, why: str
     ) -> None:
         """The result is a product of operands, to these powers, unit by unit."""
-        actions = self.actions
-        for atom in group_atoms(made, axis):
-            node = actions.node(made, axis, atom)
-            columns = self.columns(operands, made, axis, atom)
-            if columns is None:
-                for value in (*operands, made):
-                    self.freeze(value, why)
-                continue
-            held = [(v, p) for v, p in zip(operands, powers, strict=True) if v in columns[0]]
-            if len(held) == 1 and held[0][1] == 1:
-                self.actions.linear(actions.node(held[0][0], axis, atom), node, why)
-                origin = self.origin(held[0][0])
-                if origin is not None:
-                    self._origin[id(made)] = origin
-                continue
-            squared = len(held) == 2 and held[0][0] is held[1][0] and powers == (1, 1)
-            row: dict[Node, int] = {node: -1}
-            for value, power in held:
-                own = actions.node(value, axis, atom)
-                row[own] = row.get(own, 0) + power
-                if not squared or actions.is_square(own):
-                    actions.limit(own, "none", why)
-                origin = self.origin(value)
-                if origin is not None and power == 1 and len(held) == 2:
-                    self.gains.append((own, origin))
-            if squared:
-                actions.square(node)
-            actions.relate_scales(row)
-            actions.relate_signs(row)
+        held: dict[Node, list[tuple[Value, int, Node]]] = {
+            node: [] for node in self.actions.along(made, axis)
+        }
+        for value, power in zip(operands, powers, strict=True):
+            pairs = self.aligned(value, axis, made)
+            if pairs is None:
+                self.freeze_all((*operands, made), why)
+                return
+            for own, node in pairs:
+                if own is not None:
+                    held[node].append((value, power, own))
+        for node, factors in held.items():
+            self._multiplied(node, factors, made, why)
 
-    def summed(self, value: Value, axis: int, atom: Unknown, why: str) -> None:
+    def _multiplied(
+        self, node: Node, held: list[tuple[Value, int, Node]], made: Value, why: str
+    ) -> None:
+        actions = self.actions
+        if len(held) == 1 and held[0][1] == 1:
+            actions.linear(held[0][2], node, why)
+            origin = self.origin(held[0][0])
+            if origin is not None:
+                self._origin[id(made)] = origin
+            return
+        squared = len(held) == 2 and held[0] == held[1] and held[0][1] == 1
+        row: dict[Node, int] = {node: -1}
+        for value, power, own in held:
+            row[own] = row.get(own, 0) + power
+            if not squared or actions.is_square(own):
+                actions.limit(own, "none", why)
+            origin = self.origin(value)
+            if origin is not None and power == 1 and len(held) == 2:
+                self.gains.append((own, origin))
+        if squared:
+            actions.square(node)
+        actions.relate_scales(row)
+        actions.relate_signs(row)
+
+    def summed(self, node: Node, why: str) -> None:
         """All units of a group along an axis are added up."""
         actions = self.actions
-        node = actions.node(value, axis, atom)
         if actions.is_square(node):
             actions.limit(node, "orthogonal", why)
             actions.relate_scales({node: 1})
@@ -216,395 +226,66 @@ class Acting:
 
     def contracted(self, left: Value, i: int, right: Value, j: int, why: str) -> None:
         """Two axes are summed over together."""
-        actions, found = self.actions, roles(left.axes[i], right.axes[j])
-        if found is None:
-            for value in (left, right):
-                self.freeze(value, why)
+        actions, pairs = self.actions, align(left.axes[i], right.axes[j])
+        if pairs is None:
+            self.freeze_all((left, right), why)
             return
-        for atom, (in_left, in_right) in found.items():
-            if not in_left:
-                self.summed(right, j, atom, why)
-            elif not in_right:
-                self.summed(left, i, atom, why)
-            else:
-                pair = (actions.node(left, i, atom), actions.node(right, j, atom))
-                if any(map(actions.is_square, pair)):
-                    actions.limit(pair[0], "none", why)
-                actions.join(*pair, why, dual=True)
+        for ours, theirs in pairs:
+            first = ours and actions.node(left, i, ours)
+            second = theirs and actions.node(right, j, theirs)
+            if first is None or second is None:
+                for node in (first, second):
+                    if node is not None:
+                        self.summed(node, why)
+                continue
+            self.contract(first, second, why)
+
+    def contract(self, first: Node, second: Node, why: str) -> None:
+        """Two operands' units are summed over together."""
+        if self.actions.is_square(first) or self.actions.is_square(second):
+            self.actions.limit(first, "none", why)
+        self.actions.join(first, second, why, dual=True)
 
     def batched(self, operands: Sequence[Value], axes: Sequence[int], made: Value, axis: int,
                 why: str) -> None:  # fmt: skip
         """Axes stand side by side in two operands and in the result."""
-        actions = self.actions
-        (left, right), (i, j) = operands, axes
-        found = roles(left.axes[i], right.axes[j])
-        if found is None:
-            for value in (left, right, made):
-                self.freeze(value, why)
-            return
-        for atom in group_atoms(made, axis):
-            node = actions.node(made, axis, atom)
-            in_left, in_right = found.get(atom, (False, False))
+        actions, held = self.actions, {node: [] for node in self.actions.along(made, axis)}
+        for value, i in zip(operands, axes, strict=True):
+            pairs = align(value.axes[i], made.axes[axis])
+            if pairs is None or any(theirs is None for _, theirs in pairs):
+                self.freeze_all((*operands, made), why)
+                return
+            for ours, theirs in pairs:
+                if ours is not None and theirs is not None:
+                    node = actions.node(made, axis, theirs)
+                    held[node].append((value, 1, actions.node(value, i, ours)))
+        for node, factors in held.items():
+            if len(factors) == 1:
+                actions.linear(factors[0][2], node, why)
+                continue
             row: dict[Node, int] = {node: -1}
-            for value, k, held in ((left, i, in_left), (right, j, in_right)):
-                if held:
-                    own = actions.node(value, k, atom)
-                    row[own] = row.get(own, 0) + 1
-            if in_left and in_right:
-                for own in row:
-                    actions.limit(own, "none", why)
-                actions.relate_scales(row)
-                actions.relate_signs(row)
-            elif in_left or in_right:
-                own = next(n for n in row if n != node)
-                self.actions.linear(own, node, why)
-            else:
-                actions.freeze(node, why)
+            for _, _, own in factors:
+                row[own] = row.get(own, 0) + 1
+            for own in row:
+                actions.limit(own, "none", why)
+            actions.relate_scales(row)
+            actions.relate_signs(row)
 
 
-def roles(s: Term, t: Term) -> dict[Unknown, tuple[bool, bool]] | None:
-    """Returns for each group along two axes of the same places whether each of the two varies.
+def _steady(records: Iterable[Record]) -> set[int]:
+    """What a scan carries into a step that stands for all further ones: zero there at first only.
 
-    None where they are laid out differently.
+    The identities of values; a link to a value that is known already says so.
     """
-    s, t = find(s), find(t)
-    if is_wild(s) or is_wild(t):
-        held = (not is_wild(s), not is_wild(t))
-        return dict.fromkeys((*atoms(s), *atoms(t)), held)
-    if same(s, t):
-        return dict.fromkeys(atoms(s), (True, True))
-    if isinstance(s, Sum) and isinstance(t, Sum):
-        alike = np.array_equal(s.labels, t.labels)
-        return _together(zip(s.parts, t.parts, strict=True)) if alike else None
-    if isinstance(s, Each) and isinstance(t, Each):
-        alike = find(s.over) is find(t.over)
-        return _together(zip(s.parts, t.parts, strict=True)) if alike else None
-    pieces = _matched(factors(s), factors(t))
-    return None if pieces is None else _together(pieces)
-
-
-def _together(pieces: Iterable[tuple[Term, Term]]) -> dict[Unknown, tuple[bool, bool]] | None:
-    """The roles in all pieces, where they agree."""
-    whole: dict[Unknown, tuple[bool, bool]] = {}
-    for s, t in pieces:
-        found = roles(s, t)
-        if found is None or any(whole.get(atom, role) != role for atom, role in found.items()):
-            return None
-        whole |= found
-    return whole
-
-
-def _matched(ours: list[Term], theirs: list[Term]) -> list[tuple[Term, Term]] | None:
-    """Factors of the same sizes side by side; one that does not vary may stand beside several."""
-    if len(ours) == len(theirs) == 1:
-        return None
-    pieces: list[tuple[Term, Term]] = []
-    while ours and theirs:
-        (s, *ours), (t, *theirs) = ours, theirs
-        while s.size != t.size:
-            small, rest = (s, ours) if s.size < t.size else (t, theirs)
-            large = t if small is s else s
-            if not is_wild(large) or not rest:
-                return None
-            grown = product([small, rest.pop(0)])
-            s, t = (grown, t) if small is s else (s, grown)
-        pieces.append((s, t))
-    return None if ours or theirs else pieces
-
-
-def _nothing_more(acting: Acting, record: Record) -> None:
-    for value in (*record.inputs, *record.outputs):
-        acting.freeze(value, record.why)
-
-
-# -- numbers that stay where they are ------------------------------------------------------------
-
-
-@acts(*IDENTITIES)
-def _identity(acting: Acting, record: Record) -> None:
-    for value, made in zip(record.inputs, record.outputs, strict=True):
-        for i in range(len(made.axes)):
-            acting.along(value, i, made, i, record.why)
-    acting.handed_on(record)
-
-
-@acts("convert_element_type")
-def _convert(acting: Acting, record: Record) -> None:
-    kind = np.dtype(record.params["new_dtype"])
-    # Numbers of one byte have so small a range that scales are lost.
-    fine = jnp.issubdtype(kind, jnp.inexact) and kind.itemsize > 1
-    (_identity if fine else _nothing_more)(acting, record)
-
-
-@acts("link")
-def _link(acting: Acting, record: Record) -> None:
-    (value,), (made,) = record.inputs, record.outputs
-    shift = len(made.axes) - len(value.axes)
-    for i in range(len(value.axes)):
-        if 0 <= i + shift < len(made.axes):
-            acting.along(value, i, made, i + shift, record.why, whole=False)
-    if shift == 0:
-        acting.handed_on(record)
-
-
-# -- arithmetic ----------------------------------------------------------------------------------
-
-
-@acts("add", "sub", "add_any")
-def _add(acting: Acting, record: Record) -> None:
-    (made,) = record.outputs
-    acting.added(record.inputs, made, range(len(made.axes)), record.why)
-
-
-@acts("select_n")
-def _select(acting: Acting, record: Record) -> None:
-    (which, *cases), (made,) = record.inputs, record.outputs
-    _add(acting, Record("add", {}, tuple(cases), (made,), record.why))
-    for node in acting.actions.nodes(which):
-        acting.actions.freeze(node, record.why)
-    for i in range(len(which.axes)):
-        for atom in group_atoms(which, i):
-            acting.actions.limit(acting.actions.node(made, i, atom), "none", record.why)
-
-
-@acts("mul", "div")
-def _multiply(acting: Acting, record: Record) -> None:
-    (made,) = record.outputs
-    powers = (1, 1 if record.name == "mul" else -1)
-    for i in range(len(made.axes)):
-        acting.multiplied(record.inputs, powers, made, i, record.why)
-
-
-@acts("square", "integer_pow", "pow", "sqrt", "rsqrt", "cbrt", "abs", "sign")
-def _power(acting: Acting, record: Record) -> None:
-    actions, value, (made,) = acting.actions, record.inputs[0], record.outputs
-    exponent = {"square": 2, "sqrt": 0.5, "rsqrt": -0.5, "abs": 1, "sign": 0}.get(record.name)
-    if record.name == "integer_pow":
-        exponent = record.params["y"]
-    if exponent is None:  # a cube root's exponent is no exact number; pow has one of its own
-        return _nothing_more(acting, record)
-    for i in range(len(made.axes)):
-        for atom in group_atoms(made, i):
-            node, own = actions.node(made, i, atom), actions.node(value, i, atom)
-            if exponent == 2 and not actions.is_square(own):
-                actions.square(node)
-            else:
-                actions.limit(own, "none", record.why)
-            actions.relate_scales({node: -2, own: int(2 * exponent)})
-            if record.name in ("sqrt", "rsqrt"):
-                actions.relate_signs({own: 1})
-            odd = record.name == "sign" or (record.name == "integer_pow" and exponent % 2 == 1)
-            actions.relate_signs({node: 1, own: 1} if odd else {node: 1})
-
-
-@acts("max", "min")
-def _largest(acting: Acting, record: Record) -> None:
-    _add(acting, record)
-    for node in acting.actions.nodes(record.outputs[0]):
-        acting.actions.limit(node, "none", record.why)
-        acting.actions.relate_signs({node: 1})
-
-
-@acts("gt", "ge", "lt", "le", "eq", "ne")
-def _compare(acting: Acting, record: Record) -> None:
-    """Comparisons with zero, and of values alike, say the same after positive scaling."""
-    actions, (made,) = acting.actions, record.outputs
-    for i in range(len(made.axes)):
-        for atom in group_atoms(made, i):
-            columns = acting.columns(record.inputs, made, i, atom)
-            if columns is None or not all(map(acting.is_zero, columns[1])):
-                return _nothing_more(acting, record)
-            held = [actions.node(value, i, atom) for value in columns[0]]
-            for other in held:
-                actions.limit(other, "none", record.why)
-                actions.relate_signs({other: 1})
-                if other != held[0]:
-                    actions.relate_scales({other: 1, held[0]: -1})
-    acting.freeze(made, record.why)
-
-
-@acts(*ODD, *EVEN)
-def _odd_or_even(acting: Acting, record: Record) -> None:
-    """A change of sign goes through, or vanishes."""
-    actions, (value,), (made,) = acting.actions, record.inputs, record.outputs
-    for i in range(len(made.axes)):
-        for atom in group_atoms(made, i):
-            node, own = actions.node(made, i, atom), actions.node(value, i, atom)
-            for each in (node, own):
-                actions.limit(each, "none", record.why)
-                actions.relate_scales({each: 1})
-            actions.relate_signs({node: 1, own: 1} if record.name in ODD else {node: 1})
-
-
-# -- products and sums ---------------------------------------------------------------------------
-
-
-@acts("dot_general")
-def _product(acting: Acting, record: Record) -> None:
-    (left, right), (made,) = record.inputs, record.outputs
-    contract, batch = record.params["dimension_numbers"]
-    for i, j in zip(*contract, strict=True):
-        acting.contracted(left, i, right, j, record.why)
-    for n, pair in enumerate(zip(*batch, strict=True)):
-        acting.batched((left, right), pair, made, n, record.why)
-    place = len(batch[0])
-    for k, value in enumerate((left, right)):
-        for i in range(len(value.axes)):
-            if i not in contract[k] and i not in batch[k]:
-                acting.along(value, i, made, place, record.why)
-                place += 1
-
-
-@acts("conv_general_dilated")
-def _convolution(acting: Acting, record: Record) -> None:
-    (given, kernel), (made,) = record.inputs, record.outputs
-    numbers = record.params["dimension_numbers"]
-    if record.params["feature_group_count"] != 1 or record.params["batch_group_count"] != 1:
-        return _nothing_more(acting, record)
-    acting.contracted(given, numbers.lhs_spec[1], kernel, numbers.rhs_spec[1], record.why)
-    acting.along(given, numbers.lhs_spec[0], made, numbers.out_spec[0], record.why)
-    acting.along(kernel, numbers.rhs_spec[0], made, numbers.out_spec[1], record.why)
-
-
-@acts("reduce_sum", "reduce_max", "reduce_min")
-def _reduce(acting: Acting, record: Record) -> None:
-    (value,), (made,) = record.inputs, record.outputs
-    gone = record.params["axes"]
-    kept = [i for i in range(len(value.axes)) if i not in gone]
-    for place, i in enumerate(kept):
-        acting.along(value, i, made, place, record.why)
-    if record.name == "reduce_sum":
-        for i in gone:
-            for atom in group_atoms(value, i):
-                acting.summed(value, i, atom, record.why)
-        return
-    for node in acting.actions.nodes(value):
-        acting.actions.limit(node, "none", record.why)
-        acting.actions.relate_signs({node: 1})
-    for i in gone:
-        for atom in group_atoms(value, i):
-            acting.actions.freeze(acting.actions.node(value, i, atom), record.why)
-
-
-@acts("cumsum", "reduce_window_sum")
-def _running_sum(acting: Acting, record: Record) -> None:
-    """Sums along axes that hold no group: those that do stay as they are."""
-    _identity(acting, record)
-
-
-# -- layouts -------------------------------------------------------------------------------------
-
-
-@acts("transpose")
-def _transpose(acting: Acting, record: Record) -> None:
-    (value,), (made,) = record.inputs, record.outputs
-    for place, i in enumerate(record.params["permutation"]):
-        acting.along(value, i, made, place, record.why)
-    acting.handed_on(record)
-
-
-@acts("broadcast_in_dim")
-def _broadcast(acting: Acting, record: Record) -> None:
-    value, (made,) = record.inputs[0], record.outputs
-    for i, place in enumerate(record.params["broadcast_dimensions"]):
-        acting.along(value, i, made, place, record.why)
-    acting.handed_on(record)
-
-
-@acts("reshape", "squeeze", "expand_dims")
-def _reshape(acting: Acting, record: Record) -> None:
-    """Groups follow each other in the same order before and after."""
-    value, (made,) = record.inputs[0], record.outputs
-    acting.handed_on(record)
-    before, after = (
-        [(i, atom) for i in range(len(v.axes)) for atom in group_atoms(v, i)] for v in (value, made)
-    )
-    pairs = [(p, q) for p in before for q in after if p[1] is q[1]]
-    if [atom for _, atom in before] == [atom for _, atom in after]:
-        pairs = list(zip(before, after, strict=True))
-    for (i, atom), (j, _) in pairs:
-        node, own = acting.actions.node(made, j, atom), acting.actions.node(value, i, atom)
-        acting.actions.linear(own, node, record.why)
-
-
-@acts("slice", "split", "rev")
-def _slice(acting: Acting, record: Record) -> None:
-    for made in record.outputs:
-        for i in range(len(made.axes)):
-            acting.along(record.inputs[0], i, made, i, record.why)
-    acting.handed_on(record)
-
-
-@acts("dynamic_slice")
-def _dynamic_slice(acting: Acting, record: Record) -> None:
-    _slice(acting, record)
-    for value in record.inputs[1:]:
-        acting.freeze(value, record.why)
-
-
-@acts("unstack")
-def _unstack(acting: Acting, record: Record) -> None:
-    (value,) = record.inputs
-    gone = record.params["axis"] % len(value.axes)
-    for made in record.outputs:
-        kept = [i for i in range(len(value.axes)) if i != gone]
-        for place, i in enumerate(kept):
-            acting.along(value, i, made, place, record.why)
-
-
-@acts("concatenate")
-def _concatenate(acting: Acting, record: Record) -> None:
-    (made,), along = record.outputs, record.params["dimension"]
-    others = [i for i in range(len(made.axes)) if i != along]
-    _side_by_side(acting, record, others, others)
-    for value in record.inputs:
-        acting.along(value, along, made, along, record.why, whole=False)
-
-
-@acts("stack")
-def _stack(acting: Acting, record: Record) -> None:
-    (made,), along = record.outputs, record.params["axis"] % len(record.outputs[0].axes)
-    others = [i for i in range(len(made.axes)) if i != along]
-    _side_by_side(acting, record, range(len(others)), others)
-
-
-def _side_by_side(
-    acting: Acting, record: Record, before: Sequence[int], after: Sequence[int]
-) -> None:
-    """Operands laid side by side along another axis take the same action along this one."""
-    (made,) = record.outputs
-    for i, j in zip(before, after, strict=True):
-        for place, value in enumerate(record.inputs):
-            acting.beside(value, i, made, j, place, record.why)
-
-
-@acts("pad")
-def _pad(acting: Acting, record: Record) -> None:
-    value, padding = record.inputs
-    if not acting.is_zero(padding):
-        return _nothing_more(acting, record)
-    for i in range(len(value.axes)):
-        acting.along(value, i, record.outputs[0], i, record.why)
-
-
-@acts("gather")
-def _gather(acting: Acting, record: Record) -> None:
-    """Whole slices of a table stay as they are."""
-    (table, index), (made,) = record.inputs, record.outputs
-    filled = record.params.get("fill_value")  # stands for what is looked up beyond the end
-    if filled and not np.isnan(filled):
-        return _nothing_more(acting, record)
-    numbers = record.params["dimension_numbers"]
-    batched = tuple(getattr(numbers, "operand_batching_dims", ()))
-    acting.freeze(index, record.why)
-    kept = [i for i in range(len(table.axes)) if i not in (*numbers.collapsed_slice_dims, *batched)]
-    for i in set(range(len(table.axes))) - set(kept):
-        for atom in group_atoms(table, i):
-            acting.actions.freeze(acting.actions.node(table, i, atom), record.why)
-    offsets = dict(zip(numbers.offset_dims, kept, strict=True))
-    for place in range(len(made.axes)):
-        if place in offsets:
-            acting.along(table, offsets[place], made, place, record.why)
-        else:
-            for atom in group_atoms(made, place):
-                acting.actions.freeze(acting.actions.node(made, place, atom), record.why)
+    made: set[int] = set()
+    steady: set[int] = set()
+    for record in records:
+        if record.name == "link" and id(record.outputs[0]) in made:
+            steady.add(id(record.inputs[0]))
+        made.update(map(id, record.outputs))
+    return steady
+
+
+def nothing_more(acting: Acting, record: Record) -> None:
+    """Lets nothing but permutations act on what an equation touches."""
+    acting.freeze_all((*record.inputs, *record.outputs), record.why)

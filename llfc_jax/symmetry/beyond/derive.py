@@ -6,16 +6,21 @@ all that reads the product takes those scales, the gain can be moved into the we
 the network is read again as one whose gain is 1.
 """
 
+import dataclasses
 from typing import Any
 
 from llfc_jax.graph import Graph, trace
+from llfc_jax.symmetry.axes import Axis
 from llfc_jax.symmetry.beyond.acting import Acting
 from llfc_jax.symmetry.beyond.element import Action
+from llfc_jax.symmetry.beyond.equations import read_actions
 from llfc_jax.symmetry.beyond.exponents import independent
+from llfc_jax.symmetry.beyond.nested import Held, own_exponents
 from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
-from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom
+from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom, merge_parts
 from llfc_jax.symmetry.derive import describe_values, name_axes
 from llfc_jax.symmetry.naming import Names
+from llfc_jax.symmetry.spec import Group
 from llfc_jax.symmetry.terms import Unknown, atoms, find
 
 
@@ -49,7 +54,7 @@ def symmetry_spec(network: Any, variables: Any, x: Any) -> SymmetrySpec:
 def derive_symmetry(graph: Graph) -> SymmetrySpec:
     """Derives the symmetries of a traced network."""
     plain = name_axes(graph)
-    acting = Acting(plain.reading)
+    acting = read_actions(plain.reading)
     leaves = [plain.reading.values[n] for n in graph.program.leaves]
     solved = acting.actions.solve(leaves)
     folds, notes = _folds(graph, plain, acting, solved)
@@ -58,7 +63,7 @@ def derive_symmetry(graph: Graph) -> SymmetrySpec:
         if folds:
             held = frozenset(graph.program.leaves[fold.leaf] for fold in folds)
             names = name_axes(graph, held)
-            again = Acting(names.reading)
+            again = read_actions(names.reading)
         kept = [fold for fold in folds if _is_larger(graph, names, again, fold)]
         if len(kept) == len(folds):
             break
@@ -79,49 +84,70 @@ def _actions(
 ) -> tuple[tuple[Action, ...], tuple[Places, ...]]:
     leaves = [names.reading.values[n] for n in graph.program.leaves]
     solved = acting.actions.solve(leaves)
-    above = {group.parent for group in names.groups}
+    held = {group.name: solved.get(names.terms[group.name], {}) for group in names.groups}
+    found = {group.name: _action(group, names, acting, held[group.name]) for group in names.groups}
+    layout, parents = _layout(graph, names), {g.name: g.parent for g in names.groups if g.parent}
     actions, places = [], []
     for group in names.groups:
-        atom = names.terms[group.name]
-        freedom = acting.actions.freedom.get(atom, Freedom("none"))
-        if group.name in above:
-            freedom = Freedom("none", why=freedom.why or "other groups stand inside it")
-        held = solved.get(atom, {})
-        first = next(iter(held.values()), Exponents(False))
-        matrix = freedom.matrix if group.size > (2 if freedom.keeps_ones else 1) else "none"
-        plain = matrix == "none"
-        actions.append(
-            Action(
-                group.name,
-                matrix,
-                keeps_ones=freedom.keeps_ones and not plain,
-                scales=len(first.scales) if plain else 0,
-                signs=len(first.signs) if plain else 0,
-                why=freedom.why,
-                why_ones=freedom.why_ones,
-            )
-        )
-        places.append(tuple((leaf, axis, how) for (leaf, axis), how in held.items()))
+        inside = [(found[g.name], held[g.name]) for g in names.groups if g.parent == group.name]
+        own, action = held[group.name], found[group.name]
+        if inside:
+            own = own_exponents(action, own, inside, layout, parents)
+            action = _with_dimensions(action, own)
+        actions.append(action)
+        places.append(tuple(merge_parts(own)))
     return tuple(actions), tuple(places)
+
+
+def _action(group: Group, names: Names, acting: Acting, held: Held) -> Action:
+    """What a group may be."""
+    freedom = acting.actions.freedom.get(names.terms[group.name], Freedom("none"))
+    if any(other.parent == group.name for other in names.groups):
+        freedom = Freedom("none", why=freedom.why or "other groups stand inside it")
+    matrix = freedom.matrix if group.size > (2 if freedom.keeps_ones else 1) else "none"
+    action = Action(
+        group.name,
+        matrix,
+        keeps_ones=freedom.keeps_ones and matrix != "none",
+        why=freedom.why,
+        why_ones=freedom.why_ones,
+    )
+    return _with_dimensions(action, held)
+
+
+def _with_dimensions(action: Action, held: Held) -> Action:
+    """The action with as many scales and signs as its exponents have dimensions."""
+    first = next(iter(held.values()), Exponents(False))
+    if action.matrix != "none":
+        return action
+    return dataclasses.replace(action, scales=len(first.scales), signs=len(first.signs))
+
+
+def _layout(graph: Graph, names: Names) -> list[tuple[str, tuple[Axis, ...]]]:
+    values = (names.reading.values[n] for n in graph.program.leaves)
+    return [
+        (path, names.axes(value.axes))
+        for path, value in zip(graph.program.paths, values, strict=True)
+    ]
 
 
 def _folds(
     graph: Graph,
     names: Names,
     acting: Acting,
-    solved: dict[Unknown, dict[tuple[int, int], Exponents]],
+    solved: dict[Unknown, dict[tuple[int, int, int], Exponents]],
 ) -> tuple[list[Fold], list[str]]:
     """The gains that can be moved into other weights, and a note for each that cannot."""
     name = {atom: text for text, atom in names.terms.items()}
     whole = {group.name for group in names.groups if not group.parent}
     program = graph.program
-    wanted: dict[Unknown, list[tuple[int, int]]] = {}
+    wanted: dict[Unknown, list[tuple[int, int, int]]] = {}
     for leaf in dict.fromkeys(leaf for _, leaf in acting.gains):
         value = names.reading.values[program.leaves[leaf]]
         long = [i for i, term in enumerate(value.axes) if term.size > 1]
         atom = find(value.axes[long[0]]) if len(long) == 1 else None
         if isinstance(atom, Unknown) and atom in solved and name.get(atom) in whole:
-            wanted.setdefault(atom, []).append((leaf, long[0]))
+            wanted.setdefault(atom, []).append((leaf, long[0], 0))
     folds, notes = [], []
     for atom, gains in wanted.items():
         places = list(solved[atom])
@@ -170,7 +196,7 @@ def _reduced(rows: list[list[Any]], columns: list[int]) -> tuple[list[int | None
 
 def _is_larger(graph: Graph, names: Names, acting: Acting, fold: Fold) -> bool:
     """Whether a matrix may act where a gain was, now that it is folded."""
-    for leaf, axis, _ in fold.places:
+    for leaf, axis, *_ in fold.places:
         if leaf != fold.leaf:
             value = names.reading.values[graph.program.leaves[leaf]]
             held = [acting.actions.freedom.get(atom) for atom in atoms(value.axes[axis])]

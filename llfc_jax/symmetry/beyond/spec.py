@@ -31,13 +31,14 @@ class Fold:
     Attributes:
         leaf: number of the gain among the leaves.
         group: the group along its axis, in the network as it is.
-        places: (leaf, axis, power of the gain by which the leaf is divided there).
+        places: (leaf, axis, mention of the group along it, power of the gain by which the leaf is
+            divided there).
         signed: whether gains may be negative.
     """
 
     leaf: int
     group: str
-    places: tuple[tuple[int, int, int], ...]
+    places: tuple[tuple[int, int, int, int], ...]
     signed: bool
 
 
@@ -129,10 +130,10 @@ class SymmetrySpec:
     def _scaled(self, fold: Fold, leaves: Sequence[Any], gain: Any) -> list[Any]:
         """All leaves but the gain itself times powers of a gain."""
         scaled = list(leaves)
-        for leaf, axis, power in fold.places:
+        for leaf, axis, part, power in fold.places:
             if leaf != fold.leaf:
                 axes, parents = self.unfolded.leaves[leaf][1], self.unfolded.parents
-                change = {(axis, fold.group): Change(gain**power, is_matrix=False)}
+                change = {(axis, fold.group, part): Change(gain**power, is_matrix=False)}
                 scaled[leaf] = _keep_type(
                     scaled[leaf], transform(scaled[leaf], axes, change, parents)
                 )
@@ -202,11 +203,11 @@ class SymmetrySpec:
         with jax.default_matmul_precision("highest"):
             duals = {name: _dual(matrix) for name, matrix in element.matrices.items()}
             for leaf, held in self._where.items():
-                changes: dict[tuple[int, str], Change] = {}
+                changes: dict[tuple[int, str, int | None], Change] = {}
                 for group, axis, how in held:
                     change = _change(element, duals, group, how)
                     if change is not None:
-                        changes[axis, group] = change
+                        changes[axis, group, how.part] = change
                 if changes:
                     axes, parents = self.permutations.leaves[leaf][1], self.permutations.parents
                     moved = transform(leaves[leaf], axes, changes, parents)
@@ -280,7 +281,7 @@ class SymmetrySpec:
         """The spec as JSON; exponents are exact."""
         places = [
             [
-                [leaf, axis, how.dual, list(map(str, how.scales)), list(how.signs)]
+                [leaf, axis, how.dual, list(map(str, how.scales)), list(how.signs), how.part]
                 for leaf, axis, how in held
             ]
             for held in self.places
@@ -313,13 +314,13 @@ class SymmetrySpec:
             actions = tuple(Action(*entry) for entry in value["actions"])
             places = tuple(
                 tuple(
-                    (leaf, axis, Exponents(dual, tuple(map(Fraction, scales)), tuple(signs)))
-                    for leaf, axis, dual, scales, signs in held
+                    (leaf, axis, Exponents(dual, tuple(map(Fraction, scales)), tuple(signs), part))
+                    for leaf, axis, dual, scales, signs, part in held
                 )
                 for held in value["places"]
             )
             folds = tuple(
-                Fold(leaf, group, tuple((i, j, k) for i, j, k in held), signed)
+                Fold(leaf, group, tuple((i, j, m, k) for i, j, m, k in held), signed)
                 for leaf, group, held, signed in value["folds"]
             )
             return cls(plain, actions, places, unfolded, folds, tuple(value["notes"]))
@@ -367,7 +368,9 @@ def _keep_type(old: Any, new: Any) -> Any:
 
 
 def _words(action: Action, how: Exponents) -> str:
+    words = ["" if how.part is None else f"mention {how.part + 1}"]
     if action.matrix == "any":
-        return " (dual)" if how.dual else ""
-    scales = [str(k) for k in how.scales]
-    return f" (scaled to the power {', '.join(scales)})" if any(how.scales) else ""
+        words.append("dual" if how.dual else "")
+    elif any(how.scales):
+        words.append(f"scaled to the power {', '.join(map(str, how.scales))}")
+    return f" ({', '.join(filter(None, words))})" if any(words) else ""

@@ -9,6 +9,7 @@ import numpy as np
 from llfc_jax.symmetry.axes import (
     Axis,
     Each,
+    Fixed,
     Sum,
     Units,
     at_place,
@@ -36,8 +37,16 @@ class Change:
     is_matrix: bool
 
 
-Changes = Mapping[tuple[int, str], Change]
-"""What is done to (axis of the array, group)."""
+Changes = Mapping[Any, Change]
+"""What is done to (axis of the array, group), or to one mention of the group along the axis:
+(axis, group, number of the mention in the order of `axes.units`; None for all)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mention(Units):
+    """The units of a group; `part` tells its mentions along an axis apart."""
+
+    part: int = 0
 
 
 def transform(
@@ -53,11 +62,53 @@ def transform(
     """
     if not changes:
         return array
+    return _transform(array, tuple(map(numbered, axes)), changes, parents)
+
+
+def keep_mention(
+    axes: tuple[Axis, ...], group: str, axis: int, part: int | None, parents: Mapping[str, str]
+) -> tuple[Axis, ...]:
+    """Returns the axes of an array with a group at one axis only, or at one mention along it.
+
+    Elsewhere fixed places stand for it, and everywhere for groups inside it: `blocks` then cuts out
+    what the group does there.
+    """
+
+    def one(place: Axis, here: bool) -> Axis:
+        if isinstance(place, Units):
+            kept = here and part in (None, getattr(place, "part", None))
+            gone = parents.get(place.group) == group or (place.group == group and not kept)
+            return Fixed(place.size) if gone else place
+        if isinstance(place, Fixed):
+            return place
+        return dataclasses.replace(place, parts=tuple(one(p, here) for p in place.parts))
+
+    return tuple(one(numbered(place), i == axis) for i, place in enumerate(axes))
+
+
+def numbered(axis: Axis) -> Axis:
+    """Returns the axis with the mentions of each group numbered."""
+    counts: dict[str, int] = {}
+
+    def one(axis: Axis) -> Axis:
+        if isinstance(axis, Units):
+            counts[axis.group] = counts.get(axis.group, -1) + 1
+            return Mention(axis.group, axis.size, counts[axis.group])
+        if isinstance(axis, Fixed):
+            return axis
+        return dataclasses.replace(axis, parts=tuple(map(one, axis.parts)))
+
+    return one(axis)
+
+
+def _transform(
+    array: AnyArray, axes: tuple[Axis, ...], changes: Changes, parents: Mapping[str, str]
+) -> Any:
     xp = library(array, *(change.array for change in changes.values()))
     along = stacked_along(axes)
     if along is not None:
         pieces = [
-            transform(slice_at(array, along, i), at_place(axes, along, i), changes, parents)
+            _transform(slice_at(array, along, i), at_place(axes, along, i), changes, parents)
             for i in range(axes[along].size)
         ]
         return xp.concatenate(pieces, along)
@@ -80,8 +131,10 @@ def _pure(
             return _parts(xp, array, flat, k, changes, parents)
     above = pairs(flat, parents)
     for k, (axis, factor) in enumerate(flat):
-        if isinstance(factor, Units) and (axis, factor.group) in changes:
-            array = _along(xp, array, k, above.get(k), changes[axis, factor.group])
+        if isinstance(factor, Mention):
+            keys = ((axis, factor.group), *((axis, factor.group, p) for p in (None, factor.part)))
+            for change in (changes[key] for key in keys if key in changes):
+                array = _along(xp, array, k, above.get(k), change)
     return array
 
 

@@ -11,8 +11,8 @@ axis, a larger group may act on it there:
   scalings, one positive number per unit for each dimension of the solutions' space.
 - *signs*: the same with -1 in the place of s_i, and exponents modulo 2.
 
-`Actions` holds these unknowns: one node for each (value, axis, group), joined where an equation
-makes two nodes the same or dual. `acting` reads the equations.
+`Actions` holds these unknowns: one node for each mention of a group along an axis of a value,
+joined where an equation makes two nodes the same or dual. `acting` reads the equations.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from llfc_jax.symmetry.beyond.exponents import Row, null_space
-from llfc_jax.symmetry.terms import Unknown, atoms, find
+from llfc_jax.symmetry.beyond.mentions import Mention, mentions
+from llfc_jax.symmetry.terms import Unknown
 from llfc_jax.symmetry.values import Value
 
 Node = int
@@ -52,11 +53,14 @@ class Exponents:
         dual: it takes the inverse transpose of the matrix.
         scales: exponent of each dimension of the group's scales.
         signs: exponent (0 or 1) of each dimension of the group's signs.
+        part: which mention of the group along the axis, where others act differently, as of
+            queries and keys in one projection; None for all of them.
     """
 
     dual: bool
     scales: tuple[Fraction, ...] = ()
     signs: tuple[int, ...] = ()
+    part: int | None = None
 
 
 class Actions:
@@ -65,7 +69,7 @@ class Actions:
     def __init__(self) -> None:
         self.freedom: dict[Unknown, Freedom] = {}
         self._is_square: dict[Node, bool] = {}
-        self._number: dict[tuple[int, int, Unknown], Node] = {}
+        self._number: dict[tuple[int, int, Mention], Node] = {}
         self._atom: list[Unknown] = []
         self._above: list[Node] = []
         self._turned: list[bool] = []  # dual to the node above
@@ -75,23 +79,26 @@ class Actions:
 
     # -- nodes -----------------------------------------------------------------------------------
 
-    def node(self, value: Value, axis: int, atom: Unknown) -> Node:
-        """Returns the node of a group along an axis of a value."""
-        key = (id(value), axis, atom)
+    def node(self, value: Value, axis: int, mention: Mention) -> Node:
+        """Returns the node of a mention of a group along an axis of a value."""
+        key = (id(value), axis, mention)
         if key not in self._number:
             self._number[key] = len(self._atom)
             self._kept.append(value)
-            self._atom.append(atom)
+            self._atom.append(mention[0])
             self._above.append(len(self._above))
             self._turned.append(False)
-            self.freedom.setdefault(atom, Freedom())
+            self.freedom.setdefault(mention[0], Freedom())
         return self._number[key]
 
     def nodes(self, value: Value) -> Iterator[Node]:
         """Yields the nodes of all groups of a value."""
-        for i, term in enumerate(value.axes):
-            for atom in dict.fromkeys(atoms(term)):
-                yield self.node(value, i, atom)
+        for i in range(len(value.axes)):
+            yield from self.along(value, i)
+
+    def along(self, value: Value, axis: int) -> list[Node]:
+        """Returns the nodes of all mentions along an axis."""
+        return [self.node(value, axis, mention) for mention in mentions(value.axes[axis])]
 
     def root(self, node: Node) -> tuple[Node, bool]:
         """Returns the node that stands for this one, and whether this one is dual to it."""
@@ -167,23 +174,24 @@ class Actions:
 
     # -- solutions -------------------------------------------------------------------------------
 
-    def solve(self, leaves: list[Value]) -> dict[Unknown, dict[tuple[int, int], Exponents]]:
-        """Returns, for each group, how it acts on (leaf's number, axis).
+    def solve(self, leaves: list[Value]) -> dict[Unknown, dict[tuple[int, int, int], Exponents]]:
+        """Returns, for each group, how it acts on (leaf's number, axis, mention's number).
 
         Dimensions of scales or signs that show on no leaf are left out.
         """
-        places: dict[Unknown, dict[tuple[int, int], Node]] = {}
+        places: dict[Unknown, dict[tuple[int, int, int], Node]] = {}
         for number, value in enumerate(leaves):
             for i, term in enumerate(value.axes):
-                for atom in dict.fromkeys(atoms(term)):
-                    places.setdefault(atom, {})[number, i] = self.node(value, i, atom)
+                for atom, part in mentions(term):
+                    node = self.node(value, i, (atom, part))
+                    places.setdefault(atom, {})[number, i, part] = node
         own: dict[Unknown, list[Node]] = {}
         for node, atom in enumerate(self._atom):
             if self._above[node] == node:
                 own.setdefault(atom, []).append(node)
         scales = self._dimensions(self._scales, own, places, None)
         signs = self._dimensions(self._signs, own, places, 2)
-        solved: dict[Unknown, dict[tuple[int, int], Exponents]] = {}
+        solved: dict[Unknown, dict[tuple[int, int, int], Exponents]] = {}
         for atom, held in places.items():
             base: bool | None = None
             for place, node in held.items():
@@ -202,7 +210,7 @@ class Actions:
         self,
         rows: list[Row],
         own: dict[Unknown, list[Node]],
-        places: dict[Unknown, dict[tuple[int, int], Node]],
+        places: dict[Unknown, dict[tuple[int, int, int], Node]],
         modulus: int | None,
     ) -> dict[Unknown, list[dict[int, Fraction]]]:
         """For each group, a basis of its exponents by root."""
@@ -226,6 +234,16 @@ class Actions:
         return found
 
 
-def group_atoms(value: Value, axis: int) -> list[Unknown]:
-    """Returns the unknowns along an axis, each once."""
-    return list(dict.fromkeys(atoms(find(value.axes[axis]))))
+def merge_parts(
+    held: dict[tuple[int, int, int], Exponents],
+) -> Iterator[tuple[int, int, Exponents]]:
+    """Yields (leaf, axis, how) for each axis, or for each mention where they differ."""
+    axes: dict[tuple[int, int], list[Exponents]] = {}
+    for (leaf, axis, _), how in held.items():
+        axes.setdefault((leaf, axis), []).append(how)
+    for (leaf, axis), each in axes.items():
+        if all(how == each[0] for how in each):
+            yield leaf, axis, each[0]
+            continue
+        for part, how in enumerate(each):
+            yield leaf, axis, dataclasses.replace(how, part=part)

@@ -102,9 +102,8 @@ class KeptStates:
         if self._directory is not None and multihost.is_primary():
             file = self._file(self._directory, name)
             file.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
             with aside(file) as place, place.open("wb") as stream:
-                np.savez(stream, **arrays)
+                np.savez(stream, *map(np.asarray, jax.tree.leaves(state)))
         multihost.barrier()
 
     def load(self, name: str, like: TrainState) -> TrainState:
@@ -118,7 +117,7 @@ class KeptStates:
         file = self._file(self._directory, name)
         try:
             with np.load(file, allow_pickle=False) as stored:
-                leaves = [stored[str(i)] for i in range(len(jax.tree.leaves(like)))]
+                leaves = [stored[f"arr_{i}"] for i in range(len(jax.tree.leaves(like)))]
         except _DAMAGED as error:
             raise WorkdirError(
                 f"{file} is missing or damaged; delete {file.parent.parent} to train anew"

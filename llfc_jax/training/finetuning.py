@@ -16,6 +16,8 @@ from llfc_jax import fields
 from llfc_jax.data import Dataset, Split
 from llfc_jax.errors import ConfigError, DataError
 
+BY_THEMSELVES = "fine-tuned pairs are trained by themselves; name no other kind of pair beside them"
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:

@@ -22,7 +22,13 @@ from llfc_jax.tasks import Task
 from llfc_jax.training.bases import KeptStates, load_base
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import Samples, place_train_split
-from llfc_jax.training.finetuning import FineTuning, check_patterns, is_named, join_variants
+from llfc_jax.training.finetuning import (
+    BY_THEMSELVES,
+    FineTuning,
+    check_patterns,
+    is_named,
+    join_variants,
+)
 from llfc_jax.training.loop import Pace, gather_states, join_states, place_states, run_epoch
 from llfc_jax.training.preemption import defer_signals
 from llfc_jax.training.recipe import Recipe
@@ -233,9 +239,7 @@ def _read_finetuning(runs: Sequence[TrainingRun]) -> FineTuning | None:
     """
     found = {run.finetuning for run in runs}
     if len(found) > 1:
-        raise ConfigError(
-            "fine-tuned pairs are trained by themselves; name no other kind beside them in pairs"
-        )
+        raise ConfigError(BY_THEMSELVES)
     return found.pop() if found else None
 
 

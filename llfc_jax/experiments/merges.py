@@ -1,23 +1,26 @@
 """Merges of a pair by several rules: their losses on each task, and where they break."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from scipy import stats
 
 from llfc_jax import merging, symmetry
 from llfc_jax.errors import MergeError
 from llfc_jax.io import Row, nan_for_none
+from llfc_jax.measures.accumulate import accumulate
 from llfc_jax.merging import Diagnosis, MergeOptions, Rule
 from llfc_jax.merging.registry import RULES, build_rule, read_rule
 from llfc_jax.pair import ModePair
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.page import Table
-from llfc_jax.tasks import read_batch
-from llfc_jax.types import Batches
+from llfc_jax.tasks import Task, read_batch
+from llfc_jax.types import Apply, Inputs, Targets, Variables
 
 if TYPE_CHECKING:
     from llfc_jax.experiments.evaluate import Evaluation
@@ -219,22 +222,29 @@ def _build(words: str, evaluation: "Evaluation", pair: ModePair) -> Rule:
         x = read_batch(next(iter(evaluation.train_batches))).x
         options["spec"] = symmetry.permutation_spec(evaluation.network.apply, pair.a, x)
     if name == "greedy_soup":
-        options |= {"evaluate": _Loss(evaluation), "higher_is_better": False}
+        options["evaluate"] = _TrainingFit(evaluation)
     return build_rule(name, **options)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Loss:
-    """Mean loss on the training data, which are not those that merges are judged on."""
+class _TrainingFit:
+    """Minus the mean loss on the training data, which are not those that merges are judged on."""
 
     evaluation: "Evaluation"
 
-    def __call__(self, variables: Any) -> float:
-        """Returns the loss of a model."""
-        network, settings = self.evaluation.network, self.evaluation.settings
-        batches: Batches = self.evaluation.train_batches
-        found = merging.diagnose(network, [variables], batches, (), task=settings.eval.task)
-        return float(found.model_loss[0, 0])
+    def __call__(self, variables: Variables) -> float:
+        """Returns it for a model: more is better."""
+        task, apply = self.evaluation.settings.eval.task, self.evaluation.network.apply
+        kernel = functools.partial(_judge, apply, task, variables)
+        sums = accumulate(kernel, self.evaluation.train_batches, task=task)
+        return -float(task.finish(sums)["loss"])
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "task"))
+def _judge(
+    apply: Apply, task: Task, variables: Variables, x: Inputs, y: Targets, mask: jax.Array
+) -> dict[str, Any]:
+    return task.sums(apply(variables, x), y, mask)
 
 
 def _tabulate(found: Diagnosis, where: Row) -> list[Row]:

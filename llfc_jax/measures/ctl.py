@@ -273,9 +273,13 @@ class CTL(Measure):
         }
 
     def join_splits(self, metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Returns the numbers of the task on which CTL holds less."""
-        worst = {name: max(of[name] for of in metrics) for name in self.columns}
-        return worst | {"ctl_ratio": min(of["ctl_ratio"] for of in metrics)}
+        """Returns the numbers of the task on which CTL holds less, where it means something."""
+        found = {}
+        for name in self.columns:
+            values = [of[name] for of in metrics if of[name] == of[name]]
+            worst = min if name == "ctl_ratio" else max
+            found[name] = worst(values, default=float("nan"))
+        return found
 
 
 def _read_additions(batch: PairBatch, plan: Sequence[str]) -> Callable[[jax.Array], Any]:

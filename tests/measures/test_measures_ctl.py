@@ -151,6 +151,9 @@ def test_the_worse_task_stands_for_both():
     other = {**one, "ctl_worst": 0.4, "ctl_ratio": 9.0}
     joined = measures.CTL().join_splits([one, other])
     assert joined == {**one, "ctl_worst": 0.4}
+    nothing = dict.fromkeys(one, np.nan)
+    assert measures.CTL().join_splits([one, nothing]) == one
+    assert np.isnan(measures.CTL().join_splits([nothing, nothing])["ctl_ratio"])
 
 
 def test_mistakes_are_one_line():

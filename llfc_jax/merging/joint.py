@@ -7,7 +7,9 @@ The permutations π_i of n networks are sought that maximise
 all of them together. As in the Frank-Wolfe search for a pair, each group's permutation becomes a
 doubly stochastic matrix; in each step the slope's best permutations, an assignment for each network
 and group, are the point towards which all matrices move, as far as that raises F. What comes out is
-rounded, and kept if it is better than the start. Every pair of networks is related through the
+rounded, and kept if it is better than the start. F has many local maxima; several searches, the
+first from the networks as they are, the others from there and part of the way to matrices without
+any preference, find better ones than one. Every pair of networks is related through the
 common order, π_j⁻¹ π_i, so there is no cycle along which the relations could disagree.
 """
 
@@ -29,6 +31,7 @@ from llfc_jax.types import Variables
 
 STEPS = 60
 LENGTHS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1, 0.05, 0.02)  # of a step, compared in one program
+SHARES = (1.0, 0.7, 0.5, 0.3)  # of the start in the first matrices, the rest being spread evenly
 STILL = 1e-5  # relative gain below which a search has ended
 
 Stacked = dict[str, Float[Array, "modes n n"]]
@@ -61,8 +64,10 @@ def match_jointly(
     counted = tuple(i for i, (path, _) in enumerate(spec.leaves) if path in names)
     every = list(zip(*(jax.tree.leaves(mode) for mode in modes), strict=True))
     leaves = [jnp.stack([jnp.asarray(leaf) for leaf in every[i]]) for i in counted]
-    starts = [[spec.identity() for _ in modes], *([list(start)] if start is not None else [])]
-    ends = [_search(spec, counted, leaves, begin, steps, solver) for begin in starts]
+    identity = [spec.identity() for _ in modes]
+    begun = [(identity, share) for share in SHARES]
+    begun += [] if start is None else [(list(start), 1.0)]
+    ends = [_search(spec, counted, leaves, *begin, steps, solver) for begin in begun]
     best, _ = max(ends, key=lambda end: end[1])
     back = spec.invert(best[0])
     return [spec.compose(back, permutation) for permutation in best]
@@ -87,14 +92,16 @@ def _search(
     counted: tuple[int, ...],
     leaves: list[jax.Array],
     start: Sequence[Permutation],
+    share: float,
     steps: int,
     solver: Solver,
 ) -> tuple[list[Index], float]:
     """Returns the best of the start and the rounded end of a search, and its F."""
     begin = _stack([as_mixture(spec, dict(permutation)) for permutation in start])
     best = [{name: jnp.asarray(index) for name, index in p.items()} for p in start]
-    mixtures, reached = begin, float(_agree(spec, counted, leaves, begin))
-    value = reached
+    reached = float(_agree(spec, counted, leaves, begin))
+    mixtures = {name: share * m + (1 - share) / m.shape[-1] for name, m in begin.items()}
+    value = float(_agree(spec, counted, leaves, mixtures))
     for _ in range(steps):
         slope = _slope(spec, counted, leaves, mixtures)
         corner = _round(spec, slope, solver)

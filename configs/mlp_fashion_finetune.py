@@ -3,7 +3,7 @@
 After Zhou et al. (ICML 2024), whose networks are larger. Pretrained on the classes 0 to 4; task 0
 and 1 are the other classes, in two orders of the data; 2 and 3 are two and three of them; 4 and 5
 are all five, turned by 30 and by 90 degrees.
-Costs: full: ten minutes on two CPU cores. small: about 2 CPU minutes a seed. tiny (digits): seconds.
+Costs: full: ten minutes on two CPU cores. small: 2 CPU minutes a seed. tiny (digits): seconds.
 Shows: the nearer two tasks, the more linear the features of the mean of both networks; the page
 says for each rule whether its merge holds, and on which layers it breaks.
 """

@@ -15,6 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llfc_jax.experiments.merges import Merges
+from llfc_jax.experiments.study_result import Study
+
 Row = dict[str, str]
 
 
@@ -71,7 +74,12 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "baseline / distance": figure("llfc_ratio", ".3g"),
     "Dist_com ratio": figure("com_ratio"),
     "stitching, error %": stitched,
+    "CTL: 1 - cosine, worst layer": figure("ctl_worst"),
+    "CTL, median layer": figure("ctl_median"),
+    "CTL: baseline / distance": figure("ctl_ratio", ".3g"),
+    "task addition, median layer": figure("ctl_addition"),
 }
+MERGE = "merge_"  # columns of the loss of a merge, the mean over its tasks
 
 
 def read(directory: Path) -> tuple[list[Row], dict[str, Any]]:
@@ -90,7 +98,10 @@ def table(directory: Path) -> str:
     rows, config = read(directory)
     varied = [name for name in rows[0] if name not in ("pair", "align", "k")]
     varied = varied[: varied.index("seeds")]
-    measured = {name: cell for name, cell in COLUMNS.items() if any(map(cell, rows))}
+    merged = {name: f"{name.removeprefix(MERGE)}: loss" for row in rows for name in row
+              if name.startswith(MERGE) and not name.endswith(("_half", "_n"))}  # fmt: skip
+    every = COLUMNS | {words: figure(name, ".3f") for name, words in merged.items()}
+    measured = {name: cell for name, cell in every.items() if any(map(cell, rows))}
     columns = {name: (lambda row, name=name: row[name]) for name in varied} | measured
     data = {k: v for k, v in config["data"].items() if v is not None}
     fixed = {k: v for k, v in config["network"].items() if f"network.{k}" not in varied}
@@ -104,7 +115,22 @@ def table(directory: Path) -> str:
         "|---" * len(columns) + "|",
     ]
     lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *correlate(directory)])
+
+
+def correlate(directory: Path) -> list[str]:
+    """A line on whether the distance of merges predicts their loss, over all runs; none if none."""
+    runs = sorted(path.parent for path in directory.glob("runs/*/merge.json"))
+    if not runs and (directory / "merge.json").exists():
+        runs = [directory]
+    merges = Merges()
+    for run in runs:  # the same pair of another seed is another pair
+        found = Study.read(run, ()).merges
+        table, layers = ([row | {"pair": f"{run.name} {row['pair']}"} for row in rows]
+                         for rows in (found.table, found.layers))  # fmt: skip
+        merges += Merges(table, layers)
+    words = merges.correlation()
+    return ["", words] if words else []
 
 
 def main() -> None:

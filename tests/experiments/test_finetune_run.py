@@ -103,6 +103,8 @@ def test_merges_stand_in_table_page_and_words(ran):
     words = str(study)
     assert f"{PAIR}, merged by mean: loss" in words
     assert "Over 4 merges" in words
+    assert f"On the data of each task, the features of {PAIR} are" in words
+    assert "CTL" in study.summary[0]["verdict"]
     layers = {row["layer"] for row in study.merges.layers}
     assert layers == {"Dense_0", "Dense_1"}
     page = (folder / "report.html").read_text("utf-8")

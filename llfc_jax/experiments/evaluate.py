@@ -5,8 +5,10 @@ come here. Whatever the working directory holds already is read from there.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import jax
@@ -199,18 +201,20 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
     """Returns how b is aligned with a by a method; a permutation on file is read from there."""
     network, file = evaluation.network, evaluation.workdir.permutation(f"{pair.name}-{method}")
     if file and multihost.broadcast(file.exists):
-        return Alignment(*symmetry.load(file), pair.b, network)
+        return _read_alignment(file, pair, network)
     if file and not multihost.is_primary():  # one process searches, so that all get the same
         multihost.barrier()
-        return Alignment(*symmetry.load(file), pair.b, network)
+        return _read_alignment(file, pair, network)
     settings = evaluation.settings
     batches = on_one_device(evaluation.train_batches)
     key = jax.random.fold_in(jax.random.key(settings.seed), MATCHING_STREAM)
     evaluation.reporter.say(f"aligning {pair.name} by {method} matching")
+    build = settings.build_method(method)
     x = read_batch(next(iter(batches))).x
-    spec = symmetry.permutation_spec(network.apply, pair.a, x)
+    plain = matching.symmetry_of(build) == matching.PERMUTATION
+    spec = symmetry.permutation_spec(network.apply, pair.a, x) if plain else None
     match = matching.align(
-        settings.build_method(method),
+        build,
         key,
         network,
         pair.a,
@@ -220,7 +224,27 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
         task=settings.eval.task,
         progress=evaluation.reporter.task(f"{pair.name}, {method} matching"),
     )
+    if match.transport is not None:
+        aligned = _transported(match.transport, pair, network)
+        save = match.transport.save
+    else:
+        assert spec is not None
+        aligned = Alignment(spec, match.permutation, pair.b, network)
+        save = functools.partial(spec.save, permutation=match.permutation)
     if file:
-        spec.save(file, match.permutation)
+        save(file)
         multihost.barrier()
-    return Alignment(spec, match.permutation, pair.b, network)
+    return aligned
+
+
+def _read_alignment(file: Path, pair: ModePair, network: Network) -> Alignment:
+    """Returns an alignment that was found before."""
+    found = symmetry.load(file)
+    if isinstance(found, symmetry.Transport):
+        return _transported(found, pair, network)
+    return Alignment(*found, pair.b, network)
+
+
+def _transported(transport: symmetry.Transport, pair: ModePair, network: Network) -> Alignment:
+    permutation = transport.element.permutation
+    return Alignment(transport.spec.permutations, permutation, pair.b, network, transport)

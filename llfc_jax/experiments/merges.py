@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llfc_jax.experiments.evaluate import Evaluation
 
 FEWEST = 4  # merges of which a rank correlation is said
+GIVEN = ("git_rebasin", "c2m3", "greedy_soup")  # they get what they need where pairs are merged
 STATISTICS = {"fisher": merging.fisher_diagonal, "regmean": merging.input_grams}
 
 SECTION = Section(
@@ -152,20 +153,21 @@ def check_rules(rules: Sequence[str | Rule], pairs: Mapping[str, bool]) -> None:
         MergeError: one is unknown, or lacks its base.
     """
     for rule in rules:
-        if isinstance(rule, Rule):
-            kind = type(rule)
-        else:
+        if not isinstance(rule, Rule):
             name, options = read_rule(rule)
-            kind = RULES[name]
-            if name not in ("git_rebasin", "greedy_soup", "c2m3"):  # they are given what they need
+            if name not in GIVEN:
                 build_rule(name, **options)
-        if kind.needs_base:
-            for pair, has_base in pairs.items():
-                if not has_base:
-                    raise MergeError(
-                        f"merge rule {kind.name!r} needs the network that both were fine-tuned "
-                        f"from, and pair {pair!r} has none; leave the rule out, or name the base"
-                    )
+        for pair, has_base in pairs.items():
+            if needs_base(rule) and not has_base:
+                raise MergeError(
+                    f"merge rule {str(rule)!r} needs the network that both were fine-tuned from, "
+                    f"and pair {pair!r} has none; leave the rule out, or name the base"
+                )
+
+
+def needs_base(rule: str | Rule) -> bool:
+    """Returns whether a rule merges what fine-tuning changed."""
+    return (type(rule) if isinstance(rule, Rule) else RULES[read_rule(rule)[0]]).needs_base
 
 
 def measured_key(pair: str, method: str, rules: Sequence[str | Rule]) -> str:
@@ -175,12 +177,18 @@ def measured_key(pair: str, method: str, rules: Sequence[str | Rule]) -> str:
 
 
 def diagnose_pair(evaluation: "Evaluation", pair: ModePair, method: str) -> Merges:
-    """Merges a pair by all rules of the settings; what the directory has is read from there."""
+    """Merges a pair by all rules of the settings; what the directory has is read from there.
+
+    Rules that need a base are left out where b was aligned: its units are no longer the base's.
+    """
     rules, workdir = evaluation.settings.merge, evaluation.workdir
     key = measured_key(pair.name, method, rules)
+    rules = [rule for rule in rules if pair.base is not None or not needs_base(rule)]
+    if not workdir.has(key) and not rules:
+        workdir.store(key, {"table": [], "sentences": []}, [])
     if not workdir.has(key):
         evaluation.reporter.say(f"merging {pair.name}")
-        found = _diagnose(evaluation, pair)
+        found = _diagnose(evaluation, pair, rules)
         where = {"pair": pair.name, "align": method}
         words = f"`{pair.name}`" + ("" if method == "none" else f" aligned by {method}")
         sentences = [f"{words}, merged by {sentence}" for sentence in found.sentences()]
@@ -190,12 +198,12 @@ def diagnose_pair(evaluation: "Evaluation", pair: ModePair, method: str) -> Merg
     return Merges([nan_for_none(row) for row in content["table"]], layers, content["sentences"])
 
 
-def _diagnose(evaluation: "Evaluation", pair: ModePair) -> Diagnosis:
+def _diagnose(evaluation: "Evaluation", pair: ModePair, chosen: Sequence[str | Rule]) -> Diagnosis:
     data, settings = evaluation.data, evaluation.settings
     tasks = {name: data[name] for name in ("task_a", "task_b") if name in data}
     training = [data.get(f"train_{mode}", evaluation.train_batches) for mode in "ab"]
     rules, statistics = [], {}
-    for words in settings.merge:
+    for words in chosen:
         rule = words if isinstance(words, Rule) else _build(words, evaluation, pair)
         rules.append(rule)
         if rule.name in STATISTICS:

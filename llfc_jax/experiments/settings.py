@@ -25,7 +25,8 @@ class Settings:
     Attributes:
         measures: what is measured, by name.
         align: how b is aligned with a before it is measured: "none" and the matching methods.
-        match: options of the matching methods: method -> option -> value.
+        match: options of the matching methods: method -> option -> value. Under any other name,
+            with `method` among the options: a variant of that method, which `align` may name.
         eval: how everything is measured.
         seed: of whatever matching draws at random.
         merge: rules by which pairs are merged, by name and options as in "ties(density=0.5)".
@@ -52,8 +53,9 @@ class Settings:
         return [measures.build(name, **own.get(name, {})) for name in self.measures]
 
     def build_method(self, name: str) -> Method:
-        """Returns a matching method with its options."""
-        return matching.build_method(name, self.match.get(name, {}))
+        """Returns a matching method, or a variant of one, with its options."""
+        options = dict(self.match.get(name, {}))
+        return matching.build_method(options.pop("method", name), options)
 
     def check(self, prefix: str = "") -> None:
         """Checks every name and option before anything is computed.
@@ -64,10 +66,15 @@ class Settings:
         Raises:
             ConfigError: one line that names the field, what is wrong, and the nearest right name.
         """
-        aligned = (UNALIGNED, *matching.METHODS)
+        variants = [
+            name
+            for name, options in self.match.items()
+            if isinstance(options, Mapping) and "method" in options
+        ]
+        known = (*matching.METHODS, *variants)
         _check_names("measure", self.measures, measures.MEASURES)
-        _check_names("alignment", self.align, aligned)
-        _check_names(f"alignment in {prefix}match", self.match, matching.METHODS)
+        _check_names("alignment", self.align, (UNALIGNED, *known))
+        _check_names(f"alignment in {prefix}match", self.match, known)
         own = self.eval.measure_options
         _check_names(f"measure in {prefix}eval.measure_options", own, measures.MEASURES)
         for field in ("measures", "align"):

@@ -21,6 +21,7 @@ from llfc_jax.report.page import Report, Table, Verdict
 from llfc_jax.report.style import SCREEN, Theme
 from llfc_jax.results import axis_columns, rows_to_pandas, rows_to_xarray
 from llfc_jax.symmetry import Permutation, PermutationSpec
+from llfc_jax.symmetry.beyond.transport import Transport
 from llfc_jax.tasks import TASKS
 from llfc_jax.types import Variables
 
@@ -45,21 +46,26 @@ class Alignment:
         permutation: how they are permuted.
         b: b as it was, as a tree of arrays.
         network: the network of both modes; None after unpickling where it could not be pickled.
+        transport: what is done to b where that is more than a permutation; `permutation` is a
+            part of it.
     """
 
     spec: PermutationSpec
     permutation: Permutation
     b: Variables
     network: Network | None
+    transport: Transport | None = None
 
     @property
     def variables(self) -> Variables:
-        """The permuted b, as a tree of arrays."""
+        """The aligned b, as a tree of arrays."""
+        if self.transport is not None:
+            return self.transport.apply(self.b)
         return self.spec.apply(self.permutation, self.b)
 
     @property
     def model(self) -> Any:
-        """The permuted b, in the form in which its framework has it.
+        """The aligned b, in the form in which its framework has it.
 
         Raises:
             ModeError: the network could not be pickled with the study.

@@ -4,10 +4,12 @@
 `llfc_jax.merging` makes one network of several.
 """
 
-from llfc_jax.matching.align import align, check_symmetry
+from llfc_jax.matching.align import align, check_symmetry, symmetry_of
 from llfc_jax.matching.assignment.solvers import assign, assign_warm
+from llfc_jax.matching.beyond.sets import PERMUTATION
 from llfc_jax.matching.methods.activation import ActivationMatching, activation_matching
 from llfc_jax.matching.methods.commutativity import CommutativityMatching, commutativity_matching
+from llfc_jax.matching.methods.learned import LearnedMatching
 from llfc_jax.matching.methods.output import OutputMatching, output_matching
 from llfc_jax.matching.methods.ste import StraightThroughMatching, ste_matching
 from llfc_jax.matching.methods.weight import WeightMatching, weight_matching
@@ -17,8 +19,10 @@ from llfc_jax.matching.result import Match
 
 __all__ = [
     "METHODS",
+    "PERMUTATION",
     "ActivationMatching",
     "CommutativityMatching",
+    "LearnedMatching",
     "Match",
     "Method",
     "OutputMatching",
@@ -35,5 +39,6 @@ __all__ = [
     "matching_method",
     "output_matching",
     "ste_matching",
+    "symmetry_of",
     "weight_matching",
 ]

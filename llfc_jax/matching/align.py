@@ -1,6 +1,7 @@
 """Alignment: a method by name, on a network whose spec is derived and proved first."""
 
 import collections
+import dataclasses
 from collections.abc import Hashable
 from typing import Any
 
@@ -11,14 +12,18 @@ from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
 from llfc_jax.graph.queries import check_used_leaves
-from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.beyond.sets import PERMUTATION, restrict
+from llfc_jax.matching.problem import Problem, check_modes, widen
 from llfc_jax.matching.registry import Method, build_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import is_discrete
 from llfc_jax.parallel import spread
+from llfc_jax.symmetry.beyond.derive import derive_symmetry
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+from llfc_jax.symmetry.beyond.transport import Transport
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Task, classification, read_batch
-from llfc_jax.types import Batches, Model, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
 
 _PROVED: collections.deque[Hashable] = collections.deque(maxlen=32)  # (apply, spec), latest last
 
@@ -52,7 +57,8 @@ def align(
         **options: the fields of the method's class.
 
     Returns:
-        The method's `Match`; `spec.apply(match.permutation, b)` is the aligned B.
+        The method's `Match`; `spec.apply(match.permutation, b)` is the aligned B, or
+        `match.transport.apply(b)` where the method goes beyond permutations.
 
     Raises:
         MatchingError: an unknown method or option, a wrong group in the spec, or see the method.
@@ -68,6 +74,8 @@ def align(
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
     batches = spread.follow(batches, (a, b))
+    if symmetry_of(method) != PERMUTATION:
+        return _align_beyond(method, key, network, a, b, batches, task, progress)
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
     batches = () if batches is None else batches
@@ -79,6 +87,44 @@ def align(
     return method(key, problem, progress)
 
 
+def symmetry_of(method: Method) -> str:
+    """Returns what a method may move, as its option `symmetry` says."""
+    return getattr(method, "symmetry", PERMUTATION)
+
+
+def _align_beyond(
+    method: Method,
+    key: jax.Array,
+    network: Network,
+    a: Variables,
+    b: Variables,
+    batches: Batches | None,
+    task: Task | None,
+    progress: ProgressFn | None,
+) -> Match:
+    """Aligns B by more than permutations; methods see both networks folded."""
+    graph = trace(network.apply, a, _inputs(batches))
+    spec = restrict(derive_symmetry(graph), symmetry_of(method))
+    if any(map(is_discrete, jax.tree.leaves(a))):
+        check_used_leaves(graph, a, b)
+    check_modes(spec.unfolded, a, b)
+    _prove(network.apply, spec, a, batches or ())
+    folded = {name: spec.fold(widen(mode)) for name, mode in (("a", a), ("b", b))}
+    problem = Problem(
+        network,
+        spec.permutations,
+        batches=batches or (),
+        task=task or classification(),
+        symmetry=spec,
+        **folded,
+    )
+    match = method(key, problem, progress)
+    if match.transport is None:
+        raise MatchingError(f"{match.method} matching moves permutations only")
+    found = Transport.to(spec, match.transport.element, a)
+    return dataclasses.replace(match, transport=found)
+
+
 def check_symmetry(problem: Problem) -> None:
     """Proves a problem's spec on its network, once for each network and spec.
 
@@ -86,9 +132,15 @@ def check_symmetry(problem: Problem) -> None:
         MatchingError: a permutation of some group changes the network's outputs.
         DataError: there is no batch to prove it on.
     """
-    known = (problem.apply, problem.spec)
+    _prove(problem.apply, problem.spec, problem.a, problem.batches)
+
+
+def _prove(
+    apply: Apply, spec: PermutationSpec | SymmetrySpec, variables: Variables, batches: Batches
+) -> None:
+    known = (apply, spec)
     if known not in _PROVED:
-        symmetry.check(problem.spec, problem.apply, problem.a, _inputs(problem.batches))
+        symmetry.check(spec, apply, variables, _inputs(batches))
         _PROVED.append(known)
 
 

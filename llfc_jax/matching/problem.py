@@ -16,6 +16,7 @@ from llfc_jax.frameworks import Network
 from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.parallel.spread import relabel
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Batch, Task, classification, read_batch
 from llfc_jax.types import Apply, Batches, Inputs, Variables
@@ -34,6 +35,7 @@ class Problem:
         batches: data, pairs (x, y) or other forms (`llfc_jax.tasks.Batch`), for the methods that
             need some.
         task: how outputs are judged, for the methods that look at outputs.
+        symmetry: what may be done beyond permutations; a and b are then folded (`symmetry.fold`).
     """
 
     network: Any
@@ -42,6 +44,7 @@ class Problem:
     b: Variables
     batches: Batches = ()
     task: Task = dataclasses.field(default_factory=classification)
+    symmetry: SymmetrySpec | None = None
 
     @property
     def apply(self) -> Apply:
@@ -155,3 +158,18 @@ def cast(leaf: ArrayLike, dtype: DTypeLike) -> Any:
     if on_host(leaf):
         return jnp.asarray(host_array(leaf, dtype))
     return jnp.asarray(leaf).astype(dtype)
+
+
+def trainable(spec: PermutationSpec, variables: Variables) -> frozenset[str]:
+    """Returns the leaves that count by default: parameters, not the running statistics of norms.
+
+    Parameters are what stands under `params/`, or everything if nothing does; counters, keys and
+    other leaves that hold no real numbers never count.
+    """
+    paths = [
+        path
+        for (path, _), leaf in zip(spec.leaves, jax.tree.leaves(variables), strict=True)
+        if jnp.issubdtype(dtype_of(leaf), jnp.floating)
+    ]
+    params = [path for path in paths if path.startswith("params/")]
+    return frozenset(params or paths)

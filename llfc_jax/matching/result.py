@@ -5,6 +5,8 @@ import dataclasses
 import jax
 from jaxtyping import Array, Float, Int
 
+from llfc_jax.symmetry.beyond.transport import Transport
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Match:
         history: the objective after each sweep or step (NaN after the last one, if compiled).
         sweeps: number of sweeps or steps taken.
         method: name of the method.
+        transport: where more than permutations was matched, what takes B to A; `permutation` is
+            a part of it, and `transport.apply(b)` is the matched B.
     """
 
     permutation: dict[str, jax.Array]
@@ -25,3 +29,4 @@ class Match:
     history: Float[Array, " steps"]
     sweeps: Int[Array, ""]
     method: str = dataclasses.field(metadata={"static": True})
+    transport: Transport | None = None

@@ -1,5 +1,6 @@
 """A small vision transformer."""
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -10,15 +11,17 @@ from llfc_jax.errors import ConfigError, DataError
 from llfc_jax.networks.registry import network
 
 ACTIVATIONS = {"gelu": nn.gelu, "relu": nn.relu}
+NORMS: dict[str, Any] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 class Block(nn.Module):
-    """Self-attention and a two-layer MLP, each behind a LayerNorm and around it a shortcut.
+    """Self-attention and a two-layer MLP, each behind a norm and around it a shortcut.
 
     Attributes:
         heads: of the attention.
         mlp_dim: hidden units.
         activation: of the MLP.
+        norm: "layer" or "rms".
         dropout: rate behind attention and MLP.
         dtype: compute type.
     """
@@ -26,6 +29,7 @@ class Block(nn.Module):
     heads: int
     mlp_dim: int
     activation: Literal["gelu", "relu"]
+    norm: Literal["layer", "rms"]
     dropout: float
     dtype: Any
 
@@ -33,10 +37,11 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Tokens [n, t, dim] to the same shape."""
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        y = nn.LayerNorm(dtype=self.dtype, name="norm1")(x)
+        norm = functools.partial(NORMS[self.norm], dtype=self.dtype)
+        y = norm(name="norm1")(x)
         attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name="attention")
         x = x + drop(attention(y))
-        y = nn.LayerNorm(dtype=self.dtype, name="norm2")(x)
+        y = norm(name="norm2")(x)
         y = ACTIVATIONS[self.activation](nn.Dense(self.mlp_dim, dtype=self.dtype, name="mlp1")(y))
         return x + drop(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp2")(y))
 
@@ -56,6 +61,7 @@ class ViT(nn.Module):
         heads: attention heads per block; divides `dim`.
         mlp_dim: hidden units of each block's MLP.
         activation: of the MLPs.
+        norm: "layer" (LayerNorm) or "rms" (RMSNorm).
         dropout: rate, in training.
         dtype: compute type; parameters stay float32.
     """
@@ -67,6 +73,7 @@ class ViT(nn.Module):
     heads: int = 4
     mlp_dim: int = 128
     activation: Literal["gelu", "relu"] = "gelu"
+    norm: Literal["layer", "rms"] = "layer"
     dropout: float = 0.0
     dtype: Any = None
 
@@ -91,9 +98,10 @@ class ViT(nn.Module):
                 self.heads,
                 self.mlp_dim,
                 self.activation,
+                self.norm,
                 self.dropout,
                 self.dtype,
                 name=f"block{number}",
             )(x, train)
-        x = nn.LayerNorm(dtype=self.dtype, name="norm")(x).mean(1)
+        x = NORMS[self.norm](dtype=self.dtype, name="norm")(x).mean(1)
         return nn.Dense(self.classes, dtype=self.dtype, name="dense")(x)

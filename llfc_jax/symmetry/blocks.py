@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from llfc_jax.symmetry.axes import (
@@ -42,7 +41,7 @@ class Block:
     """
 
     groups: tuple[str, ...]
-    extract: Callable[[jax.Array], jax.Array]
+    extract: Extract
 
 
 def blocks(axes: tuple[Axis, ...], parents: Mapping[str, str]) -> list[Block]:

@@ -1,5 +1,6 @@
 """Proves a spec on numbers."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from llfc_jax.graph.trace import subjaxprs
 from llfc_jax.parallel.spread import follow, is_spread
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Permutation, permute
+from llfc_jax.symmetry.beyond.element import Element, within_ones
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import AnyArray, Apply, Inputs, Variables
 
@@ -49,8 +52,35 @@ def derange(spec: PermutationSpec, name: str, rng: np.random.Generator) -> dict[
     return {**moved, name: rows.reshape(spec.shape(name))}
 
 
+def random_element(spec: SymmetrySpec, rng: np.random.Generator) -> Element:
+    """Returns a random element in NumPy: matrices, scales and signs; no unit leaves its place."""
+    matrices, scales, signs = {}, {}, {}
+    for action in spec.actions:
+        *outer, n = spec.shape(action.group)
+        m = n - 1 if action.keeps_ones else n
+        if action.matrix != "none":
+            own = np.linalg.qr(rng.normal(size=(*outer, m, m)))[0]
+            if action.matrix == "any":
+                own = own @ (np.eye(m) + 0.3 * rng.normal(size=own.shape) / m**0.5)
+            matrices[action.group] = within_ones(own) if action.keeps_ones else own
+            continue
+        if action.scales:
+            scales[action.group] = 0.5 * rng.normal(size=(action.scales, *outer, n))
+        if action.signs:
+            signs[action.group] = rng.choice([-1.0, 1.0], (action.signs, *outer, n))
+    return Element(identity(spec.permutations), matrices, scales, signs)
+
+
+def parts_of(element: Element) -> Iterator[tuple[str, str, Element]]:
+    """Yields (field, group, an element that does only what this one does to that group)."""
+    nothing = dataclasses.replace(element, matrices={}, log_scales={}, signs={})
+    for field in ("matrices", "log_scales", "signs"):
+        for group, array in getattr(element, field).items():
+            yield field, group, dataclasses.replace(nothing, **{field: {group: array}})
+
+
 def check(
-    spec: PermutationSpec,
+    spec: PermutationSpec | SymmetrySpec,
     network: Any,
     variables: Variables,
     x: Inputs,
@@ -59,10 +89,11 @@ def check(
 ) -> float:
     """Proves a spec on numbers: moving the units of its groups leaves the outputs alone.
 
-    One group after the other, every unit of it leaves its place while all else stays. Computed in
-    float64 where the network can; compiled once; deterministic. Rare branches and ties show on
-    many samples only: where the network is small enough, up to 64 of the batch are used and as
-    many random ones of the same scale, else two.
+    One group after the other, every unit of it leaves its place while all else stays. Of a
+    symmetry spec, the folding of gains, and each group's matrices, scales and signs as well, one
+    kind at a time. Computed in float64 where the network can; compiled once; deterministic. Rare
+    branches and ties show on many samples only: where the network is small enough, up to 64 of the
+    batch are used and as many random ones of the same scale, else two.
 
     Variables that are spread over several devices stay where they lie, in their own precision.
 
@@ -78,7 +109,7 @@ def check(
         The largest change seen, as a share of the largest output.
 
     Raises:
-        MatchingError: a permutation of a group changes the outputs by more than that, or the
+        MatchingError: an element of a group changes the outputs by more than that, or the
             network does not run on the batch.
 
     Examples:
@@ -93,7 +124,8 @@ def check(
     """
     view = Network.of(network)
     variables = view.variables(variables)
-    spec.check_variables(variables)
+    plain = spec.unfolded if isinstance(spec, SymmetrySpec) else spec
+    plain.check_variables(variables)
     spread = is_spread(variables)
     try:
         if not spread:
@@ -120,9 +152,14 @@ def check(
 
 
 def _check(
-    spec: PermutationSpec, apply: Apply, variables: Variables, x: Inputs, tolerance: float | None
+    spec: PermutationSpec | SymmetrySpec,
+    apply: Apply,
+    variables: Variables,
+    x: Inputs,
+    tolerance: float | None,
 ) -> float:
-    x = _samples(apply, variables, x, len(spec.groups))
+    count = len(spec.groups if isinstance(spec, PermutationSpec) else spec.actions)
+    x = _samples(apply, variables, x, count)
     run, limit = _compiled(apply, variables, x)
     limit = limit if tolerance is None else tolerance
     rng = np.random.default_rng(0)
@@ -136,8 +173,7 @@ def _check(
         ))  # fmt: skip
     before = [run(placed, own) for own in inputs]
     worst = 0.0
-    for group in spec.groups:
-        moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
+    for words, moved in _moves(spec, variables, rng):
         now: list[AnyArray] = list(placed)
         for i, leaf in moved.items():
             now[i] = leaf
@@ -145,12 +181,37 @@ def _check(
         change = max(changes, key=lambda c: (np.isnan(c), c))
         worst = max(worst, change)
         if not change <= limit:
+            advice = "remove that group (spec.explain() lists where it acts)"
+            if isinstance(spec, SymmetrySpec):
+                advice = 'use symmetry="permutation" (spec.explain() lists where each group acts)'
             raise MatchingError(
-                f"the spec is wrong for this network: moving the units of group {group.name!r} "
-                f"changes its output by {change:.1e} of its largest value; remove that group "
-                "(spec.explain() lists where it acts)"
+                f"the spec is wrong for this network: {words} changes its output by {change:.1e} "
+                f"of its largest value; {advice}"
             )
     return worst
+
+
+def _moves(
+    spec: PermutationSpec | SymmetrySpec, variables: Variables, rng: np.random.Generator
+) -> Iterator[tuple[str, dict[int, AnyArray]]]:
+    """Yields what is done to the network, in words, and the leaves that it changes, by number."""
+    leaves = jax.tree.leaves(variables)
+    if isinstance(spec, PermutationSpec):
+        for group in spec.groups:
+            moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
+            yield f"moving the units of group {group.name!r}", moved
+        return
+    folded = jax.tree.leaves(spec.fold(variables))
+    gains = {i: new for i, (old, new) in enumerate(zip(leaves, folded, strict=True))
+             if new is not old}  # fmt: skip
+    if gains:
+        yield "moving gains into other weights", gains
+    wide = jax.tree.unflatten(jax.tree.structure(variables), folded)
+    for words, moved in _moves(spec.permutations, wide, rng):
+        yield words, gains | moved
+    for kind, group, part in parts_of(random_element(spec, rng)):
+        words = f"applying random {kind.replace('_', ' ')} to group {group!r}"
+        yield words, gains | spec.changed_leaves(part, folded)
 
 
 def _change(before: np.ndarray, after: np.ndarray) -> float:

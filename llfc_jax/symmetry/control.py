@@ -59,21 +59,22 @@ def _fixpoint(
     call: Call, jaxpr: Any, consts: list[Value], carry: list[Value], xs: list[Value], reader: Reader
 ) -> tuple[list[Value], list[Value]] | None:
     """The carry tied from step to step, and the body's outputs; None where that does not end."""
-    carry = [_plain(value, call.why) for value in carry]
+    given, carry = carry, [_plain(value, call.why) for value in carry]
     for _ in range(20):
         outputs = reader.inside(jaxpr, [*consts, *carry, *xs], call.scope, "loop")
         outputs = [_plain(value, call.why) for value in outputs]
         tied = _tie(call, carry, outputs[: len(carry)])
         if _alike(carry, tied):
+            reader.opaque([*given, *outputs], [*tied, *outputs[len(carry) :]], call.why)
             return tied, outputs[len(carry) :]
         carry = tied
     return None
 
 
-def _step(value: Value, i: int, why: str) -> Value:
+def _step(value: Value, i: int, why: str, reader: Reader) -> Value:
     """What a step of a scan sees of a stacked value."""
     axes = layouts.keep_places(value.axes, 0, np.array([i]), why)
-    return dataclasses.replace(value, axes=axes[1:])
+    return reader.link(value, dataclasses.replace(value, axes=axes[1:]), why)
 
 
 @rule("scan", stacked=True, numbered=True)
@@ -85,46 +86,55 @@ def _scan(call: Call, inputs: list[Value], reader: Reader) -> list[Value]:
     xs, reason = inputs[cut + len(carry) :], "steps of a scan"
     for value in xs:
         pin(value.axes[0], reason, apart=True)
-    carry = [dataclasses.replace(_plain(v, reason), number=v.number) for v in carry]
-    xs = [x if x.points is None else _plain(x, reason) for x in xs]
+    carry = [_carried(v, reason, reader) for v in carry]
+    xs = [x if x.points is None else _carried(x, reason, reader) for x in xs]
     steady = not any(True for x in xs for t in x.axes for o in overs(t) if o is find(x.axes[0]))
     steps = list(range(length))[:: -1 if params["reverse"] else 1]
     ys: dict[int, list[Value]] = {}
     for count, i in enumerate(steps):
         if count == MOST_STEPS:
-            xs = [_plain(x, reason) for x in xs]
+            xs = [_carried(x, reason, reader) for x in xs]
             tied = _fixpoint(
-                call, jaxpr, consts, carry, [_step(x, i, call.why) for x in xs], reader
+                call, jaxpr, consts, carry, [_step(x, i, call.why, reader) for x in xs], reader
             )
             if tied is None:
                 return unknown(call, inputs, reader)
             carry, rest = tied
             ys |= dict.fromkeys(steps[count:], rest)
             break
-        seen = [*consts, *carry, *(_step(x, i, call.why) for x in xs)]
+        seen = [*consts, *carry, *(_step(x, i, call.why, reader) for x in xs)]
         outputs = reader.inside(jaxpr, seen, call.scope, i)
-        outputs = [dataclasses.replace(_plain(v, reason), number=v.number) for v in outputs]
+        outputs = [_carried(v, reason, reader) for v in outputs]
         before, carry, ys[i] = carry, outputs[: len(carry)], outputs[len(carry) :]
         if steady and _alike(before, carry):
+            for old, new in zip(before, carry, strict=True):
+                reader.link(old, new, call.why)
             ys |= dict.fromkeys(steps[count:], ys[i])
             break
-    return [*carry, *_stacked(length, [ys[i] for i in range(length)], call)]
+    return [*carry, *_stacked(length, [ys[i] for i in range(length)], call, reader)]
 
 
-def _stacked(length: int, ys: list[list[Value]], call: Call) -> list[Value]:
+def _carried(value: Value, why: str, reader: Reader) -> Value:
+    """What a step of a scan hands to the next."""
+    carried = dataclasses.replace(_plain(value, why), number=value.number)
+    return reader.link(value, carried, why)
+
+
+def _stacked(length: int, ys: list[list[Value]], call: Call, reader: Reader) -> list[Value]:
     """The outputs of all steps, stacked along a new first axis."""
     shapes = call.shapes[call.params["num_carry"] :]
     if not length:
         return [Value(tuple(map(Wild, shape))) for shape in shapes]
     over = pinned(length, "steps of a scan")
-    return [
-        Value(
-            (over, *(each(over, column) for column in zip(*(y.axes for y in values), strict=True))),
-            distinct=all(y.distinct for y in values),
-            nonzero=all(y.nonzero for y in values),
-        )
-        for values in zip(*ys, strict=True)
-    ]
+    stacked = []
+    for values in zip(*ys, strict=True):
+        columns = zip(*(y.axes for y in values), strict=True)
+        axes = (over, *(each(over, column) for column in columns))
+        distinct, nonzero = all(y.distinct for y in values), all(y.nonzero for y in values)
+        stacked.append(Value(axes, distinct=distinct, nonzero=nonzero))
+        for y in values:
+            reader.link(y, stacked[-1], call.why)
+    return stacked
 
 
 @rule("while")

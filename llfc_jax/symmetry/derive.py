@@ -36,19 +36,29 @@ class Derived:
 
 
 def derive(graph: Graph) -> Derived:
-    """Follows the axes of a traced network, until nothing more is found to stand apart."""
+    """Follows the axes of a traced network."""
+    return describe_values(graph, name_axes(graph))
+
+
+def name_axes(graph: Graph, uniform: frozenset[int] = frozenset()) -> Names:
+    """Reads a network again and again, until nothing more is found to stand apart.
+
+    Args:
+        graph: the traced network.
+        uniform: numbers of the leaves that hold one and the same number everywhere.
+    """
     apart: frozenset[Key] = frozenset()
-    best = Names(graph, read(graph.program, apart))
+    best = Names(graph, read(graph.program, apart, uniform))
     for _ in range(MOST_READINGS):
         more = apart | best.reading.apart_keys
         if more == apart:
             break
         apart = more
-        again = Names(graph, read(graph.program, apart))
+        again = Names(graph, read(graph.program, apart, uniform))
         if _freedom(again) < _freedom(best):
             break
         best = again
-    return _derived(graph, best)
+    return best
 
 
 def _freedom(names: Names) -> float:
@@ -57,7 +67,8 @@ def _freedom(names: Names) -> float:
     return sum(copies.get(group.parent, 1) * math.lgamma(group.size + 1) for group in names.groups)
 
 
-def _derived(graph: Graph, names: Names) -> Derived:
+def describe_values(graph: Graph, names: Names) -> Derived:
+    """Returns the spec of a network whose groups have names, and its values' axes."""
     program, reading = graph.program, names.reading
     values = {number: names.axes(value.axes) for number, value in reading.values.items()}
     sites = tuple(

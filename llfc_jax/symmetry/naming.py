@@ -39,6 +39,7 @@ class Names:
     Attributes:
         reading: the network's values.
         groups: parents first, otherwise in the order in which the network computes them.
+        terms: the unknown that each group's name stands for.
         notes: what was given up.
     """
 
@@ -58,6 +59,7 @@ class Names:
             stem = stems[term] + (".inner" if term in self._parent else "")
             counts[stem] += 1
             self._name[term] = stem if counts[stem] == 1 else f"{stem}:{counts[stem]}"
+        self.terms = {self._name[term]: term for term in terms}
         found = [
             Group(self._name[t], t.size, self._name[self._parent[t]] if t in self._parent else "")
             for t in terms

@@ -26,7 +26,7 @@ from llfc_jax.symmetry.terms import (
 )
 from llfc_jax.symmetry.ties import is_chosen
 from llfc_jax.symmetry.tying import collapse_where
-from llfc_jax.symmetry.values import Axes, Call, Value
+from llfc_jax.symmetry.values import Axes, Call, Record, Value
 
 Key = tuple[Any, ...]
 """An axis of a leaf, or of what a reshape gives, by its place in the program."""
@@ -52,10 +52,15 @@ class Reading:
         seen: the axes of every value, those inside loops and derivative rules included.
         mixed: (axes that stay, axes whose places are mixed) of an operand.
         sums: for each product: (axes summed over, axes that stand beside them in both operands).
+        records: every equation, those inside loops included, in the order in which they were read.
     """
 
-    def __init__(self, program: Program, split_at: frozenset[Key]) -> None:
+    def __init__(
+        self, program: Program, split_at: frozenset[Key], uniform: frozenset[int] = frozenset()
+    ) -> None:
         self.program = program
+        self.records: list[Record] = []
+        self._uniform = uniform
         self.values: dict[int, Value] = {}
         self.seen: list[Axes] = []
         self.sums: list[tuple[Sequence[Term], Sequence[Term]]] = []
@@ -84,6 +89,15 @@ class Reading:
         here = ("reshape", *self.position)
         return [key[-1] for key in self._split_at if key[:-1] == here]
 
+    def link(self, old: Value, new: Value, why: str) -> Value:
+        """Remembers that a value is another one, or a slice or stack of it; returns it."""
+        self.records.append(Record("link", {}, (old,), (new,), why))
+        return new
+
+    def opaque(self, given: Sequence[Value], made: Sequence[Value], why: str) -> None:
+        """Remembers that values are made of others in a way of which nothing is known."""
+        self.records.append(Record("opaque", {}, tuple(given), tuple(made), why))
+
     def inside(self, jaxpr: Any, inputs: Sequence[Value], scope: str, step: Any) -> list[Value]:
         """Reads a nested jaxpr and returns the values of its outputs."""
         consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
@@ -111,7 +125,11 @@ class Reading:
         avals = eq.avals if isinstance(eq, Flat) else [v.aval for v in eq.outvars]
         shapes = tuple(tuple(getattr(aval, "shape", ())) for aval in avals)
         call = Call(eq.primitive.name, eq.params, shapes, scope)
-        found = RULES.get(call.name, unknown)(call, _prepared(call, inputs), self)
+        prepared = _prepared(call, inputs)
+        if call.name == "scan":
+            for value, copy in zip(inputs, prepared, strict=True):
+                self.link(value, copy, call.why)
+        raw = RULES.get(call.name, unknown)(call, prepared, self)
         known, data = (all(v.known for v in inputs), any(v.data for v in inputs))
         chosen = is_chosen(call, inputs)
         found = [
@@ -123,16 +141,25 @@ class Reading:
                 data=data,
                 known=known,
             )
-            for value, aval in zip(found, avals, strict=True)
+            for value, aval in zip(raw, avals, strict=True)
         ]
         for value, shape in zip(found, shapes, strict=True):
             assert tuple(find(t).size for t in value.axes) == shape, (call.why, value, shape)
             self.seen.append(value.axes)
+        if call.name == "scan":  # its steps are recorded one by one
+            for made, value in zip(raw, found, strict=True):
+                self.link(made, value, call.why)
+        else:
+            self.records.append(
+                Record(call.name, call.params, tuple(inputs), tuple(found), call.why)
+            )
         return found
 
     def leaf(self, number: int) -> Value:
-        """Returns a parameter's value: unknown axes."""
+        """Returns a parameter's value: unknown axes, or the same number everywhere."""
         shape = self.program.avals[number].shape
+        if number in self._uniform:
+            return Value(tuple(map(Wild, shape)), nonzero=True)
         split_at = sorted(
             k[-1] for k in self._split_at if k[:-1] == ("leaf", number) and shape[k[-1]] > 1
         )
@@ -229,15 +256,18 @@ class Reading:
         return tuple(lines)
 
 
-def read(program: Program, split_at: frozenset[Key]) -> Reading:
+def read(
+    program: Program, split_at: frozenset[Key], uniform: frozenset[int] = frozenset()
+) -> Reading:
     """Reads a program.
 
     Args:
         program: the network.
         split_at: axes whose places may each hold other axes (`Reading.apart_keys` of the reading
             before).
+        uniform: numbers of the leaves that hold one and the same number everywhere.
     """
-    reading = Reading(program, split_at)
+    reading = Reading(program, split_at, uniform)
     reading.run()
     return reading
 

@@ -258,28 +258,6 @@ class PermutationSpec:
             np.savez_compressed(file, spec=np.array(self.to_json()), **arrays)  # pyright: ignore
 
 
-def load(path: str | os.PathLike[str]) -> tuple[PermutationSpec, dict[str, jax.Array]]:
-    """The spec and the permutation that `PermutationSpec.save` wrote.
-
-    Raises:
-        MatchingError: the file is missing, damaged, or holds no valid permutation.
-    """
-    try:
-        # Opened here, because NumPy leaves a damaged file open.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            spec = PermutationSpec.from_json(str(file["spec"]))
-            found = {
-                name.removeprefix("group:"): jnp.asarray(file[name])
-                for name in file.files
-                if name.startswith("group:")
-            }
-        spec.validate(found)
-    except Exception as error:  # damaged bytes make zipfile, zlib and NumPy raise almost anything
-        words = str(error).partition("\n")[0]
-        raise MatchingError(f"{path} holds no saved permutation: {words}") from error
-    return spec, {group.name: found[group.name] for group in spec.groups}
-
-
 def _carried(axes: Iterable[Axis]) -> Iterable[bool]:
     return (True for axis in axes for _ in units(axis))
 

@@ -38,10 +38,38 @@ class Value:
     known: bool = False
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """An equation that was read: what went in and what came out.
+
+    Attributes:
+        name: of the primitive; "link" where two values are one and the same, a leading axis
+            aside; "opaque" where nothing is known of how one comes from the other.
+        params: its parameters.
+        inputs: its operands.
+        outputs: its results.
+        why: the equation in words, for reasons.
+    """
+
+    name: str
+    params: dict[str, Any]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    why: str
+
+
 class Reader(Protocol):
     """What rules may ask of whoever reads the equations."""
 
     position: tuple[Any, ...]
+
+    def link(self, old: Value, new: Value, why: str) -> Value:
+        """Remember that a value is another one, or a slice or stack of it; returns it."""
+        ...
+
+    def opaque(self, given: Sequence[Value], made: Sequence[Value], why: str) -> None:
+        """Remember that values are made of others in a way of which nothing is known."""
+        ...
 
     def contracted(self, terms: Sequence[Term], beside: Sequence[Term]) -> None:
         """`terms` are summed over in pairs of operands, with `beside` the same in both."""

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -177,6 +178,11 @@ def test_study_merges_networks_of_the_users_own():
     def apply(w, x):
         return x @ w["w"]
 
+    def deep(w, x):
+        return jax.nn.relu(x @ w["u"]) @ w["v"]
+
+    shapes = {"u": (4, 6), "v": (6, 3)}
+    deeper = [{n: rng.normal(size=s).astype("f4") for n, s in shapes.items()} for _ in range(2)]
     tasks = [(x[:20], y[:20]), (x[20:], y[20:])]
     found = llfc_jax.study(
         apply, a, b, (x, y), measures=["ctl"], merge=["mean", merging.Ties(0.5)], base=base_,
@@ -189,6 +195,13 @@ def test_study_merges_networks_of_the_users_own():
     linear = [r for r in found.merges.layers if r["rule"] == "mean"]
     assert max(row["distance"] for row in linear) < 1e-6
     one = llfc_jax.study(apply, a, b, (x, y), measures=["ensemble"], merge="git_rebasin")
+    both = llfc_jax.study(
+        deep, *deeper, (x, y), measures=["ensemble"], merge=["mean", "ties"], base=deeper[0],
+        align=["none", "weight"],
+    )  # fmt: skip
+    found_of = {(row["align"], row["rule"]) for row in both.merges.table}
+    assert {("none", "ties"), ("weight", "mean")} <= found_of
+    assert ("weight", "ties") not in found_of  # b's units are no longer the base's
     assert {row["rule"] for row in one.merges.table} == {"a", "b", "ensemble", "git_rebasin"}
     for wrong, error in (
         ({"merge": "ties"}, MergeError),
@@ -208,7 +221,7 @@ def test_all_rules_run_with_what_they_need():
     y = rng.integers(0, 3, 40)
 
     def apply(w, x):
-        return np.maximum(x @ w["u"], 0) @ w["v"] if isinstance(x, np.ndarray) else _relu(w, x)
+        return jax.nn.relu(x @ w["u"]) @ w["v"]
 
     rules = ("fisher", "regmean", "greedy_soup", "git_rebasin", "karcher", "geometric_median")
     found = llfc_jax.study(apply, a, b, (x, y), train=(x, y), measures=["ensemble"], merge=rules)
@@ -216,9 +229,3 @@ def test_all_rules_run_with_what_they_need():
     assert set(rules) <= set(losses)
     assert losses["greedy_soup"] <= min(losses["a"], losses["b"]) + 1e-6
     assert all(np.isfinite(list(losses.values())))
-
-
-def _relu(w, x):
-    import jax
-
-    return jax.nn.relu(x @ w["u"]) @ w["v"]

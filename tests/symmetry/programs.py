@@ -4,7 +4,9 @@
 
 Each program is a random chain of layers and of odd things that networks do to arrays. Its spec is
 derived; then every unit of every group is moved by that group's permutation alone (inside every
-place of its parent, for a nested group), and the outputs are compared in float64.
+place of its parent, for a nested group), and the outputs are compared in float64. So they are for
+each matrix, scale and sign of the whole symmetry alone, for all of them at once, and for gains that
+are moved into other weights.
 """
 
 import argparse
@@ -25,13 +27,22 @@ from llfc_jax.errors import LlfcError
 from llfc_jax.graph.graph import Graph
 from llfc_jax.graph.trace import flatten
 from llfc_jax.symmetry import PermutationSpec, derive
-from llfc_jax.symmetry.checking import derange, double_precision
+from llfc_jax.symmetry.beyond.derive import derive_symmetry
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+from llfc_jax.symmetry.checking import (
+    derange,
+    double_precision,
+    identity,
+    parts_of,
+    random_element,
+)
 
 SIZES = (2, 3, 4, 6, 8)
 BATCH = 2
 MANY = 24  # samples on which programs that choose by order are run: ties show on some of them
 ORDERS = ("argmax", "argmin", "top_k", "sort")
 TOLERANCE = 1e-9
+COARSE = 0.1  # where something is cast to bfloat16
 
 
 class Builder:
@@ -604,6 +615,7 @@ class Outcome:
         primitives: how often each primitive occurs.
         skipped: the outputs are zero up to rounding, or not finite.
         rounded: the outputs changed, but rounding is enough for that (`decided_by_rounding`).
+        kinds: how many matrices, scales, signs and moved gains were looked at.
     """
 
     wrong: list[str]
@@ -612,6 +624,7 @@ class Outcome:
     primitives: collections.Counter[str]
     skipped: bool = False
     rounded: bool = False
+    kinds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
 def count(jaxpr: Any, into: collections.Counter[str]) -> collections.Counter[str]:
@@ -626,14 +639,15 @@ def count(jaxpr: Any, into: collections.Counter[str]) -> collections.Counter[str
 
 
 def examine(seed: Any) -> Outcome:
-    """Derive a program's spec and move every group."""
+    """Derive a program's specs, move every group, and apply every other element."""
     apply, shapes, shape = build(seed)
     rng = np.random.default_rng(seed)
     shift = rng.choice([0.1, 0.1, -0.5])
     weights = [rng.normal(size=s) * (s[0] if s else 1) ** -0.5 + shift for s in shapes]
     x = rng.normal(size=shape)
     jaxpr = jax.make_jaxpr(apply)(weights, x)
-    spec = derive(Graph(flatten(apply, weights, x), (), {})).spec
+    graph = Graph(flatten(apply, weights, x), (), {})
+    spec, symmetry = derive(graph).spec, derive_symmetry(graph)
     primitives = count(jaxpr, collections.Counter())
     if any(name in primitives for name in ORDERS):
         apply, _, shape = build(seed, MANY)
@@ -648,6 +662,12 @@ def examine(seed: Any) -> Outcome:
     for name, change in (changes or {}).items():
         if not change <= TOLERANCE:
             outcome.wrong.append(f"{name}: {change:.1e}\n{spec.explain()}")
+    changes = None if outcome.skipped else element_changes(jaxpr, symmetry, weights, x, rng)
+    tolerance = COARSE if "bf16[" in str(jaxpr) else TOLERANCE  # scaled numbers round otherwise
+    for name, change in (changes or {}).items():
+        outcome.kinds[name.split(" ")[0]] += 1
+        if not change <= tolerance:
+            outcome.wrong.append(f"{name}: {change:.1e}\n{symmetry.explain()}")
     if outcome.wrong and decided_by_rounding(jaxpr, weights, x, rng):
         outcome.rounded = True
         outcome.wrong.clear()
@@ -672,6 +692,39 @@ def largest_changes(
             after = evaluate(jaxpr, [*jax.tree.leaves(moved), x])[0]
             changes[group.name] = float(np.abs(after - before).max() / largest)
     return changes
+
+
+def element_changes(
+    jaxpr: Any, spec: SymmetrySpec, variables: Any, x: Any, rng: np.random.Generator
+) -> dict[str, float] | None:
+    """By how much outputs change, as a share of the largest, for each part of a random element.
+
+    "fold" stands for the gains that are moved, "matrices NAME", "log_scales NAME", "signs NAME" for
+    what is done to one group alone, "all" for all of it at once, units moved too. None where the
+    outputs are zero up to rounding, or not finite.
+    """
+    with np.errstate(all="ignore"):
+
+        def run(variables: Any) -> Any:
+            return evaluate(jaxpr, [*map(np.asarray, jax.tree.leaves(variables)), x])[0]
+
+        before = run(variables)
+        largest = np.abs(before).max()
+        if not 1e-8 < largest < np.inf:
+            return None
+        folded, whole = spec.fold(variables), random_element(spec, rng)
+        moved = {} if not spec.folds else {"fold": folded}
+        parts = parts_of(whole)
+        moved |= {f"{kind} {group}": spec.apply(part, folded) for kind, group, part in parts}
+        if moved:
+            units = {
+                group.name: rng.permuted(identity(spec.permutations)[group.name], axis=-1)
+                for group in spec.permutations.groups
+            }
+            moved["all"] = spec.apply(dataclasses.replace(whole, permutation=units), folded)
+        return {
+            name: float(np.abs(run(own) - before).max() / largest) for name, own in moved.items()
+        }
 
 
 @np.errstate(all="ignore")
@@ -710,6 +763,7 @@ def main() -> None:
                 print(traceback.format_exc(limit=-4))
                 continue
             primitives += found.primitives
+            counts += found.kinds
             counts["groups"] += found.groups
             counts["nested"] += found.nested
             counts["programs without a group"] += not found.groups

@@ -29,6 +29,8 @@ from llfc_jax.matching.assignment.family import (
     units_in_all,
 )
 from llfc_jax.matching.assignment.solvers import Solver, check_solver
+from llfc_jax.matching.beyond.closed_form import match_closed_form
+from llfc_jax.matching.beyond.sets import PERMUTATION, parse_symmetry
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import build_method, matching_method
 from llfc_jax.matching.result import Match
@@ -157,10 +159,13 @@ class ActivationMatching:
     Attributes:
         kind: "uncentred" products, "centred" (the covariance) or "pearson" (the correlation).
         solver: see `assign`.
+        symmetry: what may be moved: "permutation", or more (`beyond.sets`), by uncentred products
+            of the features that weights read; the options above do not count then.
     """
 
     kind: Kind = "pearson"
     solver: Solver = "auto"
+    symmetry: str = PERMUTATION
 
     def __post_init__(self) -> None:
         """Checks names.
@@ -171,6 +176,7 @@ class ActivationMatching:
         if self.kind not in KINDS:
             raise MatchingError(unknown("kind of correlation", self.kind, KINDS))
         check_solver(self.solver)
+        parse_symmetry(self.symmetry)
 
     def __call__(
         self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
@@ -191,6 +197,8 @@ class ActivationMatching:
             DataError: there is no batch.
         """
         del key
+        if problem.symmetry is not None:
+            return match_closed_form("activation", problem.checked(), problem.symmetry, progress)
         problem, apply = problem.checked(), problem.apply
         places: tuple[Reading, ...] = ()
         sums: list[Moments] | None = None

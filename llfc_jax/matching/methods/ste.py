@@ -23,9 +23,8 @@ from llfc_jax.matching.methods.weight import (
     Starts,
     WeightMatching,
     list_starts,
-    trainable,
 )
-from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.problem import Problem, trainable
 from llfc_jax.matching.registry import build_method, matching_method
 from llfc_jax.matching.result import Match
 from llfc_jax.pair import interpolate

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment.family import families
 from llfc_jax.matching.assignment.solvers import Solver, check_solver
-from llfc_jax.matching.placement import dtype_of
-from llfc_jax.matching.problem import Problem
+from llfc_jax.matching.beyond.closed_form import match_closed_form
+from llfc_jax.matching.beyond.sets import PERMUTATION, parse_symmetry
+from llfc_jax.matching.problem import Problem, trainable
 from llfc_jax.matching.registry import build_method, matching_method
 from llfc_jax.matching.result import Match
 from llfc_jax.matching.search.ascent import START_NAMES, AscentOptions, ascend_best
@@ -50,6 +50,8 @@ class WeightMatching:
         visits: names of the groups to visit, in this order and no others: replays a run.
         include: which leaves count, by path; by default every parameter, but no running
             statistics.
+        symmetry: what may be moved: "permutation", or more (`beyond.sets`), by coordinate ascent
+            in closed forms; the options above do not count then.
     """
 
     start: Starts = DEFAULT_START
@@ -59,6 +61,7 @@ class WeightMatching:
     solver: Solver = "auto"
     visits: tuple[str, ...] | None = None
     include: Callable[[str], bool] | None = None
+    symmetry: str = PERMUTATION
 
     def __post_init__(self) -> None:
         """Checks names and ranges.
@@ -74,6 +77,7 @@ class WeightMatching:
             raise MatchingError("visits is empty; name the groups to visit, or leave it out")
         check_solver(self.solver)
         list_starts(self.start, START_NAMES)
+        parse_symmetry(self.symmetry)
 
     def __call__(
         self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
@@ -88,6 +92,8 @@ class WeightMatching:
             ModeError: the modes are none of one network, or hold values that are not finite.
             MatchingError: they do not fit the spec, or an option does not.
         """
+        if problem.symmetry is not None:
+            return match_closed_form("weight", problem.checked(), problem.symmetry, progress)
         match = self.ascend(key, problem.checked(narrow=True))
         if progress:
             progress(1, 1, "weight matching")
@@ -146,21 +152,6 @@ def weight_matching(
         See `WeightMatching.__call__`.
     """
     return build_method("weight", options)(key, Problem(None, spec, a, b))
-
-
-def trainable(spec: PermutationSpec, variables: Variables) -> frozenset[str]:
-    """Returns the leaves that count by default: parameters, not the running statistics of norms.
-
-    Parameters are what stands under `params/`, or everything if nothing does; counters, keys and
-    other leaves that hold no real numbers never count.
-    """
-    paths = [
-        path
-        for (path, _), leaf in zip(spec.leaves, jax.tree.leaves(variables), strict=True)
-        if jnp.issubdtype(dtype_of(leaf), jnp.floating)
-    ]
-    params = [path for path in paths if path.startswith("params/")]
-    return frozenset(params or paths)
 
 
 def list_starts(start: Starts, known: tuple[str, ...]) -> tuple[str | Permutation, ...]:

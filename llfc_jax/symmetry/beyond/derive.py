@@ -1,0 +1,179 @@
+"""The symmetry spec of a network, read off its trace: the largest group that its equations allow.
+
+The permutation spec comes first. Then its groups are given all that the equations allow besides
+permutations (`acting`). A gain behind a norm would leave no more than scales along its axis; where
+all that reads the product takes those scales, the gain can be moved into the weights there, and
+the network is read again as one whose gain is 1.
+"""
+
+from typing import Any
+
+from llfc_jax.graph import Graph, trace
+from llfc_jax.symmetry.beyond.acting import Acting
+from llfc_jax.symmetry.beyond.element import Action
+from llfc_jax.symmetry.beyond.exponents import independent
+from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
+from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom
+from llfc_jax.symmetry.derive import describe_values, name_axes
+from llfc_jax.symmetry.naming import Names
+from llfc_jax.symmetry.terms import Unknown, atoms, find
+
+
+def symmetry_spec(network: Any, variables: Any, x: Any) -> SymmetrySpec:
+    """Derives which symmetries a network has, from its trace.
+
+    Args:
+        network: a module of any framework, or a function `apply(variables, x) -> outputs`, the
+            network in evaluation mode.
+        variables: its variables, or their shapes.
+        x: a batch, or its shape; two samples are enough.
+
+    Returns:
+        The spec; `explain()` prints it.
+
+    Raises:
+        GraphError: the network cannot be traced.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> def apply(w, x):
+        ...     return jnp.maximum(x @ w["first"], 0) @ w["second"] @ w["third"]
+        >>> w = {"first": jnp.ones((3, 4)), "second": jnp.ones((4, 5)), "third": jnp.ones((5, 2))}
+        >>> spec = symmetry_spec(apply, w, jnp.ones((6, 3)))
+        >>> [action.kind for action in spec.actions]
+        ['permutations, positive scales', 'invertible matrices']
+    """
+    return derive_symmetry(trace(network, variables, x))
+
+
+def derive_symmetry(graph: Graph) -> SymmetrySpec:
+    """Derives the symmetries of a traced network."""
+    plain = name_axes(graph)
+    acting = Acting(plain.reading)
+    leaves = [plain.reading.values[n] for n in graph.program.leaves]
+    solved = acting.actions.solve(leaves)
+    folds, notes = _folds(graph, plain, acting, solved)
+    while True:
+        names, again = plain, acting
+        if folds:
+            held = frozenset(graph.program.leaves[fold.leaf] for fold in folds)
+            names = name_axes(graph, held)
+            again = Acting(names.reading)
+        kept = [fold for fold in folds if _is_larger(graph, names, again, fold)]
+        if len(kept) == len(folds):
+            break
+        folds = kept
+    actions, places = _actions(graph, names, again)
+    return SymmetrySpec(
+        describe_values(graph, names).spec,
+        actions,
+        places,
+        describe_values(graph, plain).spec,
+        tuple(folds),
+        tuple(notes),
+    )
+
+
+def _actions(
+    graph: Graph, names: Names, acting: Acting
+) -> tuple[tuple[Action, ...], tuple[Places, ...]]:
+    leaves = [names.reading.values[n] for n in graph.program.leaves]
+    solved = acting.actions.solve(leaves)
+    above = {group.parent for group in names.groups}
+    actions, places = [], []
+    for group in names.groups:
+        atom = names.terms[group.name]
+        freedom = acting.actions.freedom.get(atom, Freedom("none"))
+        if group.name in above:
+            freedom = Freedom("none", why=freedom.why or "other groups stand inside it")
+        held = solved.get(atom, {})
+        first = next(iter(held.values()), Exponents(False))
+        matrix = freedom.matrix if group.size > (2 if freedom.keeps_ones else 1) else "none"
+        plain = matrix == "none"
+        actions.append(
+            Action(
+                group.name,
+                matrix,
+                keeps_ones=freedom.keeps_ones and not plain,
+                scales=len(first.scales) if plain else 0,
+                signs=len(first.signs) if plain else 0,
+                why=freedom.why,
+                why_ones=freedom.why_ones,
+            )
+        )
+        places.append(tuple((leaf, axis, how) for (leaf, axis), how in held.items()))
+    return tuple(actions), tuple(places)
+
+
+def _folds(
+    graph: Graph,
+    names: Names,
+    acting: Acting,
+    solved: dict[Unknown, dict[tuple[int, int], Exponents]],
+) -> tuple[list[Fold], list[str]]:
+    """The gains that can be moved into other weights, and a note for each that cannot."""
+    name = {atom: text for text, atom in names.terms.items()}
+    whole = {group.name for group in names.groups if not group.parent}
+    program = graph.program
+    wanted: dict[Unknown, list[tuple[int, int]]] = {}
+    for leaf in dict.fromkeys(leaf for _, leaf in acting.gains):
+        value = names.reading.values[program.leaves[leaf]]
+        long = [i for i, term in enumerate(value.axes) if term.size > 1]
+        atom = find(value.axes[long[0]]) if len(long) == 1 else None
+        if isinstance(atom, Unknown) and atom in solved and name.get(atom) in whole:
+            wanted.setdefault(atom, []).append((leaf, long[0]))
+    folds, notes = [], []
+    for atom, gains in wanted.items():
+        places = list(solved[atom])
+        vectors = _rows([how.scales for how in solved[atom].values()])
+        signs = _rows([how.signs for how in solved[atom].values()])
+        chosen, reduced = _reduced(vectors, [places.index(gain) for gain in gains])
+        for gain, row in zip(gains, chosen, strict=True):
+            path = program.paths[gain[0]]
+            if row is None or any(k.denominator != 1 for k in reduced[row]):
+                notes.append(
+                    f"{path} cannot be moved into the weights behind it: its group, "
+                    f"{name[atom]}, is not read by weights of its own alone"
+                )
+                continue
+            powers = [int(k) for k in reduced[row]]
+            odd = {i: k % 2 for i, k in enumerate(powers) if k % 2}
+            others = [{i: k for i, k in enumerate(v) if k} for v in signs]
+            signed = len(others) not in independent([*others, odd], 2)
+            held = tuple((*place, k) for place, k in zip(places, powers, strict=True) if k)
+            folds.append(Fold(gain[0], name[atom], held, signed))
+    return folds, notes
+
+
+def _rows(columns: list[tuple[Any, ...]]) -> list[list[Any]]:
+    """Exponents by dimension and place, from those by place and dimension."""
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _reduced(rows: list[list[Any]], columns: list[int]) -> tuple[list[int | None], list[list[Any]]]:
+    """For each column a row that is 1 there and 0 in the other columns, where there is one."""
+    rows = [list(row) for row in rows]
+    pivots: list[int | None] = []
+    for column in columns:
+        free = (i for i, row in enumerate(rows) if row[column] and i not in pivots)
+        pivot = next(free, None)
+        pivots.append(pivot)
+        if pivot is None:
+            continue
+        factor = rows[pivot][column]
+        rows[pivot] = [k / factor for k in rows[pivot]]
+        for i, row in enumerate(rows):
+            if i != pivot and row[column]:
+                rows[i] = [a - row[column] * b for a, b in zip(row, rows[pivot], strict=True)]
+    return pivots, rows
+
+
+def _is_larger(graph: Graph, names: Names, acting: Acting, fold: Fold) -> bool:
+    """Whether a matrix may act where a gain was, now that it is folded."""
+    for leaf, axis, _ in fold.places:
+        if leaf != fold.leaf:
+            value = names.reading.values[graph.program.leaves[leaf]]
+            held = [acting.actions.freedom.get(atom) for atom in atoms(value.axes[axis])]
+            if any(freedom is not None and freedom.matrix != "none" for freedom in held):
+                return True
+    return False

@@ -1,0 +1,78 @@
+"""A network carried to another by an element of its symmetry, and kept in a file."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llfc_jax.errors import MatchingError
+from llfc_jax.io import aside
+from llfc_jax.symmetry.beyond.element import Element
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+
+FIELDS = ("permutation", "matrices", "log_scales", "signs")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Transport:
+    """What takes a network B to the frame of another, A, without changing B's function.
+
+    Attributes:
+        spec: the network's symmetry.
+        element: what is done to B, once it is folded.
+        gains: A's gains, by path, which the moved B takes: the line between them is then the one
+            between the folded networks.
+    """
+
+    spec: SymmetrySpec = dataclasses.field(metadata={"static": True})
+    element: Element
+    gains: Mapping[str, Any]
+
+    @classmethod
+    def to(cls, spec: SymmetrySpec, element: Element, a: Any) -> "Transport":
+        """Returns the one that takes B to A as it is, given an element between them folded."""
+        leaves = jax.tree.leaves(a)
+        held = {spec.unfolded.leaves[fold.leaf][0]: leaves[fold.leaf] for fold in spec.folds}
+        return cls(spec, element, held)
+
+    def apply(self, variables: Any) -> Any:
+        """Returns B, or a later checkpoint of it, in A's frame: the same function as before."""
+        moved = self.spec.apply(self.element, self.spec.fold(variables))
+        return self.spec.unfold(moved, self.gains)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes spec, element and gains to one .npz file (plain arrays, no pickles)."""
+        arrays = {
+            f"{field}:{name}": np.asarray(array)
+            for field in FIELDS
+            for name, array in getattr(self.element, field).items()
+        }
+        arrays |= {f"gain:{name}": np.asarray(gain) for name, gain in self.gains.items()}
+        with aside(Path(path)) as place, place.open("wb") as file:
+            np.savez_compressed(file, symmetry=np.array(self.spec.to_json()), **arrays)  # pyright: ignore
+
+    @classmethod
+    def read(cls, file: Mapping[str, Any]) -> "Transport":
+        """Returns what `save` wrote, from the arrays of the opened file.
+
+        Raises:
+            MatchingError: they are none.
+        """
+        spec = SymmetrySpec.from_json(str(file["symmetry"]))
+        held: dict[str, dict[str, Any]] = {field: {} for field in (*FIELDS, "gain")}
+        for key in file:
+            field, _, name = key.partition(":")
+            if name:
+                if field not in held:
+                    raise MatchingError(f"unknown entry {key!r}")
+                held[field][name] = jnp.asarray(file[key])
+        gains = held.pop("gain")
+        element = Element(**held)
+        spec.validate(element)
+        return cls(spec, element, gains)

@@ -3,9 +3,11 @@
 The texts are parts of the embedded one: the chapters of its first half, and two parts of the
 glossary after them. Tasks 0 and 1 are the two parts; task 2 is the first of them again, in another
 order of the samples.
-Costs: full: for a GPU (not run yet). small: about 5 CPU minutes a seed. tiny: half a minute,
-compilation included.
-Shows: fine-tuned on texts of one language, networks merge by their mean at no cost, token by token.
+Costs: full: for a GPU (not run yet). small: 2 CPU minutes a seed. tiny: half a minute, compilation
+included.
+Shows (small, 3 seeds): features of the two parts add up token by token, 18 times nearer to the mean
+than the networks' are to each other; the mean of the weights is better on both texts together
+(1.89 nats) than either network (1.95), as their ensemble is (1.86).
 """
 
 from typing import Any

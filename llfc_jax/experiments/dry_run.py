@@ -47,8 +47,9 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     graph = trace(module.apply, variables, x)
     recipe = config.train
     runs = config.list_runs()
-    joined = join_variants(dataset, config.finetune.variants if runs and runs[0].finetuning else ())
-    steps = make_setup(module, recipe, dataset, ranges=joined.ranges).steps
+    tuned = config.finetune.variants if any(run.finetuning for run in runs) else ()
+    ranges = join_variants(dataset, tuned).ranges if tuned else ()
+    steps = make_setup(module, recipe, dataset, ranges=ranges).steps
     counts = [
         sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}
     ]

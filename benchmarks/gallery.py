@@ -19,6 +19,13 @@ PAGE = ROOT / "docs" / "gallery.md"
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 IMAGE = re.compile(r"\((images/gallery/\S+)\)")
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
+TUNED = (
+    "--config.network.widths=(64,64,64)",
+    "--config.train.epochs=20",
+    "--config.pairs=('finetune_k10_0_5',)",
+    "--config.measures=('ctl',)",
+    "--config.merge=()",
+)
 SWEEP = (
     "--config.pairs=('spawn_k0','spawn_k1','spawn_k3','spawn_k8')",
     "--config.measures=('lmc','llfc')",
@@ -32,6 +39,8 @@ def main() -> None:
     run = [sys.executable, "-m", "llfc_jax.main", "--quiet", "--config", QUICKSTART]
     subprocess.run([*run, "--workdir", str(work / "out" / "quickstart")], check=True)
     subprocess.run([*run, *SWEEP, "--workdir", str(work / "out" / "sweep")], check=True)
+    tuned = [*run[:-1], f"{ROOT / 'configs' / 'mlp_fashion_finetune.py'}:tiny", *TUNED]
+    subprocess.run([*tuned, "--workdir", str(work / "out" / "finetune")], check=True)
     names = train_three()
     os.chdir(work)
     text = PAGE.read_text("utf-8")

@@ -22,6 +22,9 @@ from pathlib import Path
 from overview import overview
 from summaries import MEASURED, Row, Summary, load_all, read, store
 
+from llfc_jax.experiments.merges import Merges
+from llfc_jax.experiments.study_result import Study
+
 PAGE = Path(__file__).resolve().parent.parent / "RESULTS.md"
 MARK = re.compile(r"<!-- (?:measured/(?P<name>\w+)\.json|overview) -->")
 
@@ -80,13 +83,21 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "baseline / distance": figure("llfc_ratio", ".3g"),
     "Dist_com ratio": figure("com_ratio"),
     "stitching, error %": stitched,
+    "CTL: 1 - cosine, worst layer": figure("ctl_worst"),
+    "CTL, median layer": figure("ctl_median"),
+    "CTL: baseline / distance": figure("ctl_ratio", ".3g"),
+    "task addition, median layer": figure("ctl_addition"),
 }
+MERGE = "merge_"  # columns of the loss of a merge, the mean over its tasks
 
 
 def table(summary: Summary) -> str:
     """Returns the rows of a summary, under a line that says what they are of."""
     rows = summary.means
-    measured = {name: cell for name, cell in COLUMNS.items() if any(map(cell, rows))}
+    merged = {name: f"{name.removeprefix(MERGE)}: loss" for row in rows for name in row
+              if name.startswith(MERGE) and not name.endswith(("_half", "_n"))}  # fmt: skip
+    every = dict(COLUMNS) | {words: figure(name, ".3f") for name, words in merged.items()}
+    measured = {name: cell for name, cell in every.items() if any(map(cell, rows))}
     columns = {f: (lambda row, f=f: str(row[f])) for f in summary.fields} | measured
     groups = [
         {k: v for k, v in group.items() if f"{name}.{k}" not in summary.fields}
@@ -100,6 +111,21 @@ def table(summary: Summary) -> str:
     ]
     lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def correlate(directory: Path) -> list[str]:
+    """Says whether the distance of merges predicts their loss, over all runs; nothing if none."""
+    runs = sorted(path.parent for path in directory.glob("runs/*/merge.json"))
+    if not runs and (directory / "merge.json").exists():
+        runs = [directory]
+    merges = Merges()
+    for run in runs:  # the same pair of another seed is another pair
+        found = Study.read(run, ()).merges
+        table, layers = ([row | {"pair": f"{run.name} {row['pair']}"} for row in rows]
+                         for rows in (found.table, found.layers))  # fmt: skip
+        merges += Merges(table, layers)
+    words = merges.correlation()
+    return ["", words] if words else []
 
 
 def rebuild(text: str, summaries: Mapping[str, Summary]) -> str:
@@ -156,7 +182,7 @@ def main() -> None:
         if not any((directory / name).exists() for name in ("sweep.json", "summary.json")):
             parser.error(f"{directory} holds no finished sweep or run; give a run's directory")
         summary = read(directory)
-        print(table(summary), end="\n\n")
+        print("\n".join([table(summary), *correlate(directory)]), end="\n\n")
         if given.store:
             store(summary, MEASURED / f"{given.store}.json")
     if given.check and (lines := differences(PAGE.read_text("utf-8"), load_all())):

@@ -4,7 +4,7 @@ Any field of the config can be set from here: `--config.seed=1`. `--list` shows 
 choose from, `--plan` what a run would do. `--rerun out/q` runs again what a result records, into
 another directory, and compares every number. `--compare out/a out/b` shows runs side by side on one
 page. `--report out/q` makes the page again from stored results; `--figures pdf` with it writes
-every figure.
+every figure. `--merge mean,slerp` merges every pair by these rules and says where each breaks.
 
 `llfc-jax run CONFIG`, `sweep CONFIG`, `plan CONFIG`, `list`, `compare DIR DIR`, `rerun DIR` and
 `report DIR` are short for these flags.
@@ -58,6 +58,9 @@ FIGURES = flags.DEFINE_list(
 )
 COMPARE = flags.DEFINE_bool(
     "compare", False, "Show the runs in the directories that follow side by side on one page."
+)
+MERGE = flags.DEFINE_list(
+    "merge", None, "Rules by which pairs are merged, and where each breaks: mean,task_arithmetic."
 )
 PLAN = flags.DEFINE_bool("plan", False, "Say what a run would do and need; do nothing.")
 COMPILED = flags.DEFINE_string(
@@ -159,10 +162,13 @@ def _read_config() -> Any:
     if not file.is_file():
         raise ConfigError(f"there is no config file {file}")
     try:
-        return CONFIG.value.copy_and_resolve_references()
+        config = CONFIG.value.copy_and_resolve_references()
     except Exception as error:  # whatever a config file raises, it is its author's mistake
         cause = error.__cause__ or error
         raise ConfigError(f"the config file {file} cannot be read: {cause}") from error
+    if MERGE.value is not None:
+        config.merge = tuple(MERGE.value)
+    return config
 
 
 def _config_file() -> tuple[Path, str]:

@@ -23,12 +23,14 @@ class ModePair:
         a: the mode that α multiplies.
         b: the other mode.
         diverged: one line that says which mode diverged in training; None if neither did.
+        base: the network that both were fine-tuned from; None if there is none.
     """
 
     name: str
     a: Variables
     b: Variables
     diverged: str | None = None
+    base: Variables | None = None
 
 
 CurveKind = Literal["line", "bezier", "chain"]

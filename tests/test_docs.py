@@ -150,6 +150,10 @@ def runs(tmp_path_factory):
     found = llfc_jax.study(plain, p, q, (given["x"], given["y"]), alphas=(0, 0.5, 1))
     rows = [{"pair": "pair", "run": "a", "epoch": i, "loss": 1.0, "accuracy": 0.5} for i in (1, 2)]
     dataclasses.replace(found, history=rows).write(path / "out" / "quickstart")
+    tuned = llfc_jax.study(
+        plain, p, q, (given["x"], given["y"]), alphas=(0, 0.5, 1), measures=["ctl"], base=p
+    )
+    tuned.write(path / "out" / "finetune")
     row = {"seed": 0, "pair": "p", "align": "none", "llfc_ratio": 9.0, "llfc_ratio_half": 0.0}
     means = [row | {"k": k} for k in (0, 1)]
     of_sweep = show.sections(means, means, ["seed"])

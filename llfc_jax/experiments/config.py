@@ -7,16 +7,19 @@ anything else happens.
 """
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from llfc_jax import fields
-from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.errors import ConfigError, MergeError, ModeError, unknown
 from llfc_jax.experiments import trackers
+from llfc_jax.experiments.merges import check_rules
 from llfc_jax.experiments.settings import (
     EVERY_MEASURE,
     UNALIGNED,
@@ -26,7 +29,9 @@ from llfc_jax.experiments.settings import (
 from llfc_jax.matching import METHODS
 from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.networks import NETWORKS
-from llfc_jax.training import Recipe, parse_pair_name
+from llfc_jax.training import FineTuning, Recipe, TrainingRun, list_runs, parse_pair_name
+from llfc_jax.training.finetuning import BY_THEMSELVES, build_finetuning
+from llfc_jax.training.pair_kinds.finetune import FineTune
 
 # Fields on which results do not depend.
 NO_RESULTS = ("mesh", "together", "resident_mb", "trackers")
@@ -87,12 +92,17 @@ class Config:
             that task.
         network: `name`, and the fields of that network.
         train: the recipe.
-        pairs: how pairs are made: "spawn_k<epoch>", "independent".
+        pairs: how pairs are made: "spawn_k<epoch>", "independent", "finetune_k<epoch>".
+        finetune: what fine-tuned pairs start from, and on what each network is trained then.
+        checkpoints: pairs that are read, not trained: name -> the paths of "a" and "b", and of
+            the "base" that both were fine-tuned from, if there is one.
         align: how b is permuted towards a before measuring: "none" and the matching methods.
         match: options of the matching methods: method -> option -> value.
         measures: what is measured; by default all that can honour the options of `eval`.
         eval: how it is measured: the points on the line (`eval.alphas = grid(21)` for 21 of
             them, evenly spaced), layers, splits, and what else `EvalOptions` has.
+        merge: rules by which every pair is merged (`llfc_jax.merging.RULES`), with their options
+            if need be: "mean", "ties(density=0.5)".
         checkpoint_every: epochs between checkpoints.
         mesh: how several devices are laid out.
         trackers: where results are logged as well: "wandb", "tensorboard", "mlflow"; none by
@@ -109,10 +119,13 @@ class Config:
     network: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "mlp"})
     train: Recipe = dataclasses.field(default_factory=Recipe)
     pairs: tuple[str, ...] = ("spawn_k1", "independent")
+    finetune: FineTuning = dataclasses.field(default_factory=FineTuning)
+    checkpoints: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     align: tuple[str, ...] = (UNALIGNED,)
     match: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     measures: tuple[str, ...] = EVERY_MEASURE
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
+    merge: tuple[str, ...] = ()
     checkpoint_every: int = 1
     mesh: Devices = dataclasses.field(default_factory=Devices)
     trackers: tuple[str, ...] = ()
@@ -122,7 +135,19 @@ class Config:
     @property
     def settings(self) -> Settings:
         """How every pair is evaluated."""
-        return Settings(self.measures, self.align, self.match, self.eval, self.seed)
+        return Settings(self.measures, self.align, self.match, self.eval, self.seed, self.merge)
+
+    @property
+    def pair_names(self) -> tuple[str, ...]:
+        """The names of all pairs, trained and read."""
+        return (*self.pairs, *self.checkpoints)
+
+    def list_runs(self) -> list[TrainingRun]:
+        """Returns the training runs that the pairs need."""
+        if not self.pairs:
+            return []
+        epochs = self.train.epochs
+        return list_runs(self.pairs, self.seed, epochs, finetuning=self.finetune)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain nested dictionaries, for JSON."""
@@ -146,13 +171,14 @@ def identity(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 SEED = "seed"
 NESTED: dict[str, Any] = {"data": Data, "eval": EvalOptions, "mesh": Devices}
+WITH_GAPS = NESTED | {"finetune": FineTuning}
 
 
 def base() -> Any:
     """Returns the defaults, a ConfigDict to change; assigning to an unknown field raises."""
     defaults = Config().to_dict()
     defaults["train"]["augment"] = {}
-    for name, cls in NESTED.items():
+    for name, cls in WITH_GAPS.items():
         for field, hint in fields.hints(cls).items():
             if defaults[name].get(field, "") is None:  # a typed gap, so that a flag can fill it
                 kind = next(t for t in typing.get_args(hint) if t is not type(None))
@@ -167,6 +193,8 @@ def base() -> Any:
     # What these hold is not fields but names that the user chooses.
     free_groups = (
         config.network,
+        config.checkpoints,
+        config.finetune.pretrain,
         config.match,
         config.train.augment,
         config.eval.measure_options,
@@ -225,7 +253,18 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
     for name in values:
         if name not in known:
             raise ConfigError(unknown("config field", name, known))
-    for name in ("data", "network", "train", "match", "eval", "mesh", "sweep"):
+    groups = (
+        "data",
+        "network",
+        "train",
+        "finetune",
+        "checkpoints",
+        "match",
+        "eval",
+        "mesh",
+        "sweep",
+    )
+    for name in groups:
         if name in values and not isinstance(values[name], Mapping):
             raise ConfigError(f"config.{name} must be a group of fields, not {values[name]!r}")
     if not values.get("sweep", {}).get(SEED, True):
@@ -235,6 +274,8 @@ def check(given: ConfigDict | Mapping[str, Any]) -> Config:
         if name in values:
             values[name] = _make(cls, f"config.{name}", values[name])
     values["eval"] = _judged_by(values.get("eval", EvalOptions()), values.get("task"))
+    if "finetune" in values:
+        values["finetune"] = build_finetuning(values["finetune"], "config.finetune")
     if "train" in values:
         values["train"] = fields.make(Recipe, "config.train", values["train"])
     if "network" in values:  # its fields are checked by the network; JSON's lists are tuples here
@@ -288,12 +329,37 @@ def _check_names(config: Config) -> None:
     name = config.network.get("name")
     if name not in tuple(NETWORKS):  # it may be anything, and not hashable
         raise ConfigError(unknown("network", name, NETWORKS))
-    if not config.pairs:
+    if not config.pairs and not config.checkpoints:
         raise ConfigError("config.pairs is empty; name at least one")
-    for pair in config.pairs:
-        parse_pair_name(pair, config.train.epochs)
+    kinds = [parse_pair_name(pair, config.train.epochs) for pair in config.pairs]
     if len(set(config.pairs)) != len(config.pairs):
         raise ConfigError(f"config.pairs names a pair twice: {', '.join(config.pairs)}")
+    config.list_runs()  # names the tasks that there are not
+    if len({isinstance(kind, FineTune) for kind in kinds}) > 1:
+        raise ConfigError(BY_THEMSELVES)
+    _check_checkpoints(config)
+    with_base = {n: isinstance(kind, FineTune) for n, kind in zip(config.pairs, kinds, strict=True)}
+    with_base |= {name: "base" in of for name, of in config.checkpoints.items()}
+    try:
+        check_rules(config.merge, with_base)
+    except MergeError as error:
+        raise ConfigError(f"config.merge: {error}") from error
+
+
+def _check_checkpoints(config: Config) -> None:
+    for name, paths in config.checkpoints.items():
+        where = f"config.checkpoints.{name}"
+        if name in config.pairs or not re.fullmatch(r"[A-Za-z0-9_.+]+", name):
+            raise ConfigError(
+                f"{where}: name the pair by letters, digits, _, . and +, and otherwise than those "
+                "that are trained"
+            )
+        if not isinstance(paths, Mapping) or not {"a", "b"} <= set(paths) <= {"a", "b", "base"}:
+            raise ConfigError(f"{where} must be a group of the paths a and b, and base if there is "
+                              f"one, not {paths!r}")  # fmt: skip
+        for mode, path in paths.items():
+            if not isinstance(path, str) or not Path(path).expanduser().exists():
+                raise ConfigError(f"{where}.{mode}: there is no {path}")
 
 
 def _check_ranges(config: Config) -> None:

@@ -20,7 +20,7 @@ from llfc_jax.graph.trace import Program, abstract, is_literal
 from llfc_jax.measures import MEASURES, EvalOptions
 from llfc_jax.measures.measure import MIDDLE
 from llfc_jax.parallel import loops, sharding
-from llfc_jax.training import list_runs
+from llfc_jax.training.finetuning import join_variants
 from llfc_jax.training.step import make_setup
 from llfc_jax.types import Inputs, Model
 
@@ -46,11 +46,14 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
     variables = jax.eval_shape(lambda key: networks.init(module, key, x), jax.random.key(0))
     graph = trace(module.apply, variables, x)
     recipe = config.train
-    steps = make_setup(module, recipe, dataset).steps
-    runs = list_runs(config.pairs, config.seed, recipe.epochs)
-    together = max(
+    runs = config.list_runs()
+    tuned = config.finetune.variants if any(run.finetuning for run in runs) else ()
+    ranges = join_variants(dataset, tuned).ranges if tuned else ()
+    steps = make_setup(module, recipe, dataset, ranges=ranges).steps
+    counts = [
         sum(run.start <= epoch < run.end for run in runs) for epoch in {r.start for r in runs}
-    )
+    ]
+    together = max(counts, default=0)
     size = _bytes(variables)
     measuring = sum(estimate_memory(module, variables, x, config.eval).values())
     training = together * size * (2 + OPTIMIZER_COPIES.get(recipe.optimizer, 2))
@@ -71,7 +74,7 @@ def plan(config: Config) -> dict[str, dict[str, str]]:
             f"({', '.join(s.name for s in graph.select(config.eval.sites)[:4])}, ...)",
         },
         "training": {
-            "pairs": ", ".join(config.pairs),
+            "pairs": ", ".join(config.pair_names),
             "epochs": f"{recipe.epochs} of {steps} steps, batch {recipe.batch_size}",
             "steps": f"{sum((run.end - run.start) * steps for run in runs):,} over {len(runs)} "
             f"runs, at most {together} side by side",

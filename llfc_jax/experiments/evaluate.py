@@ -7,13 +7,14 @@ come here. Whatever the working directory holds already is read from there.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import jax
 
 from llfc_jax import matching, symmetry
+from llfc_jax.experiments.merges import Merges, diagnose_pair, measured_key
 from llfc_jax.experiments.settings import UNALIGNED, Settings
 from llfc_jax.experiments.study_result import Alignment, Study, summary_columns
 from llfc_jax.experiments.verdicts import in_short
@@ -47,6 +48,8 @@ class Evaluation:
         settings: how pairs are evaluated.
         workdir: holds rows and permutations.
         reporter: takes progress.
+        data_of: pair -> split -> batches, of pairs that have data of their own.
+        heads: parameters that each mode has for its own task, which are not merged.
     """
 
     network: Network
@@ -54,11 +57,17 @@ class Evaluation:
     settings: Settings
     workdir: Workdir | NullWorkdir
     reporter: Reporter
+    data_of: Mapping[str, Mapping[str, Batches]] = dataclasses.field(default_factory=dict)
+    heads: tuple[str, ...] = ()
 
     @property
     def train_batches(self) -> Batches:
         """The train split, or the only one that there is."""
         return self.data.get("train", self.data["test"])
+
+    def for_pair(self, name: str) -> "Evaluation":
+        """Returns the evaluation on the data of a pair."""
+        return dataclasses.replace(self, data=self.data_of.get(name, self.data))
 
 
 def check_pair_on_data(evaluation: Evaluation, pair: ModePair) -> None:
@@ -83,6 +92,7 @@ def evaluator(evaluation: Evaluation, pair: ModePair, batches: Batches) -> PairE
         evaluation.settings.eval,
         train_batches=evaluation.train_batches,
         progress=evaluation.reporter.task(f"{pair.name}, renormalising"),
+        base=pair.base,
     )
 
 
@@ -92,19 +102,24 @@ def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
     rows: dict[str, list[Row]] = {name: [] for name in settings.measures}
     summary: list[Row] = []
     aligned: dict[tuple[str, str], Alignment] = {}
-    pairs = list(pairs)
+    pairs, merges = list(pairs), Merges()
     total, overall = len(pairs) * len(settings.align), evaluation.reporter.task("all pairs")
     for pair in pairs:
+        here = evaluation.for_pair(pair.name)
         for method in settings.align:
             row: Row = {"pair": pair.name, "align": method, "diverged": pair.diverged or ""}
             if not pair.diverged:
                 if method != UNALIGNED:
-                    aligned[pair.name, method] = align_pair(evaluation, pair, method)
+                    aligned[pair.name, method] = align_pair(here, pair, method)
                     b = aligned[pair.name, method].variables
+                    measured = ModePair(pair.name, pair.a, b)  # its units are not the base's
                 else:
-                    b = pair.b
-                metrics, found = measure_pair(evaluation, ModePair(pair.name, pair.a, b), method)
+                    measured = pair
+                metrics, found = measure_pair(here, measured, method)
                 row |= metrics
+                if settings.merge:
+                    of_pair = diagnose_pair(here, measured, method)
+                    row, merges = row | of_pair.summary(), merges + of_pair
                 for name in settings.measures:
                     rows[name] += found[name]
             summary.append(row | {"verdict": in_short(row)})
@@ -115,7 +130,7 @@ def evaluate_pairs(evaluation: Evaluation, pairs: Iterable[ModePair]) -> Study:
         for (pair, method), found in aligned.items()
         if found.transport is not None and found.transport.remark
     ]
-    return Study(summary, columns, rows, aligned, notes=notes)
+    return Study(summary, columns, rows, aligned, notes=notes, merges=merges)
 
 
 def describe_alignment(pair: ModePair, method: str) -> str:
@@ -135,7 +150,7 @@ def measure_pair(
         missing = {
             _key(pair.name, method, measure, split): measure
             for measure in measures
-            if split in splits_of(evaluation, measure)
+            if split in choose_splits(evaluation.settings, measure, evaluation.data)
             and not workdir.has(_key(pair.name, method, measure, split))
         }
         if not missing:
@@ -152,25 +167,35 @@ def measure_pair(
     metrics: Row = {}
     rows: dict[str, list[Row]] = {measure.name: [] for measure in measures}
     for measure in measures:
-        for split in splits_of(evaluation, measure):  # the last split's metrics are the summary's
-            last, found = workdir.load(_key(pair.name, method, measure, split))
+        of_splits = []
+        for split in choose_splits(evaluation.settings, measure, evaluation.data):
+            of_split, found = workdir.load(_key(pair.name, method, measure, split))
             rows[measure.name] += found
-            metrics |= last
+            of_splits.append(of_split)
+        metrics |= measure.join_splits(of_splits)
     return metrics, rows
 
 
-def splits_of(evaluation: Evaluation, measure: Measure) -> list[str]:
-    """Returns the splits on which a measure is taken."""
-    wanted = evaluation.settings.eval.splits or measure.splits
-    return [split for split in wanted if split in evaluation.data] or ["test"]
+def choose_splits(settings: Settings, measure: Measure, available: Collection[str]) -> list[str]:
+    """Returns the splits on which a measure is taken, of those that there are."""
+    wanted = settings.eval.splits or measure.splits
+    return [split for split in wanted if split in available] or ["test"]
 
 
-def list_measured(pairs: Iterable[str], settings: Settings) -> Iterator[str]:
-    """Yields the names under which a directory keeps all measurements, of both splits' data."""
+def list_measured(pairs: Mapping[str, Collection[str]], settings: Settings) -> Iterator[str]:
+    """Yields the names under which a directory keeps all measurements.
+
+    Args:
+        pairs: pair -> the splits that there are of its data.
+        settings: how it is measured.
+    """
     measures = settings.build_measures()
-    for pair, method, measure in itertools.product(pairs, settings.align, measures):
-        for split in settings.eval.splits or measure.splits:
-            yield _key(pair, method, measure, split)
+    for pair, method in itertools.product(pairs, settings.align):
+        for measure in measures:
+            for split in choose_splits(settings, measure, pairs[pair]):
+                yield _key(pair, method, measure, split)
+        if settings.merge:
+            yield measured_key(pair, method, settings.merge)
 
 
 def _key(pair: str, method: str, measure: Measure, split: str) -> str:

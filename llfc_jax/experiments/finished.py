@@ -5,6 +5,7 @@ import json
 from llfc_jax.errors import WorkdirError
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.evaluate import list_measured
+from llfc_jax.experiments.pair_data import list_splits
 from llfc_jax.experiments.study_result import Study
 from llfc_jax.experiments.workdir import Workdir
 from llfc_jax.io import to_json
@@ -18,7 +19,8 @@ def read_finished(config: Config, workdir: Workdir) -> Study | None:
     None also where a file is damaged, which the run then writes again or reports, and where a pair
     diverged: what is to be said then needs the training's history.
     """
-    names = list(list_measured(config.pairs, config.settings))
+    pairs = {name: list_splits(config, name) for name in config.pair_names}
+    names = list(list_measured(pairs, config.settings))
     tables = [f"{name}.{ending}" for name in config.measures for ending in ("csv", "json")]
     files = [workdir.path / file for file in ("summary.json", stored.WORDS, stored.PAGE, *tables)]
     if not multihost.broadcast(lambda: all(file.is_file() for file in files)):

@@ -11,19 +11,20 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
-from llfc_jax import data, networks, training
+from llfc_jax import checkpoints, data, networks, training
 from llfc_jax.errors import TrainingError
 from llfc_jax.experiments import trackers
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.evaluate import Evaluation, evaluate_pairs
 from llfc_jax.experiments.finished import read_finished
+from llfc_jax.experiments.pair_data import split_data
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.study_result import QUESTION, Study
 from llfc_jax.experiments.workdir import Workdir
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
 from llfc_jax.measures.renormalise import check as check_renormalisation
-from llfc_jax.pair import ModePair
+from llfc_jax.pair import ModePair, check_pair
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.progress import Reporter
 from llfc_jax.report import stored
@@ -60,8 +61,12 @@ def run(
         name: data.Batches(split, dataset, config.eval.batch_size, mesh)
         for name, split in (("train", dataset.train), ("test", dataset.test))
     }
-    evaluation = Evaluation(Network.of(module), batches, config.settings, workdir, reporter)
-    modes = [ModePair(pair.name, pair.a, pair.b, pair.diverged) for pair in pairs.values()]
+    network, of_pairs = Network.of(module), split_data(config, dataset, mesh)
+    evaluation = Evaluation(
+        network, batches, config.settings, workdir, reporter, of_pairs, config.finetune.heads
+    )
+    modes = [ModePair(p.name, p.a, p.b, p.diverged, p.base) for p in pairs.values()]
+    modes += read_pairs(config, module, dataset)
     study = dataclasses.replace(
         evaluate_pairs(evaluation, modes),
         title=f"{config.network['name']} on {config.data.name}",
@@ -81,7 +86,7 @@ def run(
         reporter.say("writing tables, figures and page")
         study.write(workdir.path)
         _track(config, study, workdir, reporter)
-    if all(pair.diverged for pair in pairs.values()):
+    if pairs and all(pair.diverged for pair in pairs.values()):
         raise TrainingError(
             "every pair diverged: " + "; ".join(str(p.diverged) for p in pairs.values())
         )
@@ -106,17 +111,37 @@ def train(
         Pair name -> pair, of each config.
     """
     config = configs[0]
+    if not any(each.pairs for each in configs):
+        return [{} for _ in configs]
     dataset = dataset or data.load(**dataclasses.asdict(config.data))
     return training.train_trials(
         build_network(config, dataset),
         dataset,
-        [training.Trial(each.train, each.pairs, each.seed) for each in configs],
+        [training.Trial(each.train, each.pairs, each.seed, each.finetune) for each in configs],
         task=config.eval.task,
         mesh=sharding.make(**dataclasses.asdict(config.mesh)),
         workdir=path,
         checkpoint_every=config.checkpoint_every,
         progress=reporter.task("training"),
     )
+
+
+def read_pairs(config: Config, module: nn.Module, dataset: data.Dataset) -> list[ModePair]:
+    """Returns the pairs that are read from checkpoints.
+
+    Raises:
+        DataError, ModeError: a checkpoint cannot be read, or is of another network.
+    """
+    if not config.checkpoints:
+        return []
+    key, x = jax.random.key(0), dataset.inputs(1)
+    like = jax.eval_shape(lambda key: networks.init(module, key, x), key)
+    found = []
+    for name, paths in config.checkpoints.items():
+        trees = {mode: jax.device_put(checkpoints.load(path, like)) for mode, path in paths.items()}
+        check_pair(trees["a"], trees["b"])
+        found.append(ModePair(name, trees["a"], trees["b"], base=trees.get("base")))
+    return found
 
 
 def build_network(config: Config, dataset: data.Dataset) -> nn.Module:
@@ -146,10 +171,10 @@ def _track(config: Config, study: Study, workdir: Workdir, reporter: Reporter) -
 
 def describe_work(config: Config, path: Path) -> str:
     """Returns what a run is about to do, and where, in a line."""
-    networks = len(training.list_runs(config.pairs, config.seed, config.train.epochs))
     return (
-        f"{config.network['name']} on {config.data.name}: {networks} networks (trunks included), "
-        f"trained for {config.train.epochs} epochs; pairs {', '.join(config.pairs)}; alignments "
+        f"{config.network['name']} on {config.data.name}: {len(config.list_runs())} networks "
+        f"(trunks included), trained for {config.train.epochs} epochs; pairs "
+        f"{', '.join(config.pair_names)}; alignments "
         f"{', '.join(config.align)}; {len(config.measures)} measures; on {jax.device_count()} "
         f"{jax.devices()[0].device_kind}; into {path}"
     )
@@ -161,4 +186,5 @@ def describe_pairs(config: Config) -> str:
     for pair in config.pairs:
         kind = training.parse_pair_name(pair, config.train.epochs)
         made.append(f"`{pair}`: {kind.describe(config.train.epochs)}")
+    made += [f"`{pair}`: read from checkpoints" for pair in config.checkpoints]
     return f"{QUESTION} Pairs measured here: {'; '.join(made)}."

@@ -29,6 +29,7 @@ class Settings:
             with `method` among the options: a variant of that method, which `align` may name.
         eval: how everything is measured.
         seed: of whatever matching draws at random.
+        merge: rules by which pairs are merged, by name and options as in "ties(density=0.5)".
     """
 
     measures: tuple[str, ...] = EVERY_MEASURE
@@ -36,6 +37,7 @@ class Settings:
     match: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     eval: EvalOptions = dataclasses.field(default_factory=EvalOptions)
     seed: int = 0
+    merge: tuple[Any, ...] = ()
 
     @property
     def left_out(self) -> dict[str, str]:

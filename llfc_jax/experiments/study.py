@@ -9,9 +9,10 @@ from typing import Any
 import jax
 
 from llfc_jax import fields
-from llfc_jax.data.inputs import Data, as_splits, hash_arrays
+from llfc_jax.data.inputs import Data, as_batches, as_splits, hash_arrays
 from llfc_jax.errors import ConfigError, LlfcError, unknown
 from llfc_jax.experiments.evaluate import Evaluation, check_pair_on_data, evaluate_pairs
+from llfc_jax.experiments.merges import check_rules
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.experiments.settings import (
     EVERY_MEASURE,
@@ -23,6 +24,7 @@ from llfc_jax.experiments.study_result import Study
 from llfc_jax.experiments.workdir import NullWorkdir, Workdir, claim
 from llfc_jax.frameworks import Network
 from llfc_jax.measures import EvalOptions
+from llfc_jax.merging import Rule
 from llfc_jax.pair import ModePair
 from llfc_jax.progress import CallbackReporter, choose_reporter
 from llfc_jax.types import Model, ProgressFn
@@ -39,6 +41,9 @@ def study(
     align: str | Sequence[str] = (UNALIGNED,),
     match: Mapping[str, Mapping[str, Any]] | None = None,
     options: EvalOptions | None = None,
+    merge: str | Sequence[str | Rule] = (),
+    base: Model | None = None,
+    tasks: Sequence[Data] | None = None,
     seed: int = 0,
     name: str = "pair",
     workdir: str | os.PathLike[str] | None = None,
@@ -66,6 +71,11 @@ def study(
             `llfc_jax.matching.METHODS`; each gives rows of its own.
         match: options of the matching methods: method -> option -> value.
         options: how everything is measured.
+        merge: rules by which a and b are merged, by name (`llfc_jax.merging.RULES`), with options
+            as in "ties(density=0.5)", or built; the result says where each merge breaks.
+        base: the network that both were fine-tuned from, for the rules and the measure (`ctl`)
+            that need it.
+        tasks: test data of a's task and of b's, where they were trained on different ones.
         seed: of whatever matching draws at random.
         name: of the pair, in tables and figures.
         workdir: where tables, figures and the page `report.html` go; a study of the same modes
@@ -91,11 +101,20 @@ def study(
         >>> str(result).partition(":")[0]
         'pair is linearly mode connected'
     """
-    settings = build_settings(measures, align, match or {}, seed, options, changes)
+    settings = build_settings(measures, align, match or {}, seed, options, changes, merge)
     name = fields.convert(name, str, "study: name")
     view = Network.of(network)
-    pair = ModePair(name, view.variables(a), view.variables(b))
+    of_base = None if base is None else view.variables(base)
+    pair = ModePair(name, view.variables(a), view.variables(b), base=of_base)
+    check_rules(settings.merge, {name: base is not None})
     splits = as_splits(data, train, settings.eval.batch_size)
+    if tasks is not None:
+        if len(tasks) != 2:
+            raise ConfigError(
+                f"study: tasks must be the data of a's and of b's task, not {len(tasks)}"
+            )
+        both = zip(("task_a", "task_b"), tasks, strict=True)
+        splits |= {split: as_batches(of, settings.eval.batch_size) for split, of in both}
 
     def evaluate(store: Workdir | NullWorkdir) -> Study:
         details = {
@@ -113,7 +132,7 @@ def study(
         return evaluate(NullWorkdir())
     identity = {
         "name": name,
-        "modes": hash_arrays([pair.a, pair.b]),
+        "modes": hash_arrays([pair.a, pair.b, *([] if of_base is None else [of_base])]),
         "data": {split: hash_arrays(batches) for split, batches in splits.items()},
         **fields.to_dict(settings),
     }
@@ -140,6 +159,7 @@ def build_settings(
     seed: int,
     options: EvalOptions | None,
     changes: Mapping[str, Any],
+    merge: str | Sequence[str | Rule] = (),
 ) -> Settings:
     """Returns the checked settings of a call of `study`.
 
@@ -164,8 +184,9 @@ def build_settings(
         "match": match,
         "eval": changed,
         "seed": _plain_values(seed),
+        "merge": (merge,) if isinstance(merge, Rule) else _plain_values(merge),
     }
-    for several in ("measures", "align"):
+    for several in ("measures", "align", "merge"):
         if isinstance(given[several], str):
             given[several] = (given[several],)
     settings = fields.make(Settings, "study", given)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
+from llfc_jax.experiments.merges import SECTION as MERGES
+from llfc_jax.experiments.merges import Merges, is_merge
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
@@ -98,6 +100,7 @@ class Study:
         details: how it was made.
         history: rows of how the pairs were trained, where that is known.
         notes: what else a reader has to know, in sentences: measures that were left out.
+        merges: what was found of merges of the pairs.
     """
 
     summary: list[Row]
@@ -109,6 +112,7 @@ class Study:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     history: list[Row] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    merges: Merges = dataclasses.field(default_factory=Merges)
 
     def __add__(self, other: "Study") -> "Study":
         """Returns both as one, for shared tables and figures; title and lead are the first's.
@@ -124,6 +128,7 @@ class Study:
             aligned={**self.aligned, **other.aligned},
             history=self.history + other.history,
             notes=list(dict.fromkeys([*self.notes, *other.notes])),
+            merges=self.merges + other.merges,
         )
 
     def __str__(self) -> str:
@@ -132,7 +137,9 @@ class Study:
     @property
     def verdicts(self) -> list[Verdict]:
         """What was found, a sentence for each pair and alignment, and the notes."""
-        return [*verdicts(self.summary), *map(Verdict, self.notes)]
+        merges, correlation = self.merges.sentences, self.merges.correlation()
+        said = [*merges, *([correlation] if correlation else []), *self.notes]
+        return [*verdicts(self.summary), *map(Verdict, said)]
 
     def __repr__(self) -> str:
         pairs = dict.fromkeys(row["pair"] for row in self.summary)
@@ -209,12 +216,13 @@ class Study:
             file = path / f"{history.SECTION.name}.json"
             trained = json.loads(file.read_text("utf-8")) if file.is_file() else []
             trained = [nan_for_none(row) for row in trained]
-            notes = content.pop("notes", [])
+            notes, merges = content.pop("notes", []), _read_merges(path, content.pop("merges", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkdirError(f"{path} is damaged; run again what wrote it") from error
         del content["verdicts"]
         columns = summary_columns(rows, summary)
-        return cls(summary, columns, rows, {}, details=content, history=trained, notes=notes)
+        return cls(summary, columns, rows, {}, details=content, history=trained, notes=notes,
+                   merges=merges)  # fmt: skip
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes tables, `summary.json` and the page into a directory.
@@ -229,12 +237,15 @@ class Study:
     def _report(self) -> Report:
         """Returns what the page shows."""
         sections = [(show_metrics(name, rows), rows) for name, rows in self.rows.items()]
+        if self.merges.table:
+            sections.append((MERGES, self.merges.layers))
         if self.history:
             sections.append((history.SECTION, self.history))
+        tables = [Table(self.summary, self.columns)]
         return Report(
             title=self.title,
             lead=self.lead,
-            tables=[Table(self.summary, self.columns)],
+            tables=[*tables, self.merges.page_table] if self.merges.table else tables,
             verdicts=self.verdicts,
             sections=sections,
             details=self.details,
@@ -244,7 +255,18 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`."""
         found = {"summary": self.summary, "verdicts": [v.text for v in verdicts(self.summary)]}
+        if self.merges.table:
+            found["merges"] = {"table": self.merges.table, "sentences": self.merges.sentences}
         return {**found, "notes": self.notes, **self.details}
+
+
+def _read_merges(path: Path, stored: Mapping[str, Any]) -> Merges:
+    """Returns the merges of a study in a directory."""
+    if not stored:
+        return Merges()
+    layers = json.loads((path / f"{MERGES.name}.json").read_text("utf-8"))
+    table = [nan_for_none(row) for row in stored["table"]]
+    return Merges(table, [nan_for_none(row) for row in layers], stored["sentences"])
 
 
 def show_metrics(measure: str, rows: Sequence[Row]) -> Section:
@@ -271,4 +293,5 @@ def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, s
         every = {**MEASURES[name].other_columns, **MEASURES[name].columns}
         usual = MEASURES[name].columns
         found |= {k: v for k, v in every.items() if k in held} if held & set(every) else usual
-    return found
+    merged = [name for name in dict.fromkeys(c for row in rows for c in row) if is_merge(name)]
+    return found | {n: f"{n.removeprefix('merge_')}: loss over the tasks" for n in merged}

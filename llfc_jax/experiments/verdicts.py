@@ -6,6 +6,8 @@ Both verdicts are taken at α = ½, which is always measured, so they do not dep
   nearly holds up to 3 points.
 - *LLFC* holds where, in the median layer, 1 - cosine_α is at most 0.05 and at least 10 times below
   1 - cosine_AB, and nearly holds up to 0.1 and from 5 times on.
+- *CTL*, of fine-tuned networks, is LLFC on the data of each of their tasks, at the same thresholds;
+  that task counts on which it holds less.
 
 Where the task has no error rate, the barrier at ½ is that of the loss, as a share of the way from
 the ends' mean loss to that of a predictor that does not see the input; the thresholds are the same.
@@ -52,8 +54,17 @@ def lmc_grade(row: Mapping[str, Any]) -> Grade | None:
 
 def llfc_grade(row: Mapping[str, Any]) -> Grade | None:
     """Returns whether LLFC holds in the median layer; None where it says nothing."""
-    distance, ratio = row.get("llfc_median", math.nan), row.get("llfc_ratio", math.nan)
-    if math.isnan(distance) or not row.get("informative", True):
+    return _linearity_grade(row, "llfc") if row.get("informative", True) else None
+
+
+def ctl_grade(row: Mapping[str, Any]) -> Grade | None:
+    """Returns whether CTL holds in the median layer; None where it says nothing."""
+    return _linearity_grade(row, "ctl")
+
+
+def _linearity_grade(row: Mapping[str, Any], measure: str) -> Grade | None:
+    distance, ratio = (row.get(f"{measure}_{name}", math.nan) for name in ("median", "ratio"))
+    if math.isnan(distance):
         return None
     return _grade(sum(distance > close or not ratio >= factor for close, factor in LINEARITY))
 
@@ -68,11 +79,15 @@ def in_short(row: Mapping[str, Any]) -> str:
         return "diverged in training"
     words = [
         f"{prefix}{name}"
-        for name, grade in (("LMC", lmc_grade(row)), ("LLFC", llfc_grade(row)))
+        for name, grade in (
+            ("LMC", lmc_grade(row)),
+            ("LLFC", llfc_grade(row)),
+            ("CTL", ctl_grade(row)),
+        )
         if grade is not None
         for prefix in [("", "nearly ", "no ")[grade]]
     ]
-    if not row.get("above_chance", True):
+    if not row.get("above_chance", True) and ctl_grade(row) is None:
         return "uninformative: an end is at chance"
     if not row.get("informative", True):
         words.append("LLFC uninformative")
@@ -104,19 +119,22 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 def _verdict(row: Row) -> Verdict:
     if row.get("diverged"):
         return Verdict(f"{row['diverged']}.", "warning")
-    if not row.get("above_chance", True):
+    lmc, llfc, ctl = lmc_grade(row), llfc_grade(row), ctl_grade(row)
+    if not row.get("above_chance", True) and ctl is None:
         return Verdict(f"{label(row)}: {AT_CHANCE}", "warning")
-    lmc, llfc = lmc_grade(row), llfc_grade(row)
     parts = [f"{label(row)} {_lmc_words(row, lmc)}"] if lmc is not None else []
     if llfc is not None:
         whose = "Its features" if parts else f"The features of {label(row)}"
-        parts.append(f"{whose} {_llfc_words(row, llfc)}")
+        parts.append(f"{whose} {_linearity_words(row, llfc, 'llfc')}")
+    if ctl is not None:
+        whose = "its features" if parts else f"the features of {label(row)}"
+        parts.append(f"On the data of each task, {whose} {_linearity_words(row, ctl, 'ctl')}")
     sentence = f"{'. '.join(parts)}." if parts else f"{label(row)} was measured."
     if not row.get("informative", True):
         beginning = sentence + " " if parts else f"{label(row)}: "
         return Verdict(f"{beginning}{UNINFORMATIVE}", "warning")
     tones: tuple[Literal["holds", "plain", "fails"], ...] = ("holds", "plain", "fails")
-    grades = [grade for grade in (lmc, llfc) if grade is not None]
+    grades = [grade for grade in (lmc, llfc, ctl) if grade is not None]
     return Verdict(sentence, tones[max(grades, default=1)])
 
 
@@ -136,13 +154,13 @@ def _lmc_words(row: Row, grade: Grade) -> str:
     return f"{words}, {100 * share:.2f} % of {whole}"
 
 
-def _llfc_words(row: Row, grade: Grade) -> str:
+def _linearity_words(row: Row, grade: Grade, measure: str) -> str:
     state = ("are", "are nearly", "are not")[grade]
-    ratio = row["llfc_ratio"]
+    ratio = row[f"{measure}_ratio"]
     side = "below" if ratio >= 1 else "above"
     ratio = ratio if ratio >= 1 else 1 / max(ratio, 1e-300)
     times = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
     return (
         f"{state} linear along the line: in the median layer, 1 - cosine_α is "
-        f"{format_number(row['llfc_median'], 2)}, {times} times {side} 1 - cosine_AB"
+        f"{format_number(row[f'{measure}_median'], 2)}, {times} times {side} 1 - cosine_AB"
     )

@@ -19,7 +19,7 @@ from llfc_jax.parallel import multihost
 
 FORMAT = 2  # of the files in a directory; raised where an older one cannot be read
 # Fields that may differ between runs into one directory: they only add to what is there.
-ADDITIVE = ("measures", "align")
+ADDITIVE = ("measures", "align", "merge")
 
 
 class Workdir:

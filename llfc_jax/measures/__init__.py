@@ -23,6 +23,7 @@ from llfc_jax.measures.similarity import Rows, compare
 # isort: off
 from llfc_jax.measures.lmc import LMC, LMCResult, lmc
 from llfc_jax.measures.llfc import LLFC, LLFCResult, llfc
+from llfc_jax.measures.ctl import CTL, CTLResult, ctl
 from llfc_jax.measures.ensemble import Ensemble, EnsembleResult, ensemble
 from llfc_jax.measures.weak_additivity import WeakAdditivity, WeakAdditivityResult, weak_additivity
 from llfc_jax.measures.commutativity import Commutativity, CommutativityResult, commutativity
@@ -35,10 +36,12 @@ from llfc_jax.measures.cka import CKA, CKAResult, cka
 
 __all__ = [
     "CKA",
+    "CTL",
     "LLFC",
     "LMC",
     "MEASURES",
     "CKAResult",
+    "CTLResult",
     "Commutativity",
     "CommutativityResult",
     "Ensemble",
@@ -66,6 +69,7 @@ __all__ = [
     "cka",
     "commutativity",
     "compare",
+    "ctl",
     "ensemble",
     "layerwise",
     "llfc",

@@ -96,6 +96,7 @@ class PairBatch:
         alphas: the whole grid [alphas]; it holds 0, ½ and 1.
         places: where 0 and 1 stand in the grid.
         map_over: maps a function over the leading axis of a tree, as the loop over α runs.
+        base: variables of the network that both modes were fine-tuned from; None if unknown.
     """
 
     graph: Graph
@@ -109,6 +110,7 @@ class PairBatch:
     alphas: jax.Array
     places: tuple[int, int]
     map_over: Callable[[Callable[[Any], Any], Any], Any]
+    base: Variables | None = None
 
     @property
     def mask(self) -> jax.Array:
@@ -186,6 +188,7 @@ def measure_batch(
     x: Inputs,
     y: Targets,
     mask: jax.Array,
+    base: Variables | None = None,
 ) -> dict[str, Any]:
     """Runs a pair on one batch and returns what all measures read, by measure.
 
@@ -200,6 +203,7 @@ def measure_batch(
         x: inputs [n, ...].
         y: targets.
         mask: 1 for what counts, 0 for padding: [n], or [n, t].
+        base: variables of the network that both modes were fine-tuned from.
     """
     graph = network.graph
     of_b, of_a = (
@@ -208,7 +212,8 @@ def measure_batch(
     )
     map_over = partial(loops.map_over, how=alpha_loop)
     layout = RowLayout(graph, mask, network.token_axes, network.per_token)
-    batch = PairBatch(graph, curve, of_a, of_b, x, y, layout, task, points.alphas, places, map_over)
+    run = graph, curve, of_a, of_b, x, y, layout, task, points.alphas, places, map_over, base
+    batch = PairBatch(*run)
     readings = {}
     for measure, plan in parts:
         with jax.named_scope(measure.name):

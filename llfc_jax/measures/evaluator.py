@@ -53,12 +53,14 @@ class PairEvaluator:
         train_batches: data for renormalising.
         progress: called as (done, total, words) while renormalising.
         curve: another way between a and b than the straight line; θ_α is then θ(α) of it.
+        base: the network that both were fine-tuned from, for the measures that look at it.
 
     Attributes:
         network: the network as a `Network`.
         a: variables of a.
         b: variables of b.
         curve: the way between them.
+        base: variables of the network that both were fine-tuned from, if it is known.
         options: how the pair is measured.
         grid: the α at which the network is run: those of the options, 0, ½ and 1.
         graph: the network's trace.
@@ -93,6 +95,7 @@ class PairEvaluator:
         train_batches: Batches | None = None,
         progress: ProgressFn | None = None,
         curve: Curve | None = None,
+        base: Model | None = None,
     ) -> None:
         self.options = options = options or EvalOptions()
         self.network = Network.of(network)
@@ -109,6 +112,11 @@ class PairEvaluator:
         if curve is not None:
             bend = spread.place_pair(a, curve.bend, x)[1] if curve.bend is not None else None
             self.curve = dataclasses.replace(curve, a=self.a, b=self.b, bend=bend)
+        self.base = None
+        if base is not None:
+            base = self.network.variables(base)
+            check_pair(a, base)
+            self.base = spread.place_pair(a, base, x)[1]
         self._traces: dict[Any, TracedNetwork] = {}
         self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._first = abstract(first)
@@ -260,7 +268,7 @@ class PairEvaluator:
         static = network, self.task, tuple(parts), places, self.alpha_loop
 
         def kernel(x: Inputs, y: Targets, mask: jax.Array) -> dict[str, Any]:
-            return measure_batch(*static, self.curve, self._points, x, y, mask)
+            return measure_batch(*static, self.curve, self._points, x, y, mask, self.base)
 
         with matmul_precision(self.options.precision):
             found = accumulate(kernel, batches, progress, words, self.classes, self.task)

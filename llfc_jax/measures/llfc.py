@@ -1,12 +1,13 @@
 """Layerwise linear feature connectivity: are the features of θ_α the interpolated features?"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from llfc_jax.graph import Graph, Values
 from llfc_jax.measures.accumulate import moments_of_each
@@ -29,6 +30,7 @@ from llfc_jax.measures.similarity import (
 from llfc_jax.measures.site_groups import SiteGroups
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.results import Result, axes, labels, result, setting
+from llfc_jax.tasks import Task
 from llfc_jax.types import Batches, Model, ProgressFn
 
 # Below this baseline the two ends have the same features, and LLFC holds whatever the networks do.
@@ -196,24 +198,17 @@ class LLFC(Measure):
 
     def read(self, batch: PairBatch, plan: tuple[str, ...]) -> Reading:
         """Returns moments of the comparisons at every site, and pooled sums."""
-        sites = [batch.graph[name] for name in plan]
-        groups = SiteGroups([batch.layout.features(batch.a.all, site) for site in sites])
-
-        def read(run: Values) -> list[jax.Array]:
-            return groups.stack([wide(batch.layout.features(run.all, site)) for site in sites])
-
-        of_a, of_b = read(batch.a), read(batch.b)
+        reader = FeatureReader(batch, plan)
+        of_a, of_b = reader.read(batch.a), reader.read(batch.b)
         scales = [scale_of(p, q) for p, q in zip(of_a, of_b, strict=True)]
 
         def at(alpha: jax.Array, values: Values) -> Any:
-            return _summarise(groups.join([
-                sums(u, alpha * p + (1 - alpha) * q, scale)
-                for u, p, q, scale in zip(read(values), of_a, of_b, scales, strict=True)
-            ]), batch.mask)  # fmt: skip
+            mixed = [alpha * p + (1 - alpha) * q for p, q in zip(of_a, of_b, strict=True)]
+            return summarise(reader.compare(reader.read(values), mixed, scales), batch.mask)
 
-        both = groups.join([sums(*of) for of in zip(of_a, of_b, scales, strict=True)])
+        both = reader.compare(of_a, of_b, scales)
         itself = [_against_itself(square, both.scale) for square in (both.vv, both.uu)]
-        of_ends = _summarise(stack([both, *itself]), batch.mask)
+        of_ends = summarise(stack([both, *itself]), batch.mask)
         ends, *known = (jax.tree.map(lambda leaf, i=i: leaf[i], of_ends) for i in range(3))
         judged = batch.judge(batch.a.output), batch.judge(batch.b.output)
         return Reading((ends, judged, batch.trivial()), on_line=at, at_ends=tuple(known))
@@ -227,7 +222,7 @@ class LLFC(Measure):
         of_a, of_b = (totals.task.finish(sums) for sums in judged)
         count = judged[0]["count"]
         trivial = totals.task.trivial_values(trivial, count)
-        better = totals.task.is_informative((of_a, of_b), trivial, count)
+        better = self.is_informative(totals.task, (of_a, of_b), trivial, count)
         holds_always = np.array([graph[name].value in graph.affine for name in names])
         informative = better & (baseline.average >= SAME)
         return LLFCResult(
@@ -253,6 +248,12 @@ class LLFC(Measure):
             renormalise=totals.renormalise,
         )
 
+    def is_informative(
+        self, task: Task, ends: Sequence[Any], trivial: Mapping[str, float], count: float
+    ) -> bool:
+        """Returns whether the ends are good enough for linear features to mean something."""
+        return task.is_informative(ends, trivial, count)
+
     def summary_metrics(self, result: LLFCResult) -> dict[str, Any]:
         """Returns distances at α = ½ over the informative layers, and whether there are any.
 
@@ -275,7 +276,34 @@ class LLFC(Measure):
         }
 
 
-def _summarise(squares: Sums, mask: jax.Array) -> Any:
+class FeatureReader:
+    """Features of a batch at several sites, in stacks of sites of one shape.
+
+    Args:
+        batch: the batch.
+        plan: names of the sites.
+    """
+
+    def __init__(self, batch: PairBatch, plan: Sequence[str]) -> None:
+        self._layout = batch.layout
+        self._sites = [batch.graph[name] for name in plan]
+        self._groups = SiteGroups([self._layout.features(batch.a.all, s) for s in self._sites])
+
+    def read(self, run: Values) -> list[Float[Array, "sites n d"]]:
+        """Returns the features of a run, a stack for each shape."""
+        return self._groups.stack(
+            [wide(self._layout.features(run.all, site)) for site in self._sites]
+        )
+
+    def compare(
+        self, us: Sequence[jax.Array], vs: Sequence[jax.Array], scales: Sequence[jax.Array]
+    ) -> Sums:
+        """Returns the squares that features are compared by, of all sites [sites, n]."""
+        both = zip(us, vs, scales, strict=True)
+        return self._groups.join([sums(u, v, scale) for u, v, scale in both])
+
+
+def summarise(squares: Sums, mask: jax.Array) -> Any:
     """Returns moments over samples of distance, coefficient and |distance|, and pooled sums."""
     rows = from_sums(squares)
     mask = mask.reshape(*(1,) * (squares.uu.ndim - 1), -1)

@@ -119,6 +119,10 @@ class Measure(abc.ABC):
     def summary_metrics(self, result: Any) -> Mapping[str, Any]:
         """Returns the numbers that stand for a result in the summary: column -> value."""
 
+    def join_splits(self, metrics: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Returns the summary's numbers from those of every split; the last split's, mostly."""
+        return metrics[-1]
+
 
 def by_layer(stacked: AnyArray) -> np.ndarray:
     """Returns [alphas, layers], as kernels stack it, as [layers, alphas]."""

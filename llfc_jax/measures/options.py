@@ -12,7 +12,7 @@ from llfc_jax.parallel.loops import AlphaLoop
 from llfc_jax.tasks import Task
 
 ALPHAS = tuple(i / 10 for i in range(11))
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "task_a", "task_b")
 RENORMALISATIONS = ("none", "reset", "repair")
 
 Precision = Literal["highest", "high", "default"]
@@ -31,7 +31,8 @@ class EvalOptions:
         alpha_loop: how the loop over α runs: "vmap", "map" or "unroll"; chosen by network and
             backend if None.
         renormalise: "none", "reset" (BatchNorm's statistics anew) or "repair".
-        splits: "train", "test" or both; None lets each measure choose its own.
+        splits: some of "train" and "test", and for fine-tuned pairs "task_a" and "task_b", what
+            each mode was fine-tuned on; None lets each measure choose its own.
         batch_size: samples at a time, where data are arrays; results do not depend on it.
         precision: of float32 products on accelerators ("highest": full float32).
         task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one ("tokens",

@@ -8,9 +8,10 @@ from llfc_jax.merging.averages import GeometricMedian, KarcherMean, Mean, Slerp,
 from llfc_jax.merging.diagnosis import Diagnosis, diagnose
 from llfc_jax.merging.files import merge_files
 from llfc_jax.merging.informed import FisherWeighted, RegMean
+from llfc_jax.merging.joint import match_jointly
 from llfc_jax.merging.merge import merge
 from llfc_jax.merging.options import MergeOptions
-from llfc_jax.merging.rebasin import GitRebasin, Merged, merge_many
+from llfc_jax.merging.rebasin import C2M3, GitRebasin, Merged, merge_many
 from llfc_jax.merging.registry import RULES, build_rule, merge_rule
 from llfc_jax.merging.rule import Leaf, LeafRule, Rule
 from llfc_jax.merging.search import SearchResult, search
@@ -19,6 +20,7 @@ from llfc_jax.merging.statistics import InputGram, fisher_diagonal, input_grams
 from llfc_jax.merging.task_vectors import Breadcrumbs, Dare, Della, TaskArithmetic, Ties
 
 __all__ = [
+    "C2M3",
     "RULES",
     "Breadcrumbs",
     "Dare",
@@ -46,6 +48,7 @@ __all__ = [
     "diagnose",
     "fisher_diagonal",
     "input_grams",
+    "match_jointly",
     "merge",
     "merge_files",
     "merge_many",

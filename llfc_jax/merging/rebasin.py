@@ -2,18 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from llfc_jax.errors import MatchingError
+from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.matching.assignment.solvers import Solver
 from llfc_jax.matching.methods.weight import DEFAULT_START, Starts, WeightMatching
 from llfc_jax.matching.problem import Problem, cast, check_modes, widen
 from llfc_jax.merging.averages import Mean
+from llfc_jax.merging.joint import match_jointly
 from llfc_jax.merging.registry import merge_rule
 from llfc_jax.merging.rule import Rule
 from llfc_jax.pair import interpolate
@@ -24,6 +25,9 @@ from llfc_jax.types import Variables
 
 if TYPE_CHECKING:
     from llfc_jax.merging.inputs import MergeInputs
+
+Placement = Literal["mean", "chain", "joint"]
+"""How several modes are placed beside each other: see `merge_many`."""
 
 
 @merge_rule("git_rebasin")
@@ -43,12 +47,14 @@ class GitRebasin(Rule):
         rounds: most turns of every model.
         seed: of the order in which groups of units are visited.
         solver: how assignments are solved, see `matching.assign`.
+        place: how the models are placed first, see `merge_many`.
     """
 
     spec: PermutationSpec
     rounds: int = 20
     seed: int = 0
     solver: Solver = "auto"
+    place: Placement = "mean"
 
     def merge(self, models: "MergeInputs") -> Variables:
         """Returns the mean of the permuted models.
@@ -62,8 +68,23 @@ class GitRebasin(Rule):
         if len(trees) == 1:
             return trees[0]
         key = jax.random.key(self.seed)
-        merged = merge_many(key, self.spec, trees, rounds=self.rounds, solver=self.solver)
+        merged = merge_many(
+            key, self.spec, trees, rounds=self.rounds, solver=self.solver, place=self.place
+        )
         return models.replace_trees(merged.modes).build(Mean())
+
+
+@merge_rule("c2m3")
+@dataclasses.dataclass(frozen=True)
+class C2M3(GitRebasin):
+    """Permutes all models at once to where they fit each other best, then averages.
+
+    Source: Crisostomi, Fumero, Baieri, Bernard and Rodolà, "C²M³: Cycle-consistent multi-model
+    merging", NeurIPS 2024.
+    """
+
+    rounds: int = 1
+    place: Placement = "joint"
 
 
 @jax.tree_util.register_dataclass
@@ -91,12 +112,14 @@ def merge_many(
     *,
     rounds: int = 20,
     solver: Solver = "auto",
+    place: Placement = "mean",
 ) -> Merged:
     """Permutes modes towards their mean, and takes it ("MergeMany").
 
-    The first pass places one mode after the other beside a running mean. Then each in turn is
-    matched to the mean of all others, which can only raise `sum <π_i(θ_i), π_j(θ_j)>` over the
-    pairs, so that the rounds end by themselves. The first mode stays in place.
+    First the modes are placed. Then each in turn is matched to the mean of all others, which can
+    only raise `sum <π_i(θ_i), π_j(θ_j)>` over the pairs, so that the rounds end by themselves. The
+    first mode stays in place. Each mode has one permutation into the common order of units, so the
+    way from one mode to another, `π_j⁻¹ π_i`, is the same by whatever modes between them it goes.
     Networks with BatchNorm need their statistics reset on the result before it means anything, and
     others gain from REPAIR (`llfc_jax.measures.renormalise`).
 
@@ -104,36 +127,45 @@ def merge_many(
         key: order of weight matching's visits.
         spec: which units may move.
         modes: two or more modes of one network.
-        rounds: most turns of every mode.
+        rounds: most turns of every mode, the placement among them; 1 leaves the modes as placed.
         solver: see `assign`.
+        place: "mean" places one mode after the other beside the mean of those before; "chain"
+            beside the one before; "joint" all at once (`match_jointly`).
 
     Raises:
         ModeError: they are not modes of one network.
         MatchingError: fewer than two modes, or they do not fit the spec.
 
-    Source: Ainsworth, Hayase and Srinivasa, "Git Re-Basin", ICLR 2023, algorithm 3.
+    Source: Ainsworth, Hayase and Srinivasa, "Git Re-Basin", ICLR 2023, algorithm 3; "joint":
+    Crisostomi et al., "C²M³: Cycle-consistent multi-model merging", NeurIPS 2024.
     """
+    if place not in get_args(Placement):
+        raise MatchingError(unknown("placement", place, get_args(Placement)))
     if len(modes) < 2 or rounds < 1:
         raise MatchingError(f"merging needs two or more modes and rounds, not {len(modes)}")
     for mode in modes[1:]:
         check_modes(spec, modes[0], mode)
     wide = [widen(relabel(mode)) for mode in modes]
 
-    def place(key: jax.Array, number: int, target: Variables, start: Starts) -> Index:
+    def match(key: jax.Array, number: int, target: Variables, start: Starts) -> Index:
         key = jax.random.fold_in(key, number)
         method = WeightMatching(start, solver=solver)
         return method.ascend(key, Problem(None, spec, target, wide[number])).permutation
 
     placed, permutations = [wide[0]], [spec.identity()]
     for number in range(1, len(modes)):
-        permutations.append(place(key, number, mean(placed), DEFAULT_START))
+        target = placed[-1] if place == "chain" else mean(placed)
+        permutations.append(match(key, number, target, DEFAULT_START))
         placed.append(spec.apply(permutations[-1], wide[number]))
+    if place == "joint":
+        permutations = match_jointly(spec, wide, permutations, solver=solver)
+        placed = [spec.apply(p, mode) for p, mode in zip(permutations, wide, strict=True)]
     history = [_spread(placed)]
     for turn in range(1, rounds):
         turn_key, moved = jax.random.fold_in(key, len(modes) + turn), False
         for number in range(1, len(modes)):
             others = mean([mode for i, mode in enumerate(placed) if i != number])
-            found = place(turn_key, number, others, permutations[number])
+            found = match(turn_key, number, others, permutations[number])
             if not _same(found, permutations[number]):
                 permutations[number], moved = found, True
                 placed[number] = spec.apply(found, wide[number])

@@ -1,5 +1,6 @@
 """Merge rules by name: the one place where they are listed and built."""
 
+import ast
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,7 +28,8 @@ def build_rule(rule: str | Rule, /, **options: object) -> Rule:
     """Returns a rule by name, with name, type and range of every option checked.
 
     Args:
-        rule: one of `RULES`, or a rule that is built already.
+        rule: one of `RULES`, with options in words if need be, as in "ties(density=0.5)"; or a
+            rule that is built already.
         **options: the fields of its class.
 
     Raises:
@@ -42,9 +44,30 @@ def build_rule(rule: str | Rule, /, **options: object) -> Rule:
         if options:
             raise MergeError("a rule that is built already takes no further options")
         return rule
-    if not isinstance(rule, str) or rule not in RULES:
-        raise MergeError(unknown("merge rule", rule, RULES))
+    name, in_words = read_rule(rule)
     try:
-        return fields.make(RULES[rule], f"merge rule {rule!r}", options)
+        return fields.make(RULES[name], f"merge rule {name!r}", {**in_words, **options})
     except ConfigError as error:
         raise MergeError(str(error)) from None
+
+
+def read_rule(words: str) -> tuple[str, dict[str, object]]:
+    """Returns the name and the options of a rule that is written in words.
+
+    Raises:
+        MergeError: an unknown rule, or something else than a name and options.
+
+    Examples:
+        >>> read_rule("ties(density=0.5)")
+        ('ties', {'density': 0.5})
+    """
+    name, options = words, {}
+    try:
+        match ast.parse(words, mode="eval").body:
+            case ast.Call(ast.Name(name), [], keywords):
+                options = {word.arg or "**": ast.literal_eval(word.value) for word in keywords}
+    except (SyntaxError, ValueError, TypeError):
+        pass  # then it is none of the names either
+    if not isinstance(name, str) or name not in RULES:
+        raise MergeError(unknown("merge rule", words, RULES))
+    return name, options

@@ -143,6 +143,11 @@ class Rule(abc.ABC):
         ]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
+    @property
+    def described(self) -> str:
+        """Its words, for records."""
+        return str(self)
+
     def check(self, count: int) -> None:
         """Checks that the rule takes this number of models.
 

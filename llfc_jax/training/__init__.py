@@ -1,5 +1,6 @@
 """Training: recipes, a loop that stays on the device, true spawning, exact resumption."""
 
+from llfc_jax.training.finetuning import FineTuning, Variant
 from llfc_jax.training.history import History
 from llfc_jax.training.pair_kinds import (
     PAIR_KINDS,
@@ -23,6 +24,7 @@ from llfc_jax.training.trainer import TrainOptions, train
 
 __all__ = [
     "PAIR_KINDS",
+    "FineTuning",
     "History",
     "PairKind",
     "PairOrigin",
@@ -33,6 +35,7 @@ __all__ = [
     "TrainedPair",
     "TrainingRun",
     "Trial",
+    "Variant",
     "create_state",
     "fork_state",
     "list_runs",

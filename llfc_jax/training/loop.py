@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Key
 
 from llfc_jax.data import Split
 from llfc_jax.parallel import multihost, sharding
@@ -34,9 +34,21 @@ def _draw_orders(setup: Setup, states: TrainState) -> Int[Array, "replica sample
 
     def one(state: TrainState) -> jax.Array:
         key = jax.random.fold_in(state.stream(ORDER), state.step // setup.steps)
+        if setup.ranges:
+            return _draw_within(key, setup, state.variant)
         return jax.random.permutation(key, jnp.arange(setup.samples, dtype=jnp.int32))
 
     return _map_replicas(setup, one)(states)
+
+
+def _draw_within(key: Key[Array, ""], setup: Setup, variant: jax.Array) -> Int[Array, " samples"]:
+    """Draws as many different samples of one variant of the data as an epoch has, in any order."""
+    total = max(start + count for start, count in setup.ranges)
+    start, count = jnp.asarray(setup.ranges, jnp.int32)[variant]
+    index = jnp.arange(total, dtype=jnp.int32)
+    outside = (index < start) | (index >= start + count)
+    order = jnp.lexsort((jax.random.bits(key, (total,)), outside))
+    return order[: setup.samples].astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames=("setup", "stride"), donate_argnames=("states",))

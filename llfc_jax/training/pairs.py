@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from llfc_jax.data import Dataset
 from llfc_jax.errors import ConfigError
+from llfc_jax.training.finetuning import FineTuning, Variant
 from llfc_jax.training.history import History, make_history
 from llfc_jax.training.pair_kinds import PairOrigin, parse_pair_name
 from llfc_jax.training.recipe import Rates, Recipe
@@ -33,12 +34,14 @@ class TrainedPair:
         a: variables of the first mode.
         b: variables of the second.
         history: training loss and accuracy of both, by epoch.
+        base: variables of the network that both were fine-tuned from, where there is one.
     """
 
     name: str
     a: Variables
     b: Variables
     history: History
+    base: Variables | None = None
 
     @property
     def diverged(self) -> str | None:
@@ -59,11 +62,13 @@ class Trial:
         recipe: how its networks are trained.
         pairs: names of `llfc_jax.training.pair_kinds`.
         seed: from which the randomness of all its networks derives.
+        finetuning: what fine-tuned pairs are made of.
     """
 
     recipe: Recipe
     pairs: Sequence[str] = ("spawn_k1", "independent")
     seed: int = 0
+    finetuning: FineTuning = dataclasses.field(default_factory=FineTuning)
 
 
 def train_pairs(
@@ -72,6 +77,7 @@ def train_pairs(
     recipe: Recipe,
     pairs: Sequence[str] = ("spawn_k1", "independent"),
     seed: int = 0,
+    finetuning: FineTuning | None = None,
     **options: Unpack[TrainOptions],
 ) -> dict[str, TrainedPair]:
     """Trains pairs of modes of one seed; see `train_trials` for options and errors.
@@ -79,7 +85,8 @@ def train_pairs(
     Returns:
         Pair name -> pair.
     """
-    return train_trials(module, dataset, [Trial(recipe, pairs, seed)], **options)[0]
+    trial = Trial(recipe, pairs, seed, finetuning or FineTuning())
+    return train_trials(module, dataset, [trial], **options)[0]
 
 
 def train_seeds(
@@ -133,23 +140,21 @@ def train_trials(
         )
     recipe = trials[0].recipe
     differ = len({trial.recipe.rates for trial in trials}) > 1
-    rates = [trial.recipe.rates if differ else None for trial in trials]
-    runs = _merge_runs(
-        run
-        for trial, own in zip(trials, rates, strict=True)
-        for run in list_runs(trial.pairs, trial.seed, recipe.epochs, own)
-    )
+    each = [_runs_of_pairs(trial, trial.recipe.rates if differ else None) for trial in trials]
+    runs = _merge_runs(run for of in each for pair in of.values() for run in pair)
     states = train(module, dataset, recipe, runs, **options)
-    steps = len(dataset.train.images) // recipe.batch_size
-    roots = [_name_root(trial.seed, own) for trial, own in zip(trials, rates, strict=True)]
     return [
-        {name: _make_pair(states, root, name, steps, recipe.batch_size) for name in trial.pairs}
-        for trial, root in zip(trials, roots, strict=True)
+        {name: _make_pair(states, name, pair, dataset, recipe) for name, pair in of.items()}
+        for of in each
     ]
 
 
 def list_runs(
-    pairs: Sequence[str], seed: int, epochs: int, rates: Rates | None = None
+    pairs: Sequence[str],
+    seed: int,
+    epochs: int,
+    rates: Rates | None = None,
+    finetuning: FineTuning | None = None,
 ) -> list[TrainingRun]:
     """Lists the runs that the pairs of one seed need, those that several need once.
 
@@ -159,11 +164,18 @@ def list_runs(
     Raises:
         ConfigError: a name is unknown, given twice, or does not fit the epochs.
     """
+    trial = Trial(Recipe(epochs=epochs), pairs, seed, finetuning or FineTuning())
+    return _merge_runs(run for of in _runs_of_pairs(trial, rates).values() for run in of)
+
+
+def _runs_of_pairs(trial: Trial, rates: Rates | None) -> dict[str, list[TrainingRun]]:
+    """Returns the runs that each pair of a trial needs, its two modes being the last."""
+    pairs, epochs = trial.pairs, trial.recipe.epochs
     if not pairs or len(set(pairs)) != len(pairs):
         raise ConfigError(f"pairs must be one or more different names, not {tuple(pairs)!r}")
-    origin = PairOrigin(_name_root(seed, rates), seed, epochs, rates)
-    kinds = {name: parse_pair_name(name, epochs) for name in pairs}
-    return _merge_runs(run for name, kind in kinds.items() for run in kind.make_runs(name, origin))
+    root = f"{trial.seed}" if rates is None else _name_root(trial.seed, rates)
+    origin = PairOrigin(root, trial.seed, epochs, rates, trial.finetuning)
+    return {name: parse_pair_name(name, epochs).make_runs(name, origin) for name in pairs}
 
 
 def _merge_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:
@@ -175,15 +187,23 @@ def _merge_runs(runs: Iterable[TrainingRun]) -> list[TrainingRun]:
     return list(merged.values())
 
 
-def _name_root(seed: int, rates: Rates | None) -> str:
-    """Returns the first part of the names of a seed's runs."""
-    return f"{seed}" if rates is None else f"{seed},{rates.learning_rate},{rates.weight_decay}"
+def _name_root(seed: int, rates: Rates) -> str:
+    """Returns the first part of the names of a seed's runs, where rates differ."""
+    return f"{seed},{rates.learning_rate},{rates.weight_decay}"
 
 
 def _make_pair(
-    states: Mapping[str, TrainState], root: str, name: str, steps_per_epoch: int, batch_size: int
+    states: Mapping[str, TrainState],
+    name: str,
+    runs: Sequence[TrainingRun],
+    dataset: Dataset,
+    recipe: Recipe,
 ) -> TrainedPair:
     """Returns a pair out of the final states of all runs."""
-    ends = {mode: states[f"{root}/{name}/{mode}"] for mode in "ab"}
-    history = make_history(ends, steps_per_epoch, batch_size)
-    return TrainedPair(name, ends["a"].variables, ends["b"].variables, history)
+    finetuning = runs[0].finetuning
+    variants = (Variant(),) if finetuning is None else finetuning.variants
+    samples = min(variant.count(dataset.train) for variant in variants)
+    ends = {mode: states[run.name] for mode, run in zip("ab", runs[-2:], strict=True)}
+    history = make_history(ends, samples // recipe.batch_size, recipe.batch_size)
+    bases = [states[run.name].variables for run in runs if run.keep]
+    return TrainedPair(name, ends["a"].variables, ends["b"].variables, history, *bases)

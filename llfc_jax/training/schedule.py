@@ -7,12 +7,14 @@ are in the batch is a function of the epoch alone, so a checkpoint needs no more
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 from jaxtyping import Array, Key
 
+from llfc_jax.training.finetuning import FineTuning
 from llfc_jax.training.recipe import Rates
-from llfc_jax.training.state import TrainState, fork_state, stack
+from llfc_jax.training.state import TrainState, stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,10 @@ class TrainingRun:
         end: epoch at which it stops. One that stops before the last epoch is trained for its
             branches only and not returned.
         rates: peak rate and decay; None for the recipe's or, of a branch, the trunk's.
+        keep: whether its state at its end is returned although it ends before the last epoch.
+        variant: which of the fine-tuning's variants it is trained on.
+        finetuning: the variants; the same for all runs that are trained side by side, None where
+            all are trained on the data as they are.
     """
 
     name: str
@@ -36,10 +42,17 @@ class TrainingRun:
     start: int = 0
     end: int = 0
     rates: Rates | None = None
+    keep: bool = False
+    variant: int = 0
+    finetuning: FineTuning | None = None
 
     def key(self) -> Key[Array, ""]:
         """Returns the key of a run without a trunk."""
         return functools.reduce(jax.random.fold_in, self.stream[1:], jax.random.key(self.stream[0]))
+
+
+ForkFn: TypeAlias = Callable[[TrainingRun, TrainState], TrainState]
+"""`(branch, its trunk's state) -> the branch's state`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +78,28 @@ class RunSchedule:
             if run.start <= epoch and (epoch < run.end or run.end == self.epochs)
         ]
 
-    def begin(self, create: Callable[[TrainingRun], TrainState]) -> TrainState:
+    def begin(self, create: Callable[[TrainingRun], TrainState], fork: ForkFn) -> TrainState:
         """Returns the stacked states at the start; `create` makes that of a run without a trunk."""
         roots = [run for run in self.runs if run.trunk is None]
-        return self.regroup([create(run) for run in roots], roots, 0)
+        return self.regroup([create(run) for run in roots], roots, 0, fork)
 
     def regroup(
-        self, states: Sequence[TrainState], runs: Sequence[TrainingRun], epoch: int
+        self,
+        states: Sequence[TrainState],
+        runs: Sequence[TrainingRun],
+        epoch: int,
+        fork: ForkFn,
     ) -> TrainState:
         """Returns the stacked states at the start of an epoch, from those of the runs before it.
 
-        Runs that end are dropped; those that start are forks of their trunks.
+        Runs that end are dropped; those that start are made of their trunks by `fork`.
         """
         present = {run.name: state for run, state in zip(runs, states, strict=True)}
         return stack(
             [
                 present[run.name]
                 if run.trunk is None or run.name in present
-                else fork_state(present[run.trunk], *run.stream, rates=run.rates)
+                else fork(run, present[run.trunk])
                 for run in self.active(epoch)
             ]
         )

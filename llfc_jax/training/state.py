@@ -43,6 +43,7 @@ class TrainState:
         correct: number of training samples that were predicted rightly when they were used, in
             each epoch (shares of a sample, where it has several elements); NaN where the task has
             no such thing.
+        variant: which part of the data it is trained on, where there are several.
     """
 
     variables: Variables
@@ -53,6 +54,7 @@ class TrainState:
     alive: Bool[Array, "..."]
     loss: Float[Array, "... epochs"]
     correct: Float[Array, "... epochs"]
+    variant: Int[Array, "..."]
 
     def stream(self, number: int) -> Key[Array, ""]:
         """Returns the key of one stream of randomness."""
@@ -100,6 +102,7 @@ def _start(
         alive=jnp.ones((), bool),
         loss=jnp.zeros(recipe.epochs, jnp.float32),
         correct=jnp.zeros(recipe.epochs, jnp.float32),
+        variant=jnp.zeros((), jnp.int32),
     )
 
 
@@ -118,6 +121,23 @@ def fork_state(state: TrainState, branch: int, rates: Rates | None = None) -> Tr
     key = jax.random.fold_in(jax.random.fold_in(state.stream(BRANCH), state.step), branch)
     own: dict[str, Any] = {} if rates is None else {"rates": jax.tree.map(np.float32, rates)}
     return dataclasses.replace(state, key=jax.random.key_data(key), **own)
+
+
+def restart_optimizer(recipe: Recipe, state: TrainState, steps_per_epoch: int) -> TrainState:
+    """Returns a replica whose optimiser knows nothing of the past; its schedule runs on."""
+    import optax
+
+    def is_schedule(node: object) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    fresh = recipe.transformation(steps_per_epoch).init(state.variables["params"])
+    opt_state = jax.tree.map(
+        lambda old, new: old if is_schedule(old) else new,
+        state.opt_state,
+        fresh,
+        is_leaf=is_schedule,
+    )
+    return dataclasses.replace(state, opt_state=opt_state)
 
 
 def stack(states: Sequence[TrainState]) -> TrainState:

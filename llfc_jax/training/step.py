@@ -13,10 +13,12 @@ from llfc_jax.data import Dataset, normalise
 from llfc_jax.data.stream import is_streamed
 from llfc_jax.errors import ConfigError
 from llfc_jax.graph.convolutions import adapted
+from llfc_jax.pair import leaf_paths
 from llfc_jax.parallel import sharding
 from llfc_jax.tasks import Task, classification
 from llfc_jax.training.augmentations import augment
 from llfc_jax.training.feed import Samples
+from llfc_jax.training.finetuning import FineTuning, is_named
 from llfc_jax.training.recipe import Rates, Recipe
 from llfc_jax.training.state import AUGMENT, DROPOUT, TrainState
 from llfc_jax.types import Variables
@@ -31,11 +33,15 @@ class Setup:
         module: the network, called as `module(x, train=True)`.
         recipe: how it is trained, but for its `rates`: those are data (`TrainState.rates`), so that
             one program serves all.
-        samples: size of the train split.
+        samples: number of samples in an epoch: the size of the train split, or of the smallest
+            variant of it.
         mean: pixel mean per channel, subtracted.
         std: pixel deviation per channel, divided by.
         mesh: the devices, if there are several.
         streamed: whether each replica brings the samples of its coming steps.
+        ranges: first sample and number of samples of each variant of the data; none where all
+            replicas are trained on the whole split.
+        freeze: patterns of the parameters that stay, for each variant.
     """
 
     task: Task
@@ -46,6 +52,8 @@ class Setup:
     std: tuple[float, ...]
     mesh: Mesh | None = None
     streamed: bool = False
+    ranges: tuple[tuple[int, int], ...] = ()
+    freeze: tuple[tuple[str, ...], ...] = ()
 
     @property
     def steps(self) -> int:
@@ -64,6 +72,8 @@ def make_setup(
     dataset: Dataset,
     mesh: Mesh | None = None,
     task: Task | None = None,
+    finetuning: FineTuning | None = None,
+    ranges: tuple[tuple[int, int], ...] = (),
 ) -> Setup:
     """Checks that network, recipe and data set fit, and returns the setup of training.
 
@@ -71,7 +81,7 @@ def make_setup(
         ConfigError: if the train split is smaller than a batch, the mesh does not divide a batch,
             the data are no images to be augmented, or the network has no compute type to set.
     """
-    samples = len(dataset.train.images)
+    samples = min((count for _, count in ranges), default=len(dataset.train.images))
     if samples < recipe.batch_size:
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} is more than the {samples} training images "
@@ -108,6 +118,8 @@ def make_setup(
         tuple(dataset.std),
         mesh,
         is_streamed(dataset.train, dataset),
+        ranges,
+        tuple(variant.freeze for variant in finetuning.variants) if finetuning else (),
     )
 
 
@@ -149,7 +161,9 @@ def take_step(
 
     (loss, (correct, others)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
     transformation = recipe.transformation(setup.steps, state.rates)
+    gradient = _hold_frozen(setup, state, gradient)
     update, opt_state = transformation.update(gradient, state.opt_state, params)
+    update = _hold_frozen(setup, state, update)  # weight decay would move them
     moved = {"params": optax.apply_updates(params, update), **others}
 
     is_finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
@@ -169,7 +183,23 @@ def take_step(
         alive=keep,
         loss=state.loss.at[epoch].add(jnp.where(keep, loss, 0.0)),
         correct=state.correct.at[epoch].add(jnp.where(keep, correct, 0.0)),
+        variant=state.variant,
     )
+
+
+def _hold_frozen(setup: Setup, state: TrainState, tree: Variables) -> Variables:
+    """Returns gradients or updates that are zero for the parameters that the variant freezes."""
+    if not any(setup.freeze):
+        return tree
+    held = [
+        jnp.where(
+            jnp.array([is_named(f"params/{path}", names) for names in setup.freeze])[state.variant],
+            jnp.zeros_like(leaf),
+            leaf,
+        )
+        for path, leaf in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), held)
 
 
 def _make_inputs(setup: Setup, key: Key[Array, ""], images: jax.Array) -> Float[Array, "batch ..."]:

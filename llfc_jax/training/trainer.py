@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -13,17 +13,33 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from llfc_jax.data import Dataset, Split
+from llfc_jax.data.inputs import hash_arrays
 from llfc_jax.errors import ConfigError, DataError, GraphError, HostsError
+from llfc_jax.pair import leaf_paths
 from llfc_jax.parallel import multihost, sharding
 from llfc_jax.parallel.loops import LoopPlan, choose_loops
 from llfc_jax.tasks import Task
+from llfc_jax.training.bases import KeptStates, load_base
 from llfc_jax.training.checkpoint import Checkpoints
 from llfc_jax.training.feed import Samples, place_train_split
+from llfc_jax.training.finetuning import (
+    BY_THEMSELVES,
+    FineTuning,
+    check_patterns,
+    is_named,
+    join_variants,
+)
 from llfc_jax.training.loop import Pace, gather_states, join_states, place_states, run_epoch
 from llfc_jax.training.preemption import defer_signals
 from llfc_jax.training.recipe import Recipe
-from llfc_jax.training.schedule import RunSchedule, TrainingRun
-from llfc_jax.training.state import TrainState, create_state, unstack
+from llfc_jax.training.schedule import ForkFn, RunSchedule, TrainingRun
+from llfc_jax.training.state import (
+    TrainState,
+    create_state,
+    fork_state,
+    restart_optimizer,
+    unstack,
+)
 from llfc_jax.training.step import Setup, make_setup
 from llfc_jax.types import ProgressFn
 
@@ -82,8 +98,13 @@ def train(
         raise ConfigError(f"checkpoint_every must be 1 or more, not {every!r}")
     if not seconds >= 0:
         raise ConfigError(f"checkpoint_seconds must be 0 or more, not {seconds!r}")
-    setup = make_setup(module, recipe, dataset, mesh, options.get("task"))
+    finetuning = _read_finetuning(runs)
+    joined = None if finetuning is None else join_variants(dataset, finetuning.variants)
+    dataset, ranges = (dataset, ()) if joined is None else (joined.dataset, joined.ranges)
+    setup = make_setup(module, recipe, dataset, mesh, options.get("task"), finetuning, ranges)
     like = _check_fit(setup, dataset)
+    create = functools.partial(_create, setup, recipe, dataset)
+    fork = functools.partial(_fork, setup, recipe, dataset)
     schedule = RunSchedule(tuple(runs), recipe.epochs)
     parts = sharding.size(mesh, sharding.BATCH)
     plan = options.get("plan") or choose_loops(
@@ -91,18 +112,23 @@ def train(
     )
     with contextlib.ExitStack() as context:
         signals, store, states, done = [], None, None, 0
+        kept = KeptStates(None if workdir is None else Path(workdir) / "bases")
         if workdir is not None:
             signals = context.enter_context(defer_signals())
-            identity = _identify(module, dataset, recipe, runs, setup.task)
+            identity = _identify(module, dataset, recipe, runs, setup.task, setup.steps)
+            if finetuning is not None:
+                identity["finetuning"] = _describe_finetuning(finetuning, like)
             store = Checkpoints(Path(workdir) / "checkpoints", identity, seconds)
             done = store.latest or 0
             if done:
                 states = store.load(done, like, len(schedule.active(done // setup.steps)))
         if states is None:
-            states = schedule.begin(functools.partial(_create, setup, recipe, dataset))
+            states = schedule.begin(create, fork)
+        for run in (run for run in runs if run.keep and run.end == 0):
+            kept.store(run.name, jax.device_get(create(run)))
         stopped = False
         data = place_train_split(dataset, mesh)
-        for at, groups in _train_from(done, setup, plan, schedule, data, states):
+        for at, groups in _train_from(done, setup, plan, schedule, data, states, fork, kept):
             described = _describe_progress(setup, schedule, at, groups)  # on several hosts by all
             if progress := options.get("progress"):
                 progress(*described)
@@ -118,7 +144,9 @@ def train(
         if stopped and not signals:
             raise HostsError("another process received a signal to stop; start all again to resume")
     names = [run.name for run in schedule.active(recipe.epochs)]
-    return dict(zip(names, map(jax.device_put, unstack(states)), strict=True))
+    ends = dict(zip(names, map(jax.device_put, unstack(states)), strict=True))
+    bases = {run.name: kept.load(run.name, like) for run in runs if run.keep}
+    return ends | {name: jax.device_put(state) for name, state in bases.items()}
 
 
 def _train_from(
@@ -128,6 +156,8 @@ def _train_from(
     schedule: RunSchedule,
     data: Samples | Split,
     states: TrainState,
+    fork: ForkFn,
+    kept: KeptStates,
 ) -> Iterator[tuple[int, list[TrainState]]]:
     """Trains on from step `done`; yields (steps done, states) after every dispatch."""
     steps, mesh, pace = setup.steps, setup.mesh, Pace()
@@ -140,7 +170,10 @@ def _train_from(
         before = schedule.active(number)
         if before != schedule.active(number + 1):
             each = unstack(gather_states(groups, len(before)))
-            groups = place_states(schedule.regroup(each, before, number + 1), plan, mesh)
+            for run, state in zip(before, each, strict=True):
+                if run.keep and run.end == number + 1:
+                    kept.store(run.name, state)
+            groups = place_states(schedule.regroup(each, before, number + 1, fork), plan, mesh)
         yield done, groups
 
 
@@ -159,9 +192,55 @@ def _describe_progress(
 def _create(setup: Setup, recipe: Recipe, dataset: Dataset, run: TrainingRun) -> TrainState:
     """Returns a run without a trunk before its first step."""
     rates = run.rates or recipe.rates
-    return create_state(
+    state = create_state(
         setup.module, setup.recipe, run.key(), dataset.shape, setup.steps, rates, dataset.dtype
     )
+    if run.finetuning is None:
+        return state
+    if run.finetuning.base is not None:
+        variables = load_base(run.finetuning, state.variables)
+        state = dataclasses.replace(state, variables=variables)
+    return _begin_variant(state, run, run.finetuning)
+
+
+def _fork(
+    setup: Setup, recipe: Recipe, dataset: Dataset, run: TrainingRun, trunk: TrainState
+) -> TrainState:
+    """Returns a branch at its first step: it goes on from its trunk, or is fine-tuned from it."""
+    state = fork_state(trunk, *run.stream, rates=run.rates)
+    if run.finetuning is None:
+        return state
+    if heads := run.finetuning.heads:
+        key = jax.random.wrap_key_data(state.key)
+        fresh = create_state(
+            setup.module, setup.recipe, key, dataset.shape, setup.steps, None, dataset.dtype
+        )
+        paths = leaf_paths(state.variables)
+        both = zip(paths, *map(jax.tree.leaves, (state.variables, fresh.variables)), strict=True)
+        leaves = [new if is_named(path, heads) else old for path, old, new in both]
+        structure = jax.tree.structure(state.variables)
+        state = dataclasses.replace(state, variables=jax.tree.unflatten(structure, leaves))
+    return _begin_variant(restart_optimizer(recipe, state, setup.steps), run, run.finetuning)
+
+
+def _begin_variant(state: TrainState, run: TrainingRun, finetuning: FineTuning) -> TrainState:
+    """Returns a replica that is trained on a variant of the data, at its rate."""
+    rate, rates = finetuning.variants[run.variant].learning_rate, state.rates
+    if rate is not None:
+        rates = rates._replace(learning_rate=np.float32(rate))
+    return dataclasses.replace(state, variant=np.int32(run.variant), rates=rates)
+
+
+def _read_finetuning(runs: Sequence[TrainingRun]) -> FineTuning | None:
+    """Returns the fine-tunings of runs that are to be trained side by side.
+
+    Raises:
+        ConfigError: only some of them are fine-tuned.
+    """
+    found = {run.finetuning for run in runs}
+    if len(found) > 1:
+        raise ConfigError(BY_THEMSELVES)
+    return found.pop() if found else None
 
 
 def _check_fit(setup: Setup, dataset: Dataset) -> TrainState:
@@ -171,6 +250,8 @@ def _check_fit(setup: Setup, dataset: Dataset) -> TrainState:
     state = jax.eval_shape(
         lambda key: make(setup.module, setup.recipe, key, dataset.shape, setup.steps), key
     )
+    paths = leaf_paths(state.variables)
+    check_patterns([name for names in setup.freeze for name in names], paths, "freeze:")
     outputs = jax.eval_shape(setup.module.apply, state.variables, dataset.inputs(2))
     if setup.task.labelled and dataset.classes is not None:
         shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(outputs)]
@@ -192,7 +273,8 @@ def _identify(
     recipe: Recipe,
     runs: Sequence[TrainingRun],
     task: Task,
-) -> Mapping[str, Any]:
+    steps: int,
+) -> dict[str, Any]:
     """Returns what distinguishes one training from another, as JSON."""
     skipped = ("parent", "name")
     parts = {f.name: getattr(module, f.name) for f in dataclasses.fields(module)}
@@ -201,6 +283,7 @@ def _identify(
         | {name: _to_words(value) for name, value in parts.items() if name not in skipped},
         "task": task.described,
         "train": dataclasses.asdict(recipe),
+        "steps per epoch": steps,
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -213,6 +296,15 @@ def _identify(
             for run in runs
         },
     }
+
+
+def _describe_finetuning(finetuning: FineTuning, like: TrainState) -> dict[str, Any]:
+    """Returns what distinguishes fine-tunings, the weights that they start from among it."""
+    described = jax.tree.map(str, dataclasses.asdict(finetuning))
+    if finetuning.base is None:
+        return described
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.variables)
+    return described | {"weights": hash_arrays(load_base(finetuning, fresh))}
 
 
 def _to_words(value: object) -> str:

@@ -24,7 +24,11 @@ OPTIONS = {
     "della": {"axis": 0},
     "greedy_soup": {"evaluate": lambda tree: -float(np.abs(tree["w"]).sum())},
 }
-PLAIN = [name for name in RULES if name != "git_rebasin" and not RULES[name].needs_statistics]
+PLAIN = [
+    name
+    for name in RULES
+    if name not in ("git_rebasin", "c2m3") and not RULES[name].needs_statistics
+]
 
 
 def make(count=3, seed=0, dtype=np.float64):

@@ -223,9 +223,9 @@ def test_a_kind_of_pair_is_added_by_one_class(mlp, dataset, recipe, monkeypatch)
     """A network, and a copy of it that leaves it after some epochs at a smaller rate."""
     monkeypatch.setattr(pair_kinds.registry, "PAIR_KINDS", dict(PAIR_KINDS))
 
-    @pair_kind("finetune_k<epoch>")
+    @pair_kind("slower_k<epoch>")
     @dataclasses.dataclass(frozen=True)
-    class Finetune:
+    class Slower:
         epoch: int
 
         def check(self, epochs):
@@ -239,10 +239,10 @@ def test_a_kind_of_pair_is_added_by_one_class(mlp, dataset, recipe, monkeypatch)
                 TrainingRun(b, (0,), a, start=self.epoch, end=origin.epochs, rates=slow),
             ]
 
-    made = train_pairs(mlp, dataset, recipe, ("finetune_k2", "independent"), plan=PLAN)
-    pair = made["finetune_k2"]
+    made = train_pairs(mlp, dataset, recipe, ("slower_k2", "independent"), plan=PLAN)
+    pair = made["slower_k2"]
     assert (pair.history.loss[0] == pair.history.loss[1]).tolist() == [True, True, False, False]
     alone = train(mlp, dataset, recipe, [TrainingRun("a", (0, 3), end=4)], plan=PLAN)["a"]
     assert same(pair.a, alone.variables)
-    with pytest.raises(ConfigError, match="or 'finetune_k<epoch>'"):
-        train_pairs(mlp, dataset, recipe, ("finetune",))
+    with pytest.raises(ConfigError, match="or 'slower_k<epoch>'"):
+        train_pairs(mlp, dataset, recipe, ("slower",))

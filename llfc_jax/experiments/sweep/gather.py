@@ -46,7 +46,7 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
             field: _shown(value) for field, value in run.point.items() if field not in OWN_COLUMNS
         }
         for row in summary["summary"]:
-            fork = parse_pair_name(row["pair"], run.config.train.epochs).shared_epochs
+            fork = _shared_epochs(run.config, row["pair"])
             full = point | {"k": math.nan if fork is None else fork} | nan_for_none(row)
             # Runs that differ in their pairs may have one in common: it counts once.
             found.setdefault(repr([*point.values(), row["pair"], row["align"]]), full)
@@ -59,6 +59,13 @@ def gather(config: Config, workdir: Path) -> tuple[list[Row], list[str]]:
         done_runs = [run.name for run in runs if run.name not in missing]
         _report(config, workdir, rows, means, done_runs, missing)
     return means, missing
+
+
+def _shared_epochs(config: Config, pair: str) -> int | None:
+    """Returns for how many epochs the modes of a pair were one network, where that is known."""
+    if pair in config.checkpoints:
+        return None
+    return parse_pair_name(pair, config.train.epochs).shared_epochs
 
 
 def _fields(config: Config) -> list[str]:

@@ -156,7 +156,7 @@ def _shapes(run: Run) -> str:
     """Returns what must be equal for networks to train as one batch."""
     recipe = dataclasses.asdict(run.config.train)
     shared = {field: value for field, value in recipe.items() if field not in Rates._fields}
-    return repr((run.config.data, run.config.network, shared))
+    return repr((run.config.data, run.config.network, run.config.finetune, shared))
 
 
 def _networks(run: Run) -> int:

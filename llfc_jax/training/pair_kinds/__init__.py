@@ -3,7 +3,7 @@
 To add one, write a file like `spawn.py` and import it here.
 """
 
-from llfc_jax.training.pair_kinds import independent, spawn
+from llfc_jax.training.pair_kinds import finetune, independent, spawn
 from llfc_jax.training.pair_kinds.registry import (
     PAIR_KINDS,
     PairKind,
@@ -16,6 +16,7 @@ __all__ = [
     "PAIR_KINDS",
     "PairKind",
     "PairOrigin",
+    "finetune",
     "independent",
     "pair_kind",
     "parse_pair_name",

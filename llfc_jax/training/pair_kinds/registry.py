@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from llfc_jax.errors import ConfigError
+from llfc_jax.training.finetuning import FineTuning
 from llfc_jax.training.recipe import Rates
 from llfc_jax.training.schedule import TrainingRun
 
@@ -19,12 +20,14 @@ class PairOrigin:
         seed: the seed.
         epochs: length of the training.
         rates: peak rate and decay of its runs without a trunk; the recipe's own if None.
+        finetuning: what fine-tuned pairs are made of.
     """
 
     root: str
     seed: int
     epochs: int
     rates: Rates | None = None
+    finetuning: FineTuning = dataclasses.field(default_factory=FineTuning)
 
 
 class PairKind(Protocol):
@@ -37,9 +40,9 @@ class PairKind(Protocol):
     def make_runs(self, name: str, origin: PairOrigin) -> list[TrainingRun]:
         """Returns all runs that the pair needs.
 
-        Its two modes are the runs `{origin.root}/{name}/a` and `.../b`, which end with the
-        training. A run that several pairs share, such as a trunk, has the same name and stream in
-        each of them and is trained once, until the latest of its ends.
+        The last two are its modes a and b, which end with the training. A run that several pairs
+        share, such as a trunk, has the same name and stream in each of them and is trained once,
+        until the latest of its ends.
         """
         ...
 

@@ -75,6 +75,8 @@ def align(
     a, b = network.variables(a), network.variables(b)
     batches = spread.follow(batches, (a, b))
     if goes_beyond(method):
+        if spec is not None:
+            check_modes(spec, a, b)
         return _align_beyond(method, key, network, a, b, batches, task, progress)
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))

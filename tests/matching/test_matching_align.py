@@ -36,6 +36,7 @@ KEY = jax.random.key(0)
 # So that each takes as little time as it can.
 QUICK: dict[str, dict[str, Any]] = {
     "ste": {"epochs": 1},
+    "learned": {"steps": 1, "objective": "loss", "symmetry": "heads", "start": "identity"},
     "commutativity": {"steps": 2, "rounds": 1},
     "output": {"steps": 4, "rounds": 1},
 }

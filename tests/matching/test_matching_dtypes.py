@@ -17,6 +17,7 @@ from llfc_jax.symmetry import permutation_spec, permutation_spec_from_axes
 KEY = jax.random.key(0)
 QUICK: dict[str, dict[str, Any]] = {
     "ste": {"epochs": 1, "start": "identity"},
+    "learned": {"steps": 1, "objective": "loss", "symmetry": "heads", "start": "identity"},
     "commutativity": {"steps": 2, "rounds": 1, "start": "identity"},
     "output": {"steps": 2, "rounds": 1, "start": "identity"},
 }

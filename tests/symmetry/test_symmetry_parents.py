@@ -54,7 +54,9 @@ def test_a_permuted_copy_is_brought_back() -> None:
 @pytest.mark.parametrize("seed", [(1795773436, 26), (1795773436, 76), (99, 733), (99, 1869)])
 def test_programs_with_such_parents(seed: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeds of the programs as they were before layers were added."""
-    old = [layer for layer in programs.LAYERS if not layer.__name__.startswith("chosen_")]
+    old = [
+        layer for layer in programs.LAYERS if not layer.__name__.startswith(("chosen_", "paired"))
+    ]
     monkeypatch.setattr(programs, "LAYERS", old)
     with double_precision(), jax.numpy_rank_promotion("allow"):
         found = examine(seed)

@@ -22,6 +22,7 @@ from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transform import keep_mention
 from llfc_jax.symmetry.blocks import blocks
+from llfc_jax.types import AnyArray
 
 SMALLEST = 1e-6  # share of the largest eigenvalue below which directions count as absent
 STEPS = 30
@@ -34,7 +35,7 @@ def balance(spec: SymmetrySpec, leaves: Sequence[Any]) -> Element:
     """
     found = Element(host_identity(spec.permutations), _matrices(spec, leaves))
     held = list(leaves)
-    for number, leaf in spec.changed_leaves(found, [np.asarray(leaf) for leaf in leaves]).items():
+    for number, leaf in spec.changed_leaves(found, leaves).items():
         held[number] = leaf
     return dataclasses.replace(found, log_scales=_scales(spec, held))
 
@@ -72,14 +73,14 @@ def _scales(spec: SymmetrySpec, leaves: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def _squares(
-    spec: SymmetrySpec, name: str, leaf: Any, number: int, axis: int, part: int | None
+    spec: SymmetrySpec, name: str, leaf: AnyArray, number: int, axis: int, part: int | None
 ) -> np.ndarray:
     """The squared norms of a group's units along a leaf's axis; of a parent's, all inside."""
     return np.diagonal(_gram(spec, name, leaf, number, axis, part), 0, 1, 2)
 
 
 def _gram(
-    spec: SymmetrySpec, name: str, leaf: Any, number: int, axis: int, part: int | None
+    spec: SymmetrySpec, name: str, leaf: AnyArray, number: int, axis: int, part: int | None
 ) -> np.ndarray:
     """The products of a group's units along a leaf's axis: [places of the parent or 1, n, n]."""
     *outer, n = spec.shape(name)

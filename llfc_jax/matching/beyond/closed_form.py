@@ -1,12 +1,14 @@
 """Matching over a network's symmetry without learning: by weights, by features, or both."""
 
-from typing import Literal
+import contextlib
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import threadpoolctl
 
-from llfc_jax.matching.assignment.family import host_identity
+from llfc_jax.matching.assignment.family import host_identity, units_in_all
 from llfc_jax.matching.beyond.balance import balance
 from llfc_jax.matching.beyond.features import match_features
 from llfc_jax.matching.beyond.weights import Ascent
@@ -15,10 +17,11 @@ from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transport import Transport
-from llfc_jax.types import ProgressFn
+from llfc_jax.types import AnyArray, ProgressFn
 
 Start = Literal["activation", "weight", "identity"]
 SWEEPS, TOLERANCE = 100, 1e-7
+SMALL = 512  # units up to which one thread is faster
 
 
 def closed_form(
@@ -35,7 +38,23 @@ def closed_form(
         spec: what may be done.
         progress: called as (batches done, batches in all or 0, words).
     """
-    a, b = (jax.tree.map(np.asarray, variables) for variables in (problem.a, problem.b))
+    with _threads(spec):
+        return _closed_form(by, problem, spec, progress)
+
+
+def _threads(spec: SymmetrySpec) -> contextlib.AbstractContextManager[Any]:
+    """One thread for small matrices: sharing them out takes longer than they do."""
+    largest = max((units_in_all(spec.permutations, g.name) for g in spec.permutations.groups),
+                  default=0)  # fmt: skip
+    if largest > SMALL:
+        return contextlib.nullcontext()
+    return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+
+
+def _closed_form(
+    by: Start, problem: Problem, spec: SymmetrySpec, progress: ProgressFn | None
+) -> tuple[Element, list[float]]:
+    a, b = (jax.tree.map(_on_host, variables) for variables in (problem.a, problem.b))
     to_a, to_b = (balance(spec, jax.tree.leaves(variables)) for variables in (a, b))
     a, b = spec.apply(to_a, a), spec.apply(to_b, b)
     if by == "weight":
@@ -50,6 +69,10 @@ def closed_form(
     else:
         found, history = Element(host_identity(spec.permutations)), []
     return spec.compose(spec.invert(to_a), spec.compose(found, to_b)), history
+
+
+def _on_host(leaf: AnyArray) -> Any:
+    return np.asarray(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def match_closed_form(

@@ -21,8 +21,9 @@ import numpy as np
 from llfc_jax.matching.assignment import host
 from llfc_jax.symmetry.axes import units
 from llfc_jax.symmetry.beyond.element import Element, within_ones
-from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+from llfc_jax.symmetry.beyond.spec import SymmetrySpec, keep_type
 from llfc_jax.symmetry.beyond.transform import Change, transform
+from llfc_jax.types import Scalar, Variables
 
 Coordinates = dict[str, dict[str, Any]]
 """By kind ("matrices", "scales", "permutations") and group."""
@@ -41,9 +42,9 @@ def origin(spec: SymmetrySpec, *, scores: Mapping[str, Any] | None = None) -> Co
         *outer, n = spec.shape(action.group)
         m = n - 1 if action.keeps_ones else n
         if action.matrix != "none":
-            matrices[action.group] = jnp.zeros((*outer, m, m))
+            matrices[action.group] = jnp.zeros((*outer, m, m), jnp.float32)
         elif action.scales:
-            scales[action.group] = jnp.zeros((action.scales, *outer, n))
+            scales[action.group] = jnp.zeros((action.scales, *outer, n), jnp.float32)
     return {"matrices": matrices, "scales": scales, "permutations": dict(scores or {})}
 
 
@@ -51,7 +52,10 @@ def change_of(spec: SymmetrySpec, point: Coordinates) -> Element:
     """Returns the element that coordinates stand for, its permutations aside."""
     matrices = {}
     for name, free in point["matrices"].items():
-        action, one = spec.action[name], jnp.broadcast_to(jnp.eye(free.shape[-1]), free.shape)
+        action, one = (
+            spec.action[name],
+            jnp.broadcast_to(jnp.eye(free.shape[-1], dtype=free.dtype), free.shape),
+        )
         if action.matrix == "orthogonal":
             skew = (free - jnp.swapaxes(free, -1, -2)) / 2
             own = jnp.linalg.solve(one + skew, one - skew)
@@ -62,7 +66,7 @@ def change_of(spec: SymmetrySpec, point: Coordinates) -> Element:
     return Element(identity, matrices, dict(point["scales"]))
 
 
-def soften(scores: jax.Array, temperature: Any) -> jax.Array:
+def soften(scores: jax.Array, temperature: Scalar) -> jax.Array:
     """Returns a doubly stochastic matrix near the best permutation by these scores."""
     logs = scores / temperature
     for _ in range(SINKHORN_STEPS):
@@ -71,7 +75,7 @@ def soften(scores: jax.Array, temperature: Any) -> jax.Array:
     return jnp.exp(logs)
 
 
-def move(spec: SymmetrySpec, start: Any, point: Coordinates, temperature: Any) -> Any:
+def move(spec: SymmetrySpec, start: Variables, point: Coordinates, temperature: Scalar) -> Any:
     """Returns B after the change that coordinates stand for.
 
     Args:
@@ -91,7 +95,8 @@ def move(spec: SymmetrySpec, start: Any, point: Coordinates, temperature: Any) -
             for k, axis in enumerate(axes)
             for name in {u.group for u in units(axis)} & soft.keys()
         }
-        leaves[i] = transform(leaves[i], axes, changes, spec.permutations.parents)
+        moved = transform(leaves[i], axes, changes, spec.permutations.parents)
+        leaves[i] = keep_type(leaves[i], moved)
     return jax.tree.unflatten(structure, leaves)
 
 
@@ -108,7 +113,7 @@ def distance(spec: SymmetrySpec, point: Coordinates) -> jax.Array:
     """Returns how far an element is from the start: the mean square of matrix entries' changes."""
     total, count = jnp.zeros(()), 1
     for name, matrix in change_of(spec, point).matrices.items():
-        one = jnp.broadcast_to(jnp.eye(matrix.shape[-1]), matrix.shape)
+        one = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
         total += ((matrix - one) ** 2).sum()
         count += int(np.prod(spec.shape(name)))
     return total / count

@@ -15,6 +15,7 @@ import numpy as np
 
 from llfc_jax.errors import DataError
 from llfc_jax.graph import Graph, trace
+from llfc_jax.graph.trace import Equation
 from llfc_jax.matching.assignment.family import families, units_in_all
 from llfc_jax.matching.beyond.families import Progress, solve
 from llfc_jax.matching.problem import Problem
@@ -58,7 +59,7 @@ def features(graph: Graph, spec: SymmetrySpec) -> tuple[Feature, ...]:
     return tuple(found.values())
 
 
-def _summed(equation: Any) -> list[tuple[Any, Sequence[int]]]:
+def _summed(equation: Equation) -> list[tuple[Any, Sequence[int]]]:
     """The operands of a product, each with the axes that are summed over."""
     if equation.name == "dot_general":
         contract, _ = equation.params["dimension_numbers"]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.matching.assignment.family import families, units_in_all
@@ -24,11 +25,13 @@ from llfc_jax.matching.beyond.families import (
     is_plain,
     solve,
 )
+from llfc_jax.matching.problem import trainable
 from llfc_jax.symmetry.axes import permute, units
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transform import Change, transform
 from llfc_jax.symmetry.blocks import Block, blocks
+from llfc_jax.types import AnyArray, Variables
 
 SMALLEST = 1e-12
 
@@ -48,8 +51,7 @@ class Ascent:
         self, spec: SymmetrySpec, a: Sequence[Any], b: Sequence[Any], counted: frozenset[str]
     ) -> None:
         self.spec = spec
-        self.a = [np.asarray(leaf, np.float32) for leaf in a]
-        self.b = [np.asarray(leaf, np.float32) for leaf in b]
+        self.a, self.b = ([_wide(leaf) for leaf in side] for side in (a, b))
         self.progress = Progress(spec)
         self.history: list[float] = []
         layout, self._parents = spec.permutations.leaves, spec.permutations.parents
@@ -63,7 +65,12 @@ class Ascent:
         if anchored:
             self._settle()
         scale = float(
-            np.prod([np.sqrt(sum(float(np.vdot(x, x)) for x in side)) for side in (self.a, self.b)])
+            np.prod(
+                [
+                    np.sqrt(sum(float(np.vdot(side[i], side[i])) for i in self._counted))
+                    for side in (self.a, self.b)
+                ]
+            )
         )
         self.history.append(self.objective())
         for _ in range(sweeps):
@@ -130,19 +137,25 @@ class Ascent:
             self.b[i] = permute(moved, axes, element.permutation, self._parents)
 
 
-def block_rows(block: Block, group: str, leaf: Any) -> np.ndarray:
+def _wide(leaf: AnyArray) -> Any:
+    """A leaf of real numbers in float32; others, as counters and keys, as they are."""
+    real = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return np.asarray(leaf, np.float32) if real else leaf
+
+
+def block_rows(block: Block, group: str, leaf: AnyArray) -> np.ndarray:
     """Returns a group's units on a block of a leaf in NumPy, flattened: [n, all else]."""
     whole = np.moveaxis(np.asarray(block.extract(leaf)), block.groups.index(group) + 1, 0)
     return whole.reshape(len(whole), -1)
 
 
-def unit_cosines(spec: SymmetrySpec, a: Any, b: Any) -> dict[str, np.ndarray]:
+def unit_cosines(spec: SymmetrySpec, a: Variables, b: Variables) -> dict[str, np.ndarray]:
     """Returns the cosines of A's and B's units by all their weights, [n, n] for each group.
 
     Of the groups that may be permuted only, and that have no others inside: heads are told apart
     by what stands in them.
     """
-    counted = frozenset(path for path, _ in spec.permutations.leaves)
+    counted = trainable(spec.permutations, a)
     between, of_a, of_b = (
         Ascent(spec, jax.tree.leaves(p), jax.tree.leaves(q), counted)
         for p, q in ((a, b), (a, a), (b, b))

@@ -180,7 +180,9 @@ class LearnedMatching:
     ) -> Coordinates:
         """Returns the coordinates after some steps."""
         chunks = max(1, -(-steps // CHUNK))
-        state = State(point, setting.optimizer(chunks * CHUNK).init(point), jnp.zeros((), int))
+        state = State(
+            point, setting.optimizer(chunks * CHUNK).init(point), jnp.zeros((), jnp.int32)
+        )
         for _ in range(chunks):
             state, losses = _steps(setting, chunks * CHUNK, key, a, b, data, state)
             history.extend(np.asarray(losses).tolist())
@@ -216,7 +218,13 @@ class Setting:
         return optax.adam(optax.cosine_decay_schedule(self.options.learning_rate, steps))
 
     def objective(
-        self, point: Coordinates, a: Variables, b: Variables, batch: Batch, alpha: Any, cold: Any
+        self,
+        point: Coordinates,
+        a: Variables,
+        b: Variables,
+        batch: Batch,
+        alpha: jax.Array,
+        cold: jax.Array,
     ) -> jax.Array:
         """Returns what is lowered."""
         options = self.options
@@ -233,7 +241,7 @@ class Setting:
             mixture = (1 - alpha) * of_a + alpha * of_b
             norms = (jnp.sum(mixture**2, -1) + SMALLEST) * (jnp.sum(found**2, -1) + SMALLEST)
             gaps.append(1 - (jnp.sum(mixture * found, -1) / jnp.sqrt(norms)).mean())
-        linearity = jnp.stack(gaps).mean()
+        linearity = sum(gaps, jnp.zeros((), jnp.float32)) / max(1, len(gaps))
         if options.objective == "linearity":
             return total + linearity
         loss = self.task.train_loss(runs[2].output, batch.y)[0]
@@ -255,10 +263,10 @@ def _steps(
 
     def step(state: State, _: None) -> tuple[State, jax.Array]:
         own = jax.random.split(jax.random.fold_in(key, state.step))
-        chosen = jax.random.randint(own[0], (min(options.batch_size, n),), 0, n)
+        chosen = jax.random.randint(own[0], (min(options.batch_size, n),), 0, n, jnp.int32)
         batch = jax.tree.map(lambda leaf: leaf[chosen], data)
-        alpha = jax.random.uniform(own[1], minval=options.low, maxval=options.high)
-        done = state.step / steps
+        alpha = jax.random.uniform(own[1], (), jnp.float32, options.low, options.high)
+        done = jnp.asarray(state.step, jnp.float32) / steps
         cold = 0.05 * (0.002 / 0.05) ** done
         value, slope = jax.value_and_grad(setting.objective)(state.point, a, b, batch, alpha, cold)
         updates, memory = optimizer.update(slope, state.memory, state.point)
@@ -294,6 +302,9 @@ def shuffled(variables: Variables, key: jax.Array) -> Variables:
     leaves, structure = jax.tree.flatten(variables)
     mixed = []
     for i, leaf in enumerate(leaves):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            mixed.append(leaf)
+            continue
         order = jax.random.permutation(jax.random.fold_in(key, i), int(np.size(leaf)))
         mixed.append(jnp.reshape(jnp.ravel(leaf)[order], np.shape(leaf)))
     return jax.tree.unflatten(structure, mixed)

@@ -14,6 +14,7 @@ import numpy as np
 from llfc_jax.symmetry.axes import library
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import AnyArray
 
 
 def compose(permutations: PermutationSpec, second: Element, first: Element) -> Element:
@@ -54,7 +55,7 @@ def _pull_back(
     back, parents = permutations.invert(permutation), permutations.parents
     xp = library(*jax.tree.leaves((element, permutation)))
 
-    def rows(name: str, array: Any, axes: int) -> Any:
+    def rows(name: str, array: AnyArray, axes: int) -> Any:
         array, index = xp.asarray(array), xp.asarray(back[name])
         if name in parents:
             array = xp.take(array, back[parents[name]], -1 - axes)
@@ -75,7 +76,7 @@ def _pull_back(
     )
 
 
-def _product(second: Any, first: Any) -> Any:
+def _product(second: AnyArray | None, first: AnyArray | None) -> Any:
     if first is None or second is None:
         return second if first is None else first
     if library(second, first) is np:

@@ -22,9 +22,10 @@ from llfc_jax.symmetry.derive import describe_values, name_axes
 from llfc_jax.symmetry.naming import Names
 from llfc_jax.symmetry.spec import Group
 from llfc_jax.symmetry.terms import Unknown, atoms, find
+from llfc_jax.types import Inputs, Model, Variables
 
 
-def symmetry_spec(network: Any, variables: Any, x: Any) -> SymmetrySpec:
+def symmetry_spec(network: Model, variables: Variables, x: Inputs) -> SymmetrySpec:
     """Derives which symmetries a network has, from its trace.
 
     Args:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from llfc_jax.types import AnyArray
+
 Arrays = Mapping[str, Any]
 
 
@@ -84,7 +86,7 @@ def complement_of_ones(n: int) -> np.ndarray:
     return (np.eye(n) - 2 * np.outer(normal, normal) / np.sum(normal**2))[:, 1:]
 
 
-def within_ones(small: Any) -> Any:
+def within_ones(small: AnyArray) -> Any:
     """Returns the matrix [..., n, n] that keeps the ones and acts as [..., n - 1, n - 1] beside."""
     n = small.shape[-1] + 1
     basis = complement_of_ones(n).astype(small.dtype)

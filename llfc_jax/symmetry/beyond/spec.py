@@ -19,6 +19,7 @@ from llfc_jax.symmetry.beyond.element import Action, Element, within_ones
 from llfc_jax.symmetry.beyond.transform import Change, transform
 from llfc_jax.symmetry.beyond.unknowns import Exponents
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.types import AnyArray, Variables
 
 Places = tuple[tuple[int, int, Exponents], ...]
 """Where a group acts: (number of the leaf, axis, how)."""
@@ -95,7 +96,7 @@ class SymmetrySpec:
 
     # -- folding ---------------------------------------------------------------------------------
 
-    def fold(self, variables: Any) -> Any:
+    def fold(self, variables: Variables) -> Any:
         """Returns the same function with its gains moved into the weights behind them.
 
         Raises:
@@ -113,7 +114,7 @@ class SymmetrySpec:
             leaves[fold.leaf] = library(given[fold.leaf]).ones_like(given[fold.leaf])
         return jax.tree.unflatten(structure, leaves)
 
-    def unfold(self, variables: Any, gains: Mapping[str, Any]) -> Any:
+    def unfold(self, variables: Variables, gains: Mapping[str, Any]) -> Any:
         """Returns the same function with gains other than 1.
 
         Args:
@@ -127,19 +128,19 @@ class SymmetrySpec:
             leaves[fold.leaf] = gain
         return jax.tree.unflatten(structure, leaves)
 
-    def _scaled(self, fold: Fold, leaves: Sequence[Any], gain: Any) -> list[Any]:
+    def _scaled(self, fold: Fold, leaves: Sequence[Any], gain: AnyArray) -> list[Any]:
         """All leaves but the gain itself times powers of a gain."""
         scaled = list(leaves)
         for leaf, axis, part, power in fold.places:
             if leaf != fold.leaf:
                 axes, parents = self.unfolded.leaves[leaf][1], self.unfolded.parents
                 change = {(axis, fold.group, part): Change(gain**power, is_matrix=False)}
-                scaled[leaf] = _keep_type(
+                scaled[leaf] = keep_type(
                     scaled[leaf], transform(scaled[leaf], axes, change, parents)
                 )
         return scaled
 
-    def is_folded(self, variables: Any) -> bool:
+    def is_folded(self, variables: Variables) -> bool:
         """Whether all gains that the spec folds are 1."""
         leaves = jax.tree.leaves(variables)
         return all(bool((np.asarray(leaves[fold.leaf]) == 1).all()) for fold in self.folds)
@@ -178,7 +179,7 @@ class SymmetrySpec:
                 signs[action.group] = jax.random.rademacher(keys[3], shape, jnp.float32)
         return Element(self.permutations.random(key), matrices, scales, signs)
 
-    def apply(self, element: Element, variables: Any) -> Any:
+    def apply(self, element: Element, variables: Variables) -> Any:
         """The network moved by an element: the same function.
 
         Traceable and differentiable; NumPy arrays moved by NumPy arrays stay in NumPy.
@@ -211,7 +212,7 @@ class SymmetrySpec:
                 if changes:
                     axes, parents = self.permutations.leaves[leaf][1], self.permutations.parents
                     moved = transform(leaves[leaf], axes, changes, parents)
-                    changed[leaf] = _keep_type(leaves[leaf], moved)
+                    changed[leaf] = keep_type(leaves[leaf], moved)
         return changed
 
     def compose(self, second: Element, first: Element) -> Element:
@@ -358,12 +359,13 @@ def _change(
     return None if factor is None else Change(factor, is_matrix=False)
 
 
-def _dual(matrix: Any) -> Any:
+def _dual(matrix: AnyArray) -> Any:
     xp = library(matrix)
     return xp.swapaxes(xp.linalg.inv(matrix), -1, -2)
 
 
-def _keep_type(old: Any, new: Any) -> Any:
+def keep_type(old: AnyArray, new: AnyArray) -> Any:
+    """Returns the new array in the type of the old one."""
     return new.astype(jnp.result_type(old)) if hasattr(new, "astype") else new
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def _transform(
 
 
 def _pure(
-    xp: Any,
+    xp: ModuleType,
     array: AnyArray,
     flat: Sequence[tuple[int, Axis]],
     changes: Changes,
@@ -139,7 +140,7 @@ def _pure(
 
 
 def _parts(
-    xp: Any,
+    xp: ModuleType,
     array: AnyArray,
     flat: Sequence[tuple[int, Axis]],
     k: int,
@@ -159,7 +160,7 @@ def _parts(
     return xp.take(xp.concatenate(changed, k), np.argsort(np.concatenate(places)), k)
 
 
-def _along(xp: Any, array: AnyArray, k: int, parent: int | None, change: Change) -> Any:
+def _along(xp: ModuleType, array: AnyArray, k: int, parent: int | None, change: Change) -> Any:
     """The array after a change along axis k, in each place of the parent's axis."""
     values = change.array
     if parent is None:

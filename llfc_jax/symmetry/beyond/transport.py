@@ -14,6 +14,7 @@ from llfc_jax.errors import MatchingError
 from llfc_jax.io import aside
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
+from llfc_jax.types import Variables
 
 FIELDS = ("permutation", "matrices", "log_scales", "signs")
 
@@ -36,13 +37,13 @@ class Transport:
     gains: Mapping[str, Any]
     remark: str = dataclasses.field(default="", metadata={"static": True})
 
-    def to(self, a: Any) -> "Transport":
+    def to(self, a: Variables) -> "Transport":
         """Returns the one that takes B to A as it is, of one between the folded networks."""
         leaves, spec = jax.tree.leaves(a), self.spec
         held = {spec.unfolded.leaves[fold.leaf][0]: leaves[fold.leaf] for fold in spec.folds}
         return dataclasses.replace(self, gains=held)
 
-    def apply(self, variables: Any) -> Any:
+    def apply(self, variables: Variables) -> Any:
         """Returns B, or a later checkpoint of it, in A's frame: the same function as before."""
         moved = self.spec.apply(self.element, self.spec.fold(variables))
         return self.spec.unfold(moved, self.gains)

@@ -196,9 +196,9 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
             left = [r["barrier_middle"] / plain[r["seed"]] for r in trained if r["seed"] in plain]
             cells = [
                 _spread([r["barrier_middle"] for r in trained]),
-                _spread([100 * x for x in left], "%"),
+                _spread([100 * x for x in left], "%", digits=3),
                 _spread([r["loss_barrier"] for r in trained]),
-                _spread([100 * r.get("midpoint_barrier", np.nan) for r in trained], digits=3),
+                _spread([100 * r["midpoint_barrier"] for r in trained if "error_a" in r], digits=3),
                 _spread([r["llfc_median"] for r in trained]),
                 _spread([r["llfc_ratio"] for r in trained]),
                 *(
@@ -216,7 +216,8 @@ def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
     values = [v for v in values if np.isfinite(v)]
     if not values:
         return "–"
-    words = [f"{v:.{digits}g}" for v in (np.median(values), min(values), max(values))]
+    words = [f"{v:.{digits}g}" if abs(v) < 100 else f"{v:.0f}"
+             for v in (np.median(values), min(values), max(values))]  # fmt: skip
     tail = f" ({words[1]} to {words[2]})" if len(values) > 1 else ""
     return words[0] + (f" {unit}" if unit else "") + tail
 

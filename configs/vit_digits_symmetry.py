@@ -59,9 +59,11 @@ def get_config(scale: str = "small") -> Any:
         },
         measures=("lmc", "llfc", "commutativity"),
     )
-    config.align = ("none", "weight", "activation", *VARIANTS)
-    steps = 20 if scale == "tiny" else 400
+    tiny = scale == "tiny"
+    chosen = ("weight_full", "learned_full") if tiny else ("weight", "activation", *VARIANTS)
+    config.align = ("none", *chosen)
     for name, options in VARIANTS.items():
-        learns = options["method"] == "learned"
-        config.match[name] = {**options, "steps": steps} if learns else options
+        if name in chosen:
+            steps = {"steps": 20 if tiny else 400} if options["method"] == "learned" else {}
+            config.match[name] = {**options, **steps}
     return config

@@ -1,0 +1,35 @@
+"""The tables of docs/beyond_permutations.md are those of the rows that are kept."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROWS = sorted((ROOT / "benchmarks" / "measured").glob("symmetry_*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("symmetry", ROOT / "benchmarks" / "symmetry.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["symmetry"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_every_line_stands_on_the_page(script, path):
+    page = (ROOT / "docs" / "beyond_permutations.md").read_text("utf-8")
+    for block in script.tables(script.read_rows([path])):
+        for line in block.strip().split("\n"):
+            assert line in page, line
+
+
+def test_a_median_stands_with_its_spread(script):
+    assert script._spread([1.0, 2.0, 4.0]) == "2 (1 to 4)"
+    assert script._spread([101.4], "%", digits=3) == "101 %"
+    assert script._spread([]) == "–"

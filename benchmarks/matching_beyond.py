@@ -24,8 +24,8 @@ from llfc_jax.networks.gpt import GPT
 from llfc_jax.symmetry import permutation_spec, symmetry_spec
 from llfc_jax.symmetry.checking import random_element
 
-SMALL = {"dim": 128, "depth": 4, "heads": 4, "mlp_dim": 512, "length": 32}
-GPT2 = {"dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072, "length": 64}
+SMALL: dict[str, Any] = {"dim": 128, "depth": 4, "heads": 4, "mlp_dim": 512, "length": 32}
+GPT2: dict[str, Any] = {"dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072, "length": 64}
 KINDS = ("permutation", "heads", "orthogonal", "full")
 
 

@@ -169,6 +169,7 @@ def test_mistakes_in_a_config_are_one_line(changes, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_study_merges_networks_of_the_users_own():
     rng = np.random.default_rng(0)
     base_, a, b = ({"w": rng.normal(size=(4, 3)).astype("f4")} for _ in range(3))
@@ -212,6 +213,7 @@ def test_study_merges_networks_of_the_users_own():
             llfc_jax.study(apply, a, b, (x, y), measures=["ctl"], **wrong)
 
 
+@pytest.mark.slow
 def test_all_rules_run_with_what_they_need():
     """Statistics, specs and held-out losses are made where a rule asks for them."""
     rng = np.random.default_rng(1)

@@ -42,6 +42,10 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
+# Learning compiles a large program.
+EVERY = [pytest.param(m, marks=pytest.mark.slow) if m == "learned" else m for m in METHODS]
+
+
 def network(w: Any, x: Any) -> Any:
     numbers = ("NHWC", "HWIO", "NHWC")
     x = jax.lax.conv_general_dilated(x, w["conv"], (1, 1), "SAME", dimension_numbers=numbers)
@@ -58,7 +62,7 @@ Y = jnp.arange(12) % 3
 BATCHES = [(X[:8], Y[:8]), (X[8:], Y[8:])]
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", EVERY)
 def test_a_matched_network_gives_the_outputs_it_gave(method: str) -> None:
     a, b = weights(0), weights(1)
     before = {name: np.array(leaf) for name, leaf in b.items()}
@@ -213,7 +217,7 @@ def test_the_networks_of_other_frameworks_bring_their_own_modes() -> None:
     np.testing.assert_allclose(view.apply(moved, x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY)
 def test_keys_and_counters_among_the_variables_are_left_as_they_are(method: str) -> None:
     a, b = ({"w": weights(i), "key": jax.random.key(i), "step": jnp.array(i)} for i in range(2))
 
@@ -231,7 +235,7 @@ def test_keys_and_counters_among_the_variables_are_left_as_they_are(method: str)
     np.testing.assert_allclose(found.objective, plain.objective, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY)
 def test_a_network_without_hidden_units_comes_back_as_it_is(method: str) -> None:
     a, b = jnp.ones((4, 3)), jnp.arange(12.0).reshape(4, 3)
     batches = [(jnp.ones((5, 4)), jnp.zeros(5, jnp.int32))]
@@ -240,7 +244,7 @@ def test_a_network_without_hidden_units_comes_back_as_it_is(method: str) -> None
     assert np.isfinite(found.objective)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY)
 def test_a_second_pair_of_a_network_compiles_nothing(method: str) -> None:
     x, y = jnp.ones((4, 3, 3, 1)), jnp.arange(4) % 3
 

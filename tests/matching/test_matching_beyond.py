@@ -215,6 +215,7 @@ def test_learning_lowers_its_objective_and_keeps_the_function(objective):
     assert distance(b, moved) > 0.1
 
 
+@pytest.mark.slow
 def test_the_same_key_learns_the_same_and_a_control_is_reported():
     network, _ = NETWORKS["small"]
     a, b = weights_of("small", 1), weights_of("small", 2)

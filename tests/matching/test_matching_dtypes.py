@@ -15,6 +15,14 @@ from llfc_jax.merging import merge_many
 from llfc_jax.symmetry import permutation_spec, permutation_spec_from_axes
 
 KEY = jax.random.key(0)
+
+
+def every(dtype: Any) -> list[Any]:
+    """All methods in a type; learning compiles a large program."""
+    marks = {"learned": [pytest.mark.slow]}
+    return [pytest.param(m, dtype, marks=marks.get(m, [])) for m in METHODS]
+
+
 QUICK: dict[str, dict[str, Any]] = {
     "ste": {"epochs": 1, "start": "identity"},
     "learned": {"steps": 1, "objective": "loss", "symmetry": "heads", "start": "identity"},
@@ -47,7 +55,7 @@ SPEC = permutation_spec(network, weights(0), X)
 
 @pytest.mark.parametrize(
     ("method", "dtype"),
-    [("weight", jnp.float16), ("weight", jnp.float8_e4m3fn), *((m, jnp.bfloat16) for m in METHODS)],
+    [("weight", jnp.float16), ("weight", jnp.float8_e4m3fn), *every(jnp.bfloat16)],
 )
 def test_narrow_modes_have_the_objective_of_float32(method: str, dtype: Any) -> None:
     a, b = (cast(weights(seed), dtype) for seed in (0, 1))
@@ -83,9 +91,7 @@ def wide_types() -> Any:
         jax.config.update("jax_enable_x64", before)
 
 
-@pytest.mark.parametrize(
-    ("method", "dtype"), [("weight", jnp.float64), *((m, jnp.float32) for m in METHODS)]
-)
+@pytest.mark.parametrize(("method", "dtype"), [("weight", jnp.float64), *every(jnp.float32)])
 def test_under_x64_every_method_finds_what_it_finds_without(method: str, dtype: Any) -> None:
     options = QUICK.get(method, {})
     a, b = weights(0), weights(1)

@@ -78,6 +78,7 @@ def test_planted_orders_are_found_exactly():
         assert all(np.array_equal(p[name], q[name]) for name in q)
 
 
+@pytest.mark.slow
 def test_it_is_as_good_as_trying_everything():
     """Of 36² choices for three networks of 3 units a layer, the first being held."""
     every = list(itertools.permutations(range(3)))

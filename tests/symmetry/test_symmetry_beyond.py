@@ -489,6 +489,7 @@ def elements() -> tuple[SymmetrySpec, Any, list[Element]]:
     return spec, jax.tree.map(jnp.asarray, spec.fold(w)), drawn_
 
 
+@pytest.mark.slow
 def test_a_random_element_changes_every_weight_and_no_output() -> None:
     spec, w, (e, *_) = elements()
     x, moved = inputs(2, 4, 3), spec.apply(e, w)

@@ -12,15 +12,6 @@ from typing import Any
 
 from llfc_jax.experiments import paper as recipes
 
-VARIANTS = {
-    "weight_full": {"method": "weight", "symmetry": "full"},
-    "activation_full": {"method": "activation", "symmetry": "full"},
-    "learned_permutation": {"method": "learned", "symmetry": "permutation"},
-    "learned_heads": {"method": "learned", "symmetry": "heads"},
-    "learned_full": {"method": "learned", "symmetry": "full"},
-    "linearity_full": {"method": "learned", "symmetry": "full", "objective": "linearity"},
-}
-
 
 def get_config(scale: str = "small") -> Any:
     """The config."""
@@ -59,11 +50,5 @@ def get_config(scale: str = "small") -> Any:
         },
         measures=("lmc", "llfc", "commutativity"),
     )
-    tiny = scale == "tiny"
-    chosen = ("weight_full", "learned_full") if tiny else ("weight", "activation", *VARIANTS)
-    config.align = ("none", *chosen)
-    for name, options in VARIANTS.items():
-        if name in chosen:
-            steps = {"steps": 20 if tiny else 400} if options["method"] == "learned" else {}
-            config.match[name] = {**options, **steps}
+    recipes.align_beyond_permutations(config, scale)
     return config

@@ -102,6 +102,28 @@ LAYER_NORM_RESNETS: Mapping[str, Any] = {
 }
 
 
+# Rows of independent transformers: alignments beyond permutations.
+BEYOND: Mapping[str, Mapping[str, Any]] = {
+    "weight_full": {"method": "weight", "symmetry": "full"},
+    "activation_full": {"method": "activation", "symmetry": "full"},
+    "learned_permutation": {"method": "learned", "symmetry": "permutation"},
+    "learned_heads": {"method": "learned", "symmetry": "heads"},
+    "learned_full": {"method": "learned", "symmetry": "full"},
+    "linearity_full": {"method": "learned", "symmetry": "full", "objective": "linearity"},
+}
+
+
+def align_beyond_permutations(config: Any, scale: str) -> None:
+    """Sets the alignments of a row, in place: permutations, and the variants in `BEYOND`."""
+    tiny = scale == "tiny"
+    names = ("weight_full", "learned_full") if tiny else tuple(BEYOND)
+    config.align = ("none", *names) if tiny else ("none", "weight", "activation", *names)
+    for name in names:
+        learns = BEYOND[name]["method"] == "learned"
+        steps = {"steps": 20 if tiny else 400} if learns else {}
+        config.match[name] = {**BEYOND[name], **steps}
+
+
 def row(
     scale: str,
     *,

@@ -5,6 +5,7 @@ one check.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from llfc_jax.matching import Method
 from llfc_jax.measures import EvalOptions, Measure
 
 UNALIGNED = "none"
+VARIANT = re.compile(r"[A-Za-z0-9_-]+")
+"""Names of variants: they stand in file names."""
 EVERY_MEASURE = tuple(name for name, cls in measures.MEASURES.items() if cls.by_default)
 """The default of `measures`: every one of these that can honour the options (`choose_measures`)."""
 
@@ -71,6 +74,12 @@ class Settings:
             for name, options in self.match.items()
             if isinstance(options, Mapping) and "method" in options
         ]
+        for name in variants:
+            if name in (UNALIGNED, *matching.METHODS) or not VARIANT.fullmatch(name):
+                raise ConfigError(
+                    f"{prefix}match.{name}: a variant of a method needs a name of its own, of "
+                    "letters, digits, '_' and '-'"
+                )
         known = (*matching.METHODS, *variants)
         _check_names("measure", self.measures, measures.MEASURES)
         _check_names("alignment", self.align, (UNALIGNED, *known))

@@ -10,7 +10,6 @@ All coordinates are zero at the start but Z, which begins at the cosines of A's 
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,10 +51,7 @@ def change_of(spec: SymmetrySpec, point: Coordinates) -> Element:
     """Returns the element that coordinates stand for, its permutations aside."""
     matrices = {}
     for name, free in point["matrices"].items():
-        action, one = (
-            spec.action[name],
-            jnp.broadcast_to(jnp.eye(free.shape[-1], dtype=free.dtype), free.shape),
-        )
+        action, one = spec.action[name], _one_like(free)
         if action.matrix == "orthogonal":
             skew = (free - jnp.swapaxes(free, -1, -2)) / 2
             own = jnp.linalg.solve(one + skew, one - skew)
@@ -64,6 +60,11 @@ def change_of(spec: SymmetrySpec, point: Coordinates) -> Element:
         matrices[name] = within_ones(own) if action.keeps_ones else own
     identity = spec.permutations.identity()
     return Element(identity, matrices, dict(point["scales"]))
+
+
+def _one_like(matrix: jax.Array) -> jax.Array:
+    """The identity in the shape [..., n, n] of a matrix."""
+    return jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
 
 
 def soften(scores: jax.Array, temperature: Scalar) -> jax.Array:
@@ -100,20 +101,17 @@ def move(spec: SymmetrySpec, start: Variables, point: Coordinates, temperature: 
     return jax.tree.unflatten(structure, leaves)
 
 
-def harden(spec: SymmetrySpec, point: Coordinates) -> tuple[Element, Coordinates]:
-    """Returns the element with permutations of places, and coordinates without them."""
+def harden(spec: SymmetrySpec, point: Coordinates) -> Element:
+    """Returns the element that coordinates stand for, its relaxed permutations assigned."""
     found = {name: host.solve(np.asarray(z)) for name, z in point["permutations"].items()}
     whole = {name: np.asarray(p) for name, p in spec.permutations.identity().items()}
-    element = dataclasses.replace(change_of(spec, point), permutation=whole | found)
-    return element, {**point, "permutations": {}}
+    return dataclasses.replace(change_of(spec, point), permutation=whole | found)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def distance(spec: SymmetrySpec, point: Coordinates) -> jax.Array:
     """Returns how far an element is from the start: the mean square of matrix entries' changes."""
     total, count = jnp.zeros(()), 1
     for name, matrix in change_of(spec, point).matrices.items():
-        one = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
-        total += ((matrix - one) ** 2).sum()
+        total += ((matrix - _one_like(matrix)) ** 2).sum()
         count += int(np.prod(spec.shape(name)))
     return total / count

@@ -59,7 +59,7 @@ class LearnedMatching:
             "identity".
         permutations: whether permutations are learned too, relaxed, in the first half of the
             steps; they stay where they start otherwise.
-        steps: of Adam.
+        steps: of Adam, rounded up to twenties in each phase: with permutations, and without.
         learning_rate: its rate, with a cosine to zero.
         batch_size: samples of each step.
         samples: of the batches that are used at all.
@@ -100,6 +100,10 @@ class LearnedMatching:
             raise MatchingError("steps, batch_size and samples must be at least 1")
         if not self.learning_rate > 0:
             raise MatchingError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not min(self.weight, self.penalty) >= 0:
+            raise MatchingError(
+                f"weight and penalty must be 0 or more, not {self.weight}, {self.penalty}"
+            )
         if not 0 <= self.low <= self.high <= 1:
             raise MatchingError(f"0 <= low <= high <= 1 is needed, not {self.low}, {self.high}")
 
@@ -111,13 +115,13 @@ class LearnedMatching:
         Args:
             key: draws samples and places on the line.
             problem: with the symmetry of its network.
-            progress: called as (steps done, steps, words).
+            progress: called as (steps done, steps, words); a control counts anew.
 
         Returns:
             A `Match` whose objective is the mean over the last steps: less is better.
 
         Raises:
-            MatchingError: the problem has no symmetry beyond permutations to learn.
+            MatchingError: the problem was made without its symmetry, or learning diverges.
             DataError: there is no batch.
         """
         spec = problem.symmetry
@@ -151,7 +155,7 @@ class LearnedMatching:
         element, _ = closed_form(self.start, problem, spec)
         setting = Setting(problem.apply, problem.task, spec, self)
         soft = self.permutations and any(
-            family[0] for family in families(spec.permutations) if is_plain(spec, family)
+            is_plain(spec, family) for family in families(spec.permutations)
         )
         history: list[float] = []
         for phase, learns in enumerate((True, False) if soft else (False,)):
@@ -162,8 +166,7 @@ class LearnedMatching:
                 jax.random.fold_in(key, phase), setting, problem.a, moved,
                 origin(spec, scores=scores), data, steps, history, progress,
             )  # fmt: skip
-            change, _ = harden(spec, point)
-            element = spec.compose(change, element)
+            element = spec.compose(harden(spec, point), element)
         return element, history
 
     def _descend(
@@ -192,7 +195,8 @@ class LearnedMatching:
                     f"{self.learning_rate}"
                 )
             if progress:
-                progress(len(history), self.steps, f"learning: {history[-1]:.3f}")
+                done = min(len(history), self.steps)
+                progress(done, self.steps, f"learning: {history[-1]:.3f}")
         return state.point
 
 

@@ -1,6 +1,7 @@
 """What each part of a transformer's symmetry connects, and what the control says about it.
 
     python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --seeds 0 1 2 --out vit.jsonl
+    python benchmarks/symmetry.py configs/gpt_text_symmetry.py:small --network norm=layer mlp=swiglu
     python benchmarks/symmetry.py --table vit.jsonl gpt.jsonl      # tables in Markdown
 
 Each row: a pair of independent networks of one seed, B aligned with A in one way, by train data.
@@ -14,6 +15,7 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,10 +53,24 @@ ROWS: dict[str, tuple[Options, bool]] = {
     "learned, + stream": ({**LEARNED, "symmetry": "stream"}, False),
     "learned, orthogonal": ({**LEARNED, "symmetry": "orthogonal"}, True),
     "learned, full": ({**LEARNED, "symmetry": "full"}, True),
+    "learned, full, long": ({**LEARNED, "symmetry": "full"}, True),
     "learned on the loss alone": ({**LEARNED, "symmetry": "full", "objective": "loss"}, True),
     "learned without labels": ({**LEARNED, "symmetry": "full", "objective": "linearity"}, True),
 }
+LONG = 4  # times the steps, in the long row
 CONTROLS = ("trained", "untrained", "shuffled")
+# What tells most, for networks that are too large for all rows.
+BRIEF = (
+    "none",
+    "weight, permutations",
+    "weight, full",
+    "activation, permutations",
+    "activation, full",
+    "learned, permutations",
+    "learned, orthogonal",
+    "learned, full",
+    "learned without labels",
+)
 
 
 def read_config(name: str) -> configs.Config:
@@ -106,7 +122,7 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
     started, b = time.perf_counter(), pair.b[control]
     if options:
         if options["method"] == "learned":
-            options["steps"] = steps
+            options["steps"] = steps * (LONG if row.endswith("long") else 1)
         task = pair.options.task
         key = jax.random.key(seed)
         match = align(options.pop("method"), key, pair.network, pair.a, b, pair.train, task=task,
@@ -126,41 +142,73 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
         found |= one.summary_metrics(results[one.name])
     lines = results["lmc"].records()
     losses = {line["alpha"]: line["loss"] for line in lines}
+    found["line"] = list(losses.items())
     found["loss_a"], found["loss_b"] = losses[0.0], losses[1.0]
     found["loss_middle"] = losses[0.5]
     found["barrier_middle"] = losses[0.5] - (losses[0.0] + losses[1.0]) / 2
     return found
 
 
-def study(name: str, seeds: Sequence[int], out: Path, steps: int, width: int | None) -> None:
-    """Measures all rows of all seeds that the file does not have yet."""
-    done = {(r["seed"], r["width"], r["row"], r["control"]) for r in read_rows([out])}
-    for seed in seeds:
-        config = dataclasses.replace(read_config(name), seed=seed)
-        if width is not None:
-            fields = {**config.network, "dim": width, "mlp_dim": 4 * width}
-            config = dataclasses.replace(config, network=fields)
-        dim = config.network["dim"]
-        wanted = [
-            (row, control)
-            for row, (_, controlled) in ROWS.items()
-            for control in (CONTROLS if controlled else CONTROLS[:1])
-            if (seed, dim, row, control) not in done
-        ]
-        if not wanted:
-            continue
-        pair = make_pair(config, out.with_suffix("") / f"{dim}-{seed}")
-        spec = symmetry_spec(pair.network, pair.a, next(iter(pair.test))[0])
-        sizes = {
-            "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(pair.a))),
-            "degrees": spec.degrees,
-        }
-        for row, control in wanted:
-            found = measure(pair, row, control, steps, seed)
-            line = {"config": name, "seed": seed, "width": dim, "row": row, "control": control}
-            with out.open("a") as file:
-                file.write(json.dumps({**line, **sizes, **found}, default=float) + "\n")
-            print(line, {k: found[k] for k in ("loss_middle", "barrier_middle")}, flush=True)
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is measured: a config with some fields of its network changed, seeds, rows.
+
+    Attributes:
+        config: FILE.py or FILE.py:scale.
+        network: fields that are changed.
+        seeds: one pair each.
+        rows: of `ROWS`.
+        controls: whether controls are aligned too.
+        steps: of learned matching.
+    """
+
+    config: str
+    network: Options
+    seeds: Sequence[int]
+    rows: Sequence[str]
+    controls: bool
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """The config's name, with the fields that are changed but the width."""
+        changed = [f"{k}={v}" for k, v in self.network.items() if k not in ("dim", "mlp_dim")]
+        return ", ".join([self.config, *changed])
+
+    def read(self, seed: int) -> configs.Config:
+        """Returns the config of one seed."""
+        config = read_config(self.config)
+        fields = {**config.network, **self.network}
+        return configs.check(dataclasses.replace(config, seed=seed, network=fields))
+
+    def run(self, out: Path) -> None:
+        """Measures all rows of all seeds that a file does not have yet, and adds them to it."""
+        done = {(r["config"], r["seed"], r["width"], r["row"], r["control"])
+                for r in read_rows([out])}  # fmt: skip
+        for seed in self.seeds:
+            config = self.read(seed)
+            own = {"config": self.name, "seed": seed, "width": config.network["dim"]}
+            wanted = [
+                (row, control)
+                for row in self.rows
+                for control in (CONTROLS if self.controls and ROWS[row][1] else CONTROLS[:1])
+                if (*own.values(), row, control) not in done
+            ]
+            if not wanted:
+                continue
+            folder = "-".join(re.sub(r"[^\w.=]+", "_", str(value)) for value in own.values())
+            pair = make_pair(config, out.with_suffix("") / folder)
+            spec = symmetry_spec(pair.network, pair.a, read_batch(next(iter(pair.test))).x)
+            sizes = {
+                "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(pair.a))),
+                "degrees": spec.degrees,
+            }
+            for row, control in wanted:
+                found = measure(pair, row, control, self.steps, seed)
+                line = {**own, "row": row, "control": control, "steps": self.steps}
+                with out.open("a") as file:
+                    file.write(json.dumps({**line, **sizes, **found}, default=float) + "\n")
+                print(line, {k: found[k] for k in ("loss_middle", "barrier_middle")}, flush=True)
 
 
 def read_rows(files: Sequence[Path]) -> list[Options]:
@@ -228,6 +276,11 @@ def main() -> None:
     parser.add_argument("config", nargs="?", help="FILE.py or FILE.py:scale")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--width", type=int, help="instead of the config's")
+    parser.add_argument("--network", nargs="+", default=[], metavar="FIELD=VALUE",
+                        help="fields of the network that are changed")  # fmt: skip
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--brief", action="store_true", help="the rows that tell most")
+    parser.add_argument("--no-controls", action="store_true", help="align no controls")
     parser.add_argument("--steps", type=int, default=400, help="of learned matching")
     parser.add_argument("--out", type=Path, default=Path("symmetry.jsonl"))
     parser.add_argument("--table", type=Path, nargs="+", help="print the tables of these files")
@@ -235,7 +288,13 @@ def main() -> None:
     if options.table:
         print("\n".join(tables(read_rows(options.table))))
         return
-    study(options.config, options.seeds, options.out, options.steps, options.width)
+    fields: Options = dict(field.split("=", 1) for field in options.network)
+    if options.width is not None:
+        fields |= {"dim": options.width, "mlp_dim": 4 * options.width}
+    rows = BRIEF if options.brief else options.rows
+    Study(options.config, fields, options.seeds, rows, not options.no_controls, options.steps).run(
+        options.out
+    )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,15 @@ SUBCOMMANDS = {
     "compare": ["--compare"],
     "rerun": ["--rerun"],
     "report": ["--report"],
+    "completion": ["--completion"],
     "help": ["--help"],
 }
+
+
+def completion(flags: Sequence[str]) -> str:
+    """Returns the line of bash that completes commands, flags and files of `llfc-jax`."""
+    words = " ".join([*SUBCOMMANDS, *(f"--{flag}" for flag in flags)])
+    return f"complete -o default -W '{words}' llfc-jax"
 
 
 def explain_flag_error(line: str) -> str:

@@ -274,11 +274,10 @@ def show_metrics(measure: str, rows: Sequence[Row]) -> Section:
     section = MEASURES[measure].section
     if measure != "lmc" or not rows:
         return section
-    held = {k: v for k, v in section.columns.items() if any(row[k] == row[k] for row in rows)}
     usual = {field.name for field in dataclasses.fields(LMCResult)} | {*WHERE, *section.columns}
     metrics = [name for name in rows[0] if name not in usual and "_barrier_" not in name]
     headings = {name: words for make in TASKS.values() for name, words in make().columns}
-    columns = held | {name: headings.get(name, name) for name in metrics}
+    columns = section.columns | {name: headings.get(name, name) for name in metrics}
     return dataclasses.replace(section, columns=columns)
 
 

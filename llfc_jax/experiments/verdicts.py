@@ -10,7 +10,7 @@ Both verdicts are taken at α = ½, which is always measured, so they do not dep
   that task counts on which it holds less.
 
 Where the task has no error rate, the barrier at ½ is that of the loss, as a share of the way from
-the ends' mean loss to that of a predictor that does not see the input; the thresholds are the same.
+the ends' mean loss to that of a predictor that ignores the input; the thresholds are the same.
 
 Both are *uninformative* where an end is no better than chance (than that predictor), and LLFC also
 where the ends have the same features (`measures.llfc`); then no verdict is given.
@@ -38,7 +38,7 @@ UNINFORMATIVE = (
     "features."
 )
 
-UNSEEN = "the way to the loss of a predictor that does not see the input"
+UNSEEN = "the way to the loss of a predictor that ignores the input"
 
 Grade = Literal[0, 1, 2]
 """0 where a property holds, 1 where it nearly holds, 2 where it does not."""

@@ -99,6 +99,21 @@ class Ensemble(Measure):
                 x_label="α (0: network b, 1: network a)",
                 y_label="share of samples",
             ),
+            Chart(
+                name="ensemble_loss",
+                title="Loss of the network between a and b, and of their ensemble",
+                caption="The network with interpolated weights, and the ensemble that mixes the "
+                "outputs of a and b in the same shares. Where LLFC holds at the output the two lie "
+                "together.",
+                x="alpha",
+                y={
+                    "loss": "loss of the interpolated network",
+                    "ensemble_loss": "loss of the ensemble",
+                },
+                x_label="α (0: network b, 1: network a)",
+                y_label="loss",
+                unless="error",
+            ),
         ),
         columns={
             "alpha": "α",
@@ -106,6 +121,8 @@ class Ensemble(Measure):
             "ensemble_error": "error of mixed logits",
             "disagreement": "they disagree on",
             "bound": "2 ε",
+            "loss": "loss of θ_α",
+            "ensemble_loss": "loss of mixed outputs",
         },
     )
 

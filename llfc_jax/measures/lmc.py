@@ -138,6 +138,19 @@ class LMC(Measure):
                 y_label="loss",
                 lines="split",
             ),
+            Chart(
+                name="lmc_aligned",
+                title="Loss along the line, before and after alignment",
+                caption="Mean loss of the network with the weights α a + (1 - α) b, a line for each "
+                "way in which b was aligned with a.",
+                x="alpha",
+                y={"loss": "loss"},
+                x_label="α (0: network b, 1: network a)",
+                y_label="loss",
+                lines="align",
+                panels=("pair", "split"),
+                compares=True,
+            ),
         ),
         columns={
             "split": "data",

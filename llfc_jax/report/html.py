@@ -49,6 +49,15 @@ def with_keys(rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def with_content(rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
+    """Returns the columns in which any row holds something, as an error where the task has one."""
+    return {
+        column: words
+        for column, words in columns.items()
+        if any((cell := row.get(column)) is not None and cell == cell for row in rows)
+    }
+
+
 def cells(row: Row, columns: Iterable[str], spread: Mapping[str, str]) -> list[Any]:
     """Returns a row's cells in words: `value ± deviation` where `spread` names its column.
 

@@ -16,20 +16,20 @@ SENTENCES = 8  # more lines than that are read in the figures
 LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
 # Column -> the figure's title, the words of its axis, whether that is logarithmic.
 DRAWN = {
-    "error_barrier": ("Error barrier on the line", "error barrier", False),
+    "error_barrier": ("Error barrier on the line", "error barrier (share of samples)", False),
     "barrier_share": (
-        "Loss barrier at the middle, as a share of the way to a predictor that sees no input",
+        "Loss barrier at α = ½, as a share of the way to a predictor that ignores the input",
         "loss barrier, share",
         False,
     ),
     "llfc_median": ("Distance of the features from LLFC, median layer", "1 - cosine_α", True),
     "llfc_ratio": (
-        "How much closer the features are to the mixture than those of a to those of b",
+        "How many times closer the features are to the mixture than a's are to b's",
         "(1 - cosine_AB) / (1 - cosine_α)",
         True,
     ),
     "com_ratio": (
-        "Commutativity: distance of the products W H against those of W and of H",
+        "Commutativity: distance of the products W H over that of W or of H, whichever is less",
         "Dist_com / min(Dist_W, Dist_H)",
         True,
     ),
@@ -203,8 +203,8 @@ def _sentence(who: str, x: str, first: Row, last: Row) -> str:
         parts.append(f"the loss barrier goes from {barrier[0]} to {barrier[1]} %")
     if ratio := both("llfc_ratio", ".3g"):
         parts.append(
-            f"in the median layer, 1 - cosine_α is {ratio[0]} times below 1 - cosine_AB at first "
-            f"and {ratio[1]} times at last"
+            f"in the median layer, 1 - cosine_α goes from {ratio[0]} to {ratio[1]} times below "
+            "1 - cosine_AB"
         )
     if first is last or not parts:
         return ""

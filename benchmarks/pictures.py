@@ -1,0 +1,55 @@
+"""Draws the figures of sweeps in docs/results.md again, from what is kept in benchmarks/measured.
+
+    python benchmarks/pictures.py docs/images
+
+Of sweeps of which single runs were kept, each run is a dot; of the others only the means are left.
+Other figures: `benchmarks/findings.py --figures docs/images`, `benchmarks/gallery.py`, and
+`benchmarks/matching_study.py --figure docs/images/matching_study.svg`.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from summaries import Row, Summary, load_all
+
+from llfc_jax.experiments.sweep import show
+from llfc_jax.report import style
+from llfc_jax.report.charts import Chart
+from llfc_jax.report.figures import save
+from llfc_jax.report.vega import build_spec
+
+# Stored sweep -> name of its figures.
+SWEEPS = {
+    "s1_sweep_small": "mlp_k",
+    "s2_sweep_small": "lenet_k",
+    "s4_small": "s4_k",
+    "p3_sweep_small": "p3_width",
+}
+FIGURES = {"error_barrier": "barrier", "llfc_ratio": "ratio"}
+
+
+def charts(summary: Summary) -> Iterator[tuple[Chart, list[Row]]]:
+    """Yields the charts of a sweep's page, with their rows."""
+    unknown = {f"{name}_half": math.nan for name in show.DRAWN}
+    means = [{**unknown, **mean} for mean in summary.means]
+    runs = summary.rows if summary.source == "runs" else means
+    for section, rows in show.sections(runs, means, summary.fields):
+        for chart in section.charts:
+            yield dataclasses.replace(chart, dots=chart.dots if runs is not means else {}), rows
+
+
+def main() -> None:
+    folder, stored = Path(sys.argv[1]), load_all()
+    for sweep, name in SWEEPS.items():
+        for chart, rows in charts(stored[sweep]):
+            column = chart.name.removeprefix("sweep_")
+            if column in FIGURES:
+                spec = build_spec(chart, rows, style.SCREEN)
+                save(spec, folder / f"{name}_{FIGURES[column]}.svg")
+
+
+if __name__ == "__main__":
+    main()

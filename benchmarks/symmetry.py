@@ -68,8 +68,8 @@ SETS = ("as trained", "permutations", "+ heads", "+ stream", "+ heads + stream",
 CHART = Chart(
     name="symmetry",
     title="Loss along the line, by what may be moved to align the networks",
-    caption="Test loss of α a + (1 - α) b, a panel for each matching method and a line for each set "
-    "of symmetries; median over seeds, and each seed as a dot.",
+    caption="Test loss of α a + (1 - α) b, a panel for each matching method and a line for each "
+    "set of symmetries; median over seeds, and each seed as a dot.",
     x="alpha",
     y={"median": "loss"},
     x_label="α (0: network b, 1: network a)",

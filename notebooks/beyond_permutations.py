@@ -15,11 +15,11 @@
 # # Beyond permutations: what else may be moved in a transformer
 #
 # The units of a layer can be exchanged, and matching two networks usually means to find the best
-# such permutation. In a transformer much more leaves the function as it is: the residual stream can
-# be rotated, and inside each attention head the queries and keys, and the values, can be multiplied
-# by any invertible matrix. Here we take two small transformers that were trained independently,
-# read off their trace what may be moved, and look at the line between them for each kind of
-# alignment.
+# such permutation. In a transformer much more leaves the function as it is: the residual stream
+# can be rotated, and inside each attention head the queries and keys, and the values, can be
+# multiplied by any invertible matrix. Here we take two small transformers that were trained
+# independently, read off their trace what may be moved, and look at the line between them for each
+# kind of alignment.
 #
 # It runs on a CPU in under two minutes, and on a GPU or TPU as it is: on Colab, choose one under
 # *Runtime, Change runtime type* before the first cell runs.
@@ -76,8 +76,8 @@ pair = training.train_pairs(network, digits, recipe, ("independent",), seed=0)["
 # %% [markdown]
 # ## What may be moved
 #
-# `symmetry_spec` follows each axis of each weight through the equations, and finds the largest group
-# that all of them allow.
+# `symmetry_spec` follows each axis of each weight through the equations, and finds the largest
+# group that all of them allow.
 
 # %%
 x, _ = next(iter(data.Batches(digits.test, digits, 64)))
@@ -100,9 +100,9 @@ for name, weights in (("folded", folded), ("folded, then moved at random", moved
 # %% [markdown]
 # ## Aligned in closed form
 #
-# Activation matching over four sets of symmetries: *permutation* moves units and heads only, *heads*
-# also uses matrices inside each head, *stream* one rotation of the residual stream, and *full* all
-# that the network allows. In every case `b` computes the same function as before.
+# Activation matching over four sets of symmetries: *permutation* moves units and heads only,
+# *heads* also uses matrices inside each head, *stream* one rotation of the residual stream, and
+# *full* all that the network allows. In every case `b` computes the same function as before.
 
 # %%
 SETS = ("permutation", "heads", "stream", "full")
@@ -112,7 +112,6 @@ study = llfc_jax.study(
     pair.a,
     pair.b,
     digits,
-    train=digits,
     name="closed form",
     measures=["lmc", "llfc"],
     align=["none", *SETS],
@@ -122,28 +121,27 @@ study = llfc_jax.study(
 study.plot("lmc_aligned")
 
 # %% [markdown]
-# Weight matching (`"method": "weight"`) needs no data; for networks as small as these it connects
-# less.
+# For networks this small, closed forms take away little of the barrier, whatever they may move.
+# Weight matching (`"method": "weight"`) needs no data, and connects less still.
 #
 # ## Aligned by learning
 #
-# *Learned* matching improves the element of the group by gradients, so that loss and features along
-# the line become as they should be. So many free numbers can train the middle of the line whatever
-# `b` is. The *control* repeats it with the entries of each weight of `b` shuffled: only what is gained
-# beyond the control says something about the two networks.
+# *Learned* matching improves the element of the group by gradients, so that loss and features
+# along the line become as they should be. So many free numbers can train the middle of the line
+# whatever `b` is. The *control* repeats it with the entries of each weight of `b` shuffled: only
+# what is gained beyond the control says something about the two networks.
 
 # %%
-steps = 20 if TINY else 100
+steps = {"steps": 20 if TINY else 100}
 learned = {
-    "permutation": {"method": "learned", "symmetry": "permutation", "steps": steps},
-    "full": {"method": "learned", "symmetry": "full", "steps": steps, "control": True},
+    "permutation": {"method": "learned", "symmetry": "permutation", **steps},
+    "full": {"method": "learned", "symmetry": "full", "control": True, **steps},
 }
 study += llfc_jax.study(
     network,
     pair.a,
     pair.b,
     digits,
-    train=digits,
     name="learned",
     measures=["lmc", "llfc"],
     align=["none", *learned],
@@ -156,5 +154,5 @@ study.plot("lmc_aligned")
 study
 
 # %% [markdown]
-# [The documentation](../docs/beyond_permutations.md) has the table of what each equation allows, and
-# the same experiment with larger networks, several seeds, and more controls.
+# [The documentation](../docs/beyond_permutations.md) has the table of what each equation allows,
+# and the same experiment with larger networks, several seeds, and more controls.

@@ -68,7 +68,7 @@ def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> d
 
     Args:
         data: (x, labels), batches that can be iterated repeatedly, or a `llfc_jax.data.Dataset`.
-        train: the same for the training split; a data set brings its own.
+        train: the same for the training split, of a data set its own; by default that of `data`.
         batch_size: samples in a batch, where arrays are cut up.
 
     Raises:
@@ -77,9 +77,10 @@ def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> d
     if batch_size < 1:
         raise DataError(f"batch_size must be 1 or more, not {batch_size}")
     splits: dict[str, Batches] = {}
-    if isinstance(data, Dataset):
-        splits["train"] = SplitBatches(data.train, data, batch_size)
-    if train is not None:
+    train = data if train is None and isinstance(data, Dataset) else train
+    if isinstance(train, Dataset):
+        splits["train"] = SplitBatches(train.train, train, batch_size)
+    elif train is not None:
         splits["train"] = as_batches(train, batch_size)
     return splits | {"test": as_batches(data, batch_size)}
 

@@ -137,8 +137,8 @@ class Merges:
         pairs = [(np.nanmean(of), np.mean(losses[merge])) for merge, of in distances.items()]
         ranks = [stats.rankdata(of) for of in zip(*pairs, strict=True)]
         return (
-            f"Over {len(pairs)} merges, the mean distance of their features from the mixture and "
-            f"their mean loss have the rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}."
+            f"Over {len(pairs)} merges, the distance of their features from the mixture and their "
+            f"loss have a rank correlation of {np.corrcoef(*ranks)[0, 1]:.2f}."
         )
 
 

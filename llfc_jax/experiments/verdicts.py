@@ -144,10 +144,8 @@ def _lmc_words(row: Row, grade: Grade) -> str:
     if share is not None:
         what, height = "loss", format_number(abs(barrier))
     state, side = ("is", "is nearly", "is not")[grade], "below" if barrier < 0 else "above"
-    words = (
-        f"{state} linearly mode connected: at α = ½ the {what} is {height} {side} the mean of the "
-        "two ends"
-    )
+    how = "equals" if height.startswith(("0 ", "0.00 ")) else f"is {height} {side}"
+    words = f"{state} linearly mode connected: at α = ½ the {what} {how} the mean of the two ends"
     if share is None or barrier < 0:
         return words
     whole = "the ends' loss" if math.isnan(row["loss_trivial"]) else UNSEEN

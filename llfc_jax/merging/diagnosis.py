@@ -122,17 +122,17 @@ class Diagnosis(Result):
         """Returns where a merge breaks, in words."""
         cost, distance = self.cost[rule].mean(-1), np.asarray(self.distance)[rule].mean(-1)
         if cost.max() <= 0:
-            return ", and no single layer of a model's own makes it better"
+            return ", and taking a single layer from one of the models does not help"
         worst = cost >= SHARE * cost.max()
         there, elsewhere = distance[worst], distance[~worst]
         words = (
-            f": a model's own layer helps most at {_name_ranges(self.layers, worst)} (loss lower "
-            f"by up to {cost.max():.2g})"
+            f": taking one layer from one of the models helps most at "
+            f"{_name_ranges(self.layers, worst)} (the loss falls by up to {cost.max():.2g})"
         )
         if np.isfinite(there).any():
-            words += f"; features there are {np.nanmax(there):.2g} from the mixture"
+            words += f"; 1 - cosine to the mean of their features is {np.nanmax(there):.2g} there"
             if np.isfinite(elsewhere).any():
-                words += f", elsewhere at most {np.nanmax(elsewhere):.2g}"
+                words += f" and at most {np.nanmax(elsewhere):.2g} elsewhere"
         return words
 
     def __str__(self) -> str:

@@ -22,7 +22,8 @@ from llfc_jax.report.numbers import (
 
 def inline(text: object) -> Markup:
     """Returns one line of words with `code` in backticks."""
-    parts = clean(text).replace(" - ", "\xa0−\xa0").split("`")  # a minus sign ends no line
+    text = clean(text).replace(" - ", "\xa0−\xa0").replace("α = ", "α\xa0=\xa0")  # on one line
+    parts = text.split("`")
     if len(parts) % 2 == 0:  # an odd backtick out stays what it is
         parts[-2:] = ["`".join(parts[-2:])]
     coded = (f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(parts))

@@ -23,6 +23,7 @@ from llfc_jax.report.points import Points, is_shown, parameter, read
 if TYPE_CHECKING:
     from llfc_jax.report.figures import Figure
 
+FIRST = 8  # sentences; more than that are folded away
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
 Json = dict[str, Any]
 
@@ -106,6 +107,7 @@ def write_page(path: str | os.PathLike[str], report: Report) -> None:
     text = html.environment().get_template("page.html").render(
         report=report,
         marks=MARKS,
+        verdicts=[part for part in (report.verdicts[:FIRST], report.verdicts[FIRST:]) if part],
         headline=next((v for v in every if headline in (None, v["name"])), None),
         sections=[
             {"title": s.title, "text": s.text, "name": s.name, "charts": charts}

@@ -333,7 +333,7 @@ def test_the_page_says_in_words_what_changes_along_the_axis():
     assert show.findings(means[:1], ["width"]) == []
     forks = [{**row, "align": "none", "pair": f"k{k}", "k": k, "llfc_ratio": k} for k in (8, 1)]
     (only,) = show.findings(forks, [])
-    assert only.startswith("From k = 1 to 8 in the median layer, 1 - cosine_α is 1 times below")
+    assert only.startswith("From k = 1 to 8 in the median layer, 1 - cosine_α goes from 1 to 8")
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def columns(means: Sequence[Row]) -> dict[str, str]:
         "pair": "pair",
         "align": "aligned by",
         "seeds": "seeds",
-        "error_barrier": "error barrier",
+        "error_barrier": "error barrier (share)",
         "barrier_share": "loss barrier at ½, share",
         "llfc_median": "1 - cosine_α, median layer",
         "llfc_ratio": "times below 1 - cosine_AB",

@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every step of every checkpoint
     try:
         if len(argv) > 1 and not COMPARE.value:
-            if CONFIG.value is None:
+            if not any((CONFIG.value, LIST.value, REPORT.value, RERUN.value, COMPLETION.value)):
                 raise ConfigError(unknown("command", argv[1], arguments.SUBCOMMANDS))
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
         _dispatch(console, argv[1:])
@@ -200,6 +200,8 @@ def _run(config: "Config", record: "Record | None", console: Console) -> None:
     from llfc_jax.parallel import multihost
     from llfc_jax.progress import Reporter
 
+    if SHARD.value != "0/1" and not config.sweep:
+        raise ConfigError("--shard takes a part of a sweep, and this config has none")
     default = record.default_workdir if record else Path("out") / _config_name()
     workdir = Path(WORKDIR.value or default)
     if record:

@@ -122,7 +122,7 @@ study.plot("lmc_aligned")
 
 # %% [markdown]
 # For networks this small, closed forms take away little of the barrier, whatever they may move.
-# Weight matching (`"method": "weight"`) needs no data, and connects less still.
+# Weight matching (`"method": "weight"`) is the other closed form; it needs no data.
 #
 # ## Aligned by learning
 #

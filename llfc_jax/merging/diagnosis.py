@@ -104,8 +104,8 @@ class Diagnosis(Result):
         loss, best = np.mean(self.loss[rule]), np.mean(np.asarray(self.model_loss).min(0))
         ensemble = np.mean(self.ensemble_loss)
         begin = (
-            f"{self.rules[rule]}: loss {loss:.3g}, against {best:.3g} of the best model for each "
-            f"task and {ensemble:.3g} of the mean of the models' outputs"
+            f"{self.rules[rule]}: loss {loss:.3g}; the best model of each task has {best:.3g}, the "
+            f"mean of the models' outputs {ensemble:.3g}"
         )
         labelled = np.isfinite(self.accuracy[rule]).all()
         limit = CLOSE if labelled else CLOSE * abs(best)

@@ -286,7 +286,7 @@ def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, s
 
     What no row holds, since the task has no such thing, is left out.
     """
-    held = {column for row in rows for column in row}
+    held = {column for row in rows for column, cell in row.items() if cell == cell}
     found = {"pair": "pair", "align": "aligned", "verdict": "verdict"}
     for name in measures:
         every = {**MEASURES[name].other_columns, **MEASURES[name].columns}

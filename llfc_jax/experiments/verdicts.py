@@ -37,6 +37,7 @@ UNINFORMATIVE = (
     "LLFC says nothing here, since an end is no better than chance or the ends have the same "
     "features."
 )
+SAME = "LLFC says nothing here, since the two ends have nearly the same features."
 
 UNSEEN = "the way to the loss of a predictor that ignores the input"
 
@@ -132,7 +133,8 @@ def _verdict(row: Row) -> Verdict:
     sentence = f"{'. '.join(parts)}." if parts else f"{label(row)} was measured."
     if not row.get("informative", True):
         beginning = sentence + " " if parts else f"{label(row)}: "
-        return Verdict(f"{beginning}{UNINFORMATIVE}", "warning")
+        reason = SAME if row.get("above_chance") else UNINFORMATIVE  # unknown without `lmc`
+        return Verdict(f"{beginning}{reason}", "warning")
     tones: tuple[Literal["holds", "plain", "fails"], ...] = ("holds", "plain", "fails")
     grades = [grade for grade in (lmc, llfc, ctl) if grade is not None]
     return Verdict(sentence, tones[max(grades, default=1)])
@@ -149,7 +151,7 @@ def _lmc_words(row: Row, grade: Grade) -> str:
     if share is None or barrier < 0:
         return words
     whole = "the ends' loss" if math.isnan(row["loss_trivial"]) else UNSEEN
-    return f"{words}, {100 * share:.2f} % of {whole}"
+    return f"{words}, {format_number(100 * share, 3)} % of {whole}"
 
 
 def _linearity_words(row: Row, grade: Grade, measure: str) -> str:

@@ -192,16 +192,17 @@ def _name(column: str, value: object) -> str:
 
 
 def _sentence(who: str, x: str, first: Row, last: Row) -> str:
-    def both(name: str, form: str, times: float = 1) -> tuple[str, str] | None:
-        pair = [times * row.get(name, math.nan) for row in (first, last)]
-        return None if any(map(math.isnan, pair)) else (f"{pair[0]:{form}}", f"{pair[1]:{form}}")
+    def both(name: str, times: float = 1) -> tuple[str, str] | None:
+        a, b = (times * row.get(name, math.nan) for row in (first, last))
+        form = ".2f" if times > 1 else ",.0f" if min(a, b) >= 100 else ".3g"
+        return None if math.isnan(a + b) else (f"{a:{form}}", f"{b:{form}}")
 
     parts = []
-    if barrier := both("error_barrier", ".2f", 100):
+    if barrier := both("error_barrier", 100):
         parts.append(f"the error barrier goes from {barrier[0]} to {barrier[1]} percentage points")
-    if barrier := both("barrier_share", ".2f", 100):
+    if barrier := both("barrier_share", 100):
         parts.append(f"the loss barrier goes from {barrier[0]} to {barrier[1]} %")
-    if ratio := both("llfc_ratio", ".3g"):
+    if ratio := both("llfc_ratio"):
         parts.append(
             f"in the median layer, 1 - cosine_α goes from {ratio[0]} to {ratio[1]} times below "
             "1 - cosine_AB"

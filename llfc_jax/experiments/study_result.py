@@ -277,7 +277,7 @@ def show_metrics(measure: str, rows: Sequence[Row]) -> Section:
     usual = {field.name for field in dataclasses.fields(LMCResult)} | {*WHERE, *section.columns}
     metrics = [name for name in rows[0] if name not in usual and "_barrier_" not in name]
     headings = {name: words for make in TASKS.values() for name, words in make().columns}
-    columns = section.columns | {name: headings.get(name, name) for name in metrics}
+    columns = {**section.columns} | {name: headings.get(name, name) for name in metrics}
     return dataclasses.replace(section, columns=columns)
 
 

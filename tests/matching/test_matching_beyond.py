@@ -13,7 +13,7 @@ from scipy.stats import ortho_group
 import llfc_jax
 from llfc_jax import matching, symmetry
 from llfc_jax.errors import ConfigError, MatchingError
-from llfc_jax.matching import LearnedMatching, WeightMatching, align
+from llfc_jax.matching import LearnedMatching, WeightMatching, align, journal
 from llfc_jax.matching.beyond.balance import balance
 from llfc_jax.matching.beyond.coordinates import change_of, harden, move, origin, soften
 from llfc_jax.matching.beyond.families import nearest
@@ -228,6 +228,47 @@ def test_the_same_key_learns_the_same_and_a_control_is_reported():
     words = compare([2.0] * 20, [0.5] * 20), compare([1.0] * 20, [2.0] * 20)
     assert "nothing" in words[1]
     assert "67 % of what was gained" in compare([2.0] * 20 + [0.5] * 20, [1.0] * 20)
+
+
+def test_learning_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "SECONDS", -1.0)
+    network, _ = NETWORKS["small"]
+    a, b = weights_of("small", 1), weights_of("small", 2)
+    options = {"steps": 80, "symmetry": "heads+stream", "objective": "loss", "restarts": 2}
+
+    def learn(key=0, **changes):
+        key = jax.random.key(key)
+        return align("learned", key, network, a, b, batches_of("small"), **options | changes)
+
+    def cut_off(at):
+        def progress(done, *_):
+            if done == at:
+                raise KeyboardInterrupt
+
+        return progress
+
+    whole, where = learn(), tmp_path / "here"
+    for at in (20, 40, 60, 80):
+        with pytest.raises(KeyboardInterrupt):
+            learn(state=where, progress=cut_off(at))
+    steps = []
+    again = learn(state=where, progress=lambda done, *_: steps.append(done))
+    assert steps == []  # all steps were kept
+    for one, other in zip(*map(jax.tree.leaves, (whole, again)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    learn(key=1, state=where, progress=lambda done, *_: steps.append(done))
+    assert steps == [20, 40, 60, 80]  # another search
+
+
+def test_of_several_restarts_the_best_is_taken():
+    network, _ = NETWORKS["small"]
+    a, b = weights_of("small", 1), weights_of("small", 2)
+    ends = [
+        align("learned", jax.random.key(0), network, a, b, batches_of("small"), restarts=restarts,
+              steps=40, symmetry="heads+stream", objective="loss").objective
+        for restarts in (1, 2, 4)
+    ]  # fmt: skip
+    assert ends[0] >= ends[1] >= ends[2]
 
 
 def test_shuffling_keeps_the_entries_of_each_leaf():

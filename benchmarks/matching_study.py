@@ -48,6 +48,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "commutativity(activation)": ("commutativity", {"start": "activation"}),
     "output(identity)": ("output", {"start": "identity"}),
     "output": ("output", {}),
+    "learned, loss": ("learned", {"symmetry": "permutation", "objective": "loss"}),
+    "learned, linearity": ("learned", {"symmetry": "permutation", "objective": "linearity"}),
+    "learned, both": ("learned", {"symmetry": "permutation", "objective": "both"}),
 }
 STARTS = (
     "none",

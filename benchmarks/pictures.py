@@ -1,4 +1,4 @@
-"""Draws the figures of sweeps in docs/results.md again, from what is kept in benchmarks/measured.
+"""Draws figures of docs/results.md again, from what is kept in benchmarks/measured.
 
     python benchmarks/pictures.py docs/images
 
@@ -10,7 +10,7 @@ Other figures: `benchmarks/findings.py --figures docs/images`, `benchmarks/galle
 import dataclasses
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from summaries import Row, Summary, load_all
@@ -29,6 +29,7 @@ SWEEPS = {
     "p3_sweep_small": "p3_width",
 }
 FIGURES = {"error_barrier": "barrier", "llfc_ratio": "ratio"}
+MATCHED = {"p1_small": "P1", "p2_small": "P2"}  # rows with every matching method
 
 
 def charts(summary: Summary) -> Iterator[tuple[Chart, list[Row]]]:
@@ -41,6 +42,29 @@ def charts(summary: Summary) -> Iterator[tuple[Chart, list[Row]]]:
             yield dataclasses.replace(chart, dots=chart.dots if runs is not means else {}), rows
 
 
+def methods(stored: Mapping[str, Summary]) -> Iterator[tuple[Chart, list[Row]]]:
+    """Yields the charts of every matching method, a line for each row of the paper."""
+    rows = [{**mean, "row": row} for name, row in MATCHED.items() for mean in stored[name].means]
+    for column, name in FIGURES.items():
+        title, label, _ = show.DRAWN[column]
+        chart = Chart(
+            name=f"methods_{name}",
+            title=title,
+            caption="Means over three seeds with 95 % intervals, where those were kept.",
+            x="align",
+            y={column: label},
+            x_label="aligned by",
+            y_label=label,
+            lines="row",
+            band={column: f"{column}_half"},
+            spread="bars",
+            mark="dots",
+            panels=(),
+            log=column == "error_barrier",
+        )
+        yield chart, rows
+
+
 def main() -> None:
     folder, stored = Path(sys.argv[1]), load_all()
     for sweep, name in SWEEPS.items():
@@ -49,6 +73,8 @@ def main() -> None:
             if column in FIGURES:
                 spec = build_spec(chart, rows, style.SCREEN)
                 save(spec, folder / f"{name}_{FIGURES[column]}.svg")
+    for chart, rows in methods(stored):
+        save(build_spec(chart, rows, style.SCREEN), folder / f"{chart.name}.svg")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_a_plan_of_a_sweep_says_what_trains_together():
     assert found["sweep"]["runs"].startswith("3; ")
     # Two pairs are four networks: two seeds fill a batch of eight, and the third is left.
     assert found["sweep"]["trained"] == "2 batches in turn, up to 4 pairs side by side"
-    assert found["devices"] == {"there are": "2 (cpu)", "used": "2 replica x 1 data"}
+    assert found["devices"] == {"available": "2 (cpu)", "used": "2 replica x 1 data"}
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ CHART = Chart(
     "set of symmetries; median over seeds, and each seed as a dot.",
     x="alpha",
     y={"median": "loss"},
-    x_label="α (0: network b, 1: network a)",
+    x_label="α (0: b, 1: a)",
     y_label="loss",
     lines="aligned over",
     panels=("network", "method"),

@@ -49,5 +49,5 @@ def test_the_figure_has_a_panel_per_method_and_the_median_over_seeds(script):
     middle = [r for r in drawn if r["alpha"] == 0.5 and r["aligned over"] == "full"]
     assert {r["median"] for r in middle if r["method"] == "learned"} == {2.0}
     assert {r["median"] for r in middle if r["method"] != "learned"} == {4.0}
-    assert [r["aligned over"] for r in drawn][0] == "as trained"
+    assert drawn[0]["aligned over"] == "as trained"
     assert script.lines([{k: v for k, v in r.items() if k != "line"} for r in rows]) == []

@@ -50,7 +50,7 @@ def test_what_cannot_be_untied_gets_one_line():
     w = weights(0)
     with pytest.raises(MatchingError, match="read once"):
         untie(tied, w, X, "up")
-    with pytest.raises(MatchingError, match="embd.*did you mean 'embed'"):
+    with pytest.raises(MatchingError, match=r"embd.*did you mean 'embed'"):
         untie(tied, w, X, "embd")
     network, held, _ = untie(tied, w, X, "embed")
     with pytest.raises(MatchingError, match="2 times, and there are 2 copies"):

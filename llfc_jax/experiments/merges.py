@@ -12,6 +12,7 @@ from scipy import stats
 
 from llfc_jax import merging, symmetry
 from llfc_jax.errors import MergeError
+from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.io import Row, nan_for_none
 from llfc_jax.measures.accumulate import accumulate
 from llfc_jax.merging import Diagnosis, MergeOptions, Rule
@@ -183,17 +184,22 @@ def diagnose_pair(evaluation: "Evaluation", pair: ModePair, method: str) -> Merg
     """
     rules, workdir = evaluation.settings.merge, evaluation.workdir
     key = measured_key(pair.name, method, rules)
-    rules = [rule for rule in rules if pair.base is not None or not needs_base(rule)]
-    if not workdir.has(key) and not rules:
-        workdir.store(key, {"table": [], "sentences": []}, [])
     if not workdir.has(key):
-        evaluation.reporter.say(f"merging {pair.name}")
-        found = _diagnose(evaluation, pair, rules)
-        where = {"pair": pair.name, "align": method}
+        kept = [rule for rule in rules if pair.base is not None or not needs_base(rule)]
         words = f"`{pair.name}`" + ("" if method == "none" else f" aligned by {method}")
-        sentences = [f"{words}, merged by {sentence}" for sentence in found.sentences()]
-        content = {"table": _tabulate(found, where), "sentences": sentences}
-        workdir.store(key, content, _describe_layers(found, where))
+        table, layers, sentences = [], [], []
+        if kept:
+            evaluation.reporter.say(f"merging {pair.name}")
+            found, where = _diagnose(evaluation, pair, kept), {"pair": pair.name, "align": method}
+            table, layers = _tabulate(found, where), _describe_layers(found, where)
+            sentences = [f"{words}, merged by {sentence}" for sentence in found.sentences()]
+        left = ", ".join(str(rule) for rule in rules if rule not in kept)
+        if left:
+            sentences.append(
+                f"{words} is not merged by {left}: what needs the base needs its units in the same "
+                "order."
+            )
+        workdir.store(key, {"table": table, "sentences": sentences}, layers)
     content, layers = workdir.load(key)
     return Merges([nan_for_none(row) for row in content["table"]], layers, content["sentences"])
 
@@ -209,7 +215,9 @@ def _diagnose(evaluation: "Evaluation", pair: ModePair, chosen: Sequence[str | R
         if rule.name in STATISTICS:
             both = zip((pair.a, pair.b), training, strict=True)
             measure = STATISTICS[rule.name]
-            statistics[rule.name] = [measure(evaluation.network, *of) for of in both]
+            statistics[rule.name] = [
+                measure(evaluation.network, *of, task=settings.eval.task) for of in both
+            ]
     return merging.diagnose(
         evaluation.network,
         [pair.a, pair.b],
@@ -252,7 +260,7 @@ class _TrainingFit:
 def _judge(
     apply: Apply, task: Task, variables: Variables, x: Inputs, y: Targets, mask: jax.Array
 ) -> dict[str, Any]:
-    return task.sums(apply(variables, x), y, mask)
+    return task.sums(apply(variables, x), y, output_mask(apply, variables, x, mask))
 
 
 def _tabulate(found: Diagnosis, where: Row) -> list[Row]:

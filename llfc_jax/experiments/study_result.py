@@ -255,7 +255,7 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`."""
         found = {"summary": self.summary, "verdicts": [v.text for v in verdicts(self.summary)]}
-        if self.merges.table:
+        if self.merges.sentences:
             found["merges"] = {"table": self.merges.table, "sentences": self.merges.sentences}
         return {**found, "notes": self.notes, **self.details}
 
@@ -264,8 +264,9 @@ def _read_merges(path: Path, stored: Mapping[str, Any]) -> Merges:
     """Returns the merges of a study in a directory."""
     if not stored:
         return Merges()
-    layers = json.loads((path / f"{MERGES.name}.json").read_text("utf-8"))
-    table = [nan_for_none(row) for row in stored["table"]]
+    table, layers = [nan_for_none(row) for row in stored["table"]], []
+    if table:
+        layers = json.loads((path / f"{MERGES.name}.json").read_text("utf-8"))
     return Merges(table, [nan_for_none(row) for row in layers], stored["sentences"])
 
 

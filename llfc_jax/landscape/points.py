@@ -13,6 +13,7 @@ from llfc_jax import tasks
 from llfc_jax.data.inputs import Data, as_splits
 from llfc_jax.errors import ModeError
 from llfc_jax.frameworks import Network
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
@@ -140,11 +141,11 @@ def _judge(
     mask: jax.Array,
 ) -> dict[str, Any]:
     """Returns the sums by which the task judges a batch at every point, and its samples."""
+    layout = RowLayout.of(network.graph, network.apply, points.a, x, mask)
 
     def judge(point: tuple[jax.Array, renorm.Correction]) -> dict[str, Any]:
         number, correction = point
         values = renorm.evaluate(network.graph, points.at(number), x, correction)
-        return task.sums(values.output, y, mask)
+        return task.sums(values.output, y, layout.output_mask)
 
-    samples = mask if mask.ndim == 1 else mask.max(1)
-    return {"judged": jax.lax.map(judge, at), "samples": samples.sum()}
+    return {"judged": jax.lax.map(judge, at), "samples": layout.row_mask.sum()}

@@ -24,6 +24,7 @@ from llfc_jax.graph import Graph
 from llfc_jax.graph.trace import abstract
 from llfc_jax.parallel import sharding
 from llfc_jax.tasks import Batch, Task, classification, count_batches, read_batch
+from llfc_jax.tasks.task import fit_mask
 from llfc_jax.types import AnyArray, Batches, Inputs, ProgressFn, Scalar
 
 CLASSIFICATION = classification()
@@ -323,8 +324,7 @@ def _inspect(batch: Batch, task: Task, xp: ModuleType) -> tuple[Any, Any, Any]:
     if not task.labelled:
         return finite, xp.array(0), xp.array(0)
     (labels,) = jax.tree.leaves(batch.y)
-    mask = batch.mask.reshape(*batch.mask.shape, *(1,) * (labels.ndim - batch.mask.ndim))
-    counts = xp.broadcast_to(mask, labels.shape) > 0
+    counts = fit_mask(batch.mask, labels.shape) > 0
     if task.ignore is not None:
         counts = counts & (labels != task.ignore)
     some = xp.where(counts, labels, 0)

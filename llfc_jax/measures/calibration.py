@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from llfc_jax.graph import trace
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.running_statistics import Held, read_normalisers
 from llfc_jax.measures.accumulate import CLASSIFICATION, Moments, accumulate, pad_batches
 from llfc_jax.measures.renormalise import Correction, Place, evaluate, find_places
-from llfc_jax.measures.rows import RowLayout, find_token_axes
 from llfc_jax.measures.similarity import wide
 from llfc_jax.pair import Way
 from llfc_jax.parallel.loops import AlphaLoop, map_over
@@ -134,8 +134,7 @@ def _measure(
     """Moments of a batch per unit at every place, along α."""
     graph = trace(apply, curve.a, x)
     places = find_places(graph, kind)
-    tokens = mask.ndim == 2 and find_token_axes(graph, apply, curve.a, x, mask.shape[1])
-    layout = RowLayout(graph, mask, tokens or None)
+    layout = RowLayout.of(graph, apply, curve.a, x, mask)
 
     def at(point: tuple[jax.Array, Correction]) -> dict[str, Moments]:
         values = evaluate(graph, curve.at(point[0]), x, point[1])

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from scipy import stats
 
+from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, MergeError
 from llfc_jax.frameworks import Network
 from llfc_jax.merging.departures import read_task
@@ -189,7 +190,8 @@ def diagnose(
     Args:
         network: a module of any framework, or a function apply(variables, x).
         models: modes of it.
-        batches: re-iterable batches, or name -> such batches for several data sets.
+        batches: data of any form (`llfc_jax.data.inputs.as_batches`), or name -> such data for
+            several data sets.
         rules: names of rules, or rules with their options.
         base: the model that they were fine-tuned from, for the rules that need it.
         task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one.
@@ -209,8 +211,9 @@ def diagnose(
     trees = [view.variables(model) for model in models]
     of_base = None if base is None else view.variables(base)
     tasks: dict[str, Batches] = {"task": batches}  # pyright: ignore[reportAssignmentType]
-    if isinstance(batches, Mapping):
+    if isinstance(batches, Mapping) and not any(hasattr(of, "shape") for of in batches.values()):
         tasks = {str(name): of for name, of in batches.items()}
+    tasks = {name: as_batches(of) for name, of in tasks.items()}
     if options.skip and len(tasks) != len(trees):
         raise MergeError(f"leaves are skipped, so each of {len(trees)} models needs a task of its "
                          f"own, and there are {len(tasks)}")  # fmt: skip

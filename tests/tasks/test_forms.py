@@ -1,6 +1,7 @@
 """Networks and data as strangers write them: the study runs, or says in one right line why not."""
 
 import collections
+import functools
 
 import equinox as eqx
 import jax
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import optimize
 
 import llfc_jax
-from llfc_jax import tasks
+from llfc_jax import matching, measures, merging, tasks
 from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import LlfcError
 
@@ -35,6 +37,7 @@ def study(network, a, b, data, **options):
     return result
 
 
+@functools.cache
 def expected():
     """Rows of LMC of the plain network on plain arrays."""
     return study(plain, weights(0), weights(1), (X, Y)).rows["lmc"]
@@ -111,6 +114,27 @@ DATA = {
 def test_data_of_any_form(form):
     network, data = DATA[form]
     same(study(network, weights(0), weights(1), data))
+
+
+@pytest.mark.parametrize("form", DATA)
+def test_measures_matching_and_merging_read_the_same_forms(form):
+    network, data = DATA[form]
+    modes = weights(0), weights(1)
+    found = measures.lmc(network, *modes, data, alphas=(0.0, 0.5, 1.0), batch_size=8)
+    np.testing.assert_allclose(found.loss, [row["loss"] for row in expected()], rtol=1e-5)
+    match = matching.align("activation", jax.random.key(0), network, *modes, data)
+    assert float(match.objective) == pytest.approx(matched(), rel=1e-4)
+    diagnosed = merging.diagnose(network, modes, data)
+    assert diagnosed.loss.item() == pytest.approx(found.loss[1], rel=1e-5)
+
+
+@functools.cache
+def matched():
+    """The objective of activation matching of the plain network on plain arrays."""
+    x = X.astype(float)
+    p, q = (np.maximum(x @ weights(seed)["w"], 0) for seed in (0, 1))
+    scores = np.corrcoef(p, q, rowvar=False)[:8, 8:]
+    return scores[optimize.linear_sum_assignment(scores, maximize=True)].sum()
 
 
 def test_data_of_a_torch_loader():

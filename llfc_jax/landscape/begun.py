@@ -44,7 +44,8 @@ class BegunFit:
         if self._path is None or not self._path.exists():
             return state, None
         try:
-            with np.load(self._path, allow_pickle=False) as kept:
+            # NumPy would leave a damaged file open.
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 identity, losses = str(kept["identity"]), kept["losses"]
                 leaves = [kept[f"state_{i}"] for i in range(len(jax.tree.leaves(state)))]
         except _DAMAGED as error:

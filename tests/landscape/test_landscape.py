@@ -367,9 +367,21 @@ BAD = {
         "not modes of one network",
     ),
     "repair": (
-        lambda: landscape.PointOptions(renormalise="repair"),
+        lambda: landscape.measure_plane(
+            mlp,
+            landscape.plane_through(A, B, C),
+            (X, Y),
+            (0.0,),
+            (0.0,),
+            options=landscape.PointOptions(renormalise="repair"),
+        ),
         ModeError,
         "'none' or 'reset'",
+    ),
+    "renormalisation": (
+        lambda: landscape.PointOptions(renormalise="repaired"),
+        ModeError,
+        "did you mean 'repair'",
     ),
     "measure": (
         lambda: landscape.measure_curve(mlp, Curve(A, B), (X, Y), measures=["stitching"]),

@@ -21,20 +21,25 @@ from summaries import MEASURED, Row, Summary, shorten_environment, store
 from llfc_jax import data, landscape, merging, networks, symmetry
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.merging import merge_many
+from llfc_jax.merging.rebasin import Placement
 from llfc_jax.training import Recipe, train_seeds
 from llfc_jax.types import Variables
 
 COUNTS = (2, 3, 4, 6, 8)
 WIDTHS = (256, 256, 256)
-SIZES = {"train_size": 12_000, "test_size": 2_000}
+TRAIN_SIZE, TEST_SIZE = 12_000, 2_000
 RECIPE = Recipe(epochs=12, batch_size=128, optimizer="adam", learning_rate=1e-3)
-PLACES = {"chain": ("chain", 1), "turns": ("mean", 20), "joint": ("joint", 1)}
+PLACES: dict[str, tuple[Placement, int]] = {
+    "chain": ("chain", 1),
+    "turns": ("mean", 20),
+    "joint": ("joint", 1),
+}
 REPAIR = landscape.PointOptions(renormalise="repair")
 
 
 def measure(seed: int, counts: tuple[int, ...]) -> list[Row]:
     """Returns a row for each number of networks and each way of placing them, of one seed."""
-    dataset = data.load("fashion_mnist", **SIZES)
+    dataset = data.load("fashion_mnist", train_size=TRAIN_SIZE, test_size=TEST_SIZE)
     module = networks.build("mlp", dataset.classes, widths=WIDTHS)
     seeds = range(100 * seed, 100 * seed + -(-max(counts) // 2))
     trained = train_seeds(module, dataset, RECIPE, ["independent"], tuple(seeds))
@@ -105,7 +110,7 @@ def main() -> None:
              "batch_size": RECIPE.batch_size, "learning_rate": RECIPE.learning_rate}  # fmt: skip
     config = {
         "network": {"name": "mlp", "widths": list(WIDTHS)},
-        "data": {"name": "fashion_mnist", **SIZES},
+        "data": {"name": "fashion_mnist", "train_size": TRAIN_SIZE, "test_size": TEST_SIZE},
         "train": train,
     }
     fields = ["networks", "placed by"]

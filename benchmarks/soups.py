@@ -13,6 +13,7 @@ import argparse
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from results import table
 from summaries import MEASURED, Row, Summary, shorten_environment, store
@@ -20,6 +21,7 @@ from summaries import MEASURED, Row, Summary, shorten_environment, store
 from llfc_jax import data, merging, networks
 from llfc_jax.experiments.provenance import provenance
 from llfc_jax.training import FineTuning, Recipe, Variant, train_pairs
+from llfc_jax.types import Variables
 
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 FEW = 3  # of the lowest rates, for a soup of their own
@@ -42,8 +44,8 @@ def measure(seed: int) -> list[Row]:
     x, y = next(iter(data.Batches(held, dataset, len(held))))
 
     @jax.jit
-    def accuracy(variables):
-        return (module.apply(variables, x).argmax(-1) == y).mean()
+    def accuracy(variables: Variables) -> jax.Array:
+        return (jnp.asarray(module.apply(variables, x)).argmax(-1) == y).mean()
 
     rules = [merging.Mean(), merging.GreedySoup(accuracy)]
     test = data.Batches(Variant(classes=REST).cut(dataset).test, dataset, 500)

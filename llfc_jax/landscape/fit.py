@@ -25,15 +25,15 @@ from jaxtyping import Array, Float, PyTree
 
 from llfc_jax import fields, tasks
 from llfc_jax.data.inputs import Data, as_splits, hash_arrays
-from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.errors import ConfigError, DataError, ModeError, unknown
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Values
 from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.outputs import check_finite, check_outputs
 from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.graph.running_statistics import Held, read_normalisers
 from llfc_jax.graph.trace import abstract
 from llfc_jax.landscape.begun import BegunFit
-from llfc_jax.measures.accumulate import check_outputs
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.renormalise import Place, find_places, rescale
@@ -174,9 +174,15 @@ def _gather(data: Data, options: CurveOptions) -> Batch:
     """Returns all samples of the train split, or of the only one, as one batch."""
     splits = as_splits(data, batch_size=options.batch_size)
     batches = [read_batch(b) for b in splits.get("train", splits["test"])]
-    return jax.tree.map(
+    if not batches:
+        raise DataError("there is no batch to fit a curve on")
+    samples = jax.tree.map(
         lambda *parts: jnp.concatenate(parts), *[_with_mask(b, options.task) for b in batches]
     )
+    check_finite((samples.x, samples.y))
+    if not np.any(np.asarray(samples.mask)):
+        raise DataError("nothing of the data counts: their masks are 0 everywhere")
+    return samples
 
 
 def _with_mask(batch: Batch, task: Task) -> Batch:

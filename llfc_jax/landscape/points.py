@@ -13,10 +13,11 @@ from llfc_jax import tasks
 from llfc_jax.data.inputs import Data, as_splits
 from llfc_jax.errors import ModeError, unknown
 from llfc_jax.frameworks import Network
+from llfc_jax.graph.outputs import check_outputs
 from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
+from llfc_jax.measures.accumulate import accumulate, pad_batches
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.calibration import calibrate
 from llfc_jax.measures.precision import matmul_precision

@@ -14,6 +14,8 @@ from jaxtyping import ArrayLike
 from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
+from llfc_jax.graph import trace
+from llfc_jax.graph.outputs import check_finite, check_outputs
 from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.parallel.spread import relabel
@@ -80,12 +82,27 @@ class Problem:
         return dataclasses.replace(self, a=a, b=b, batches=as_batches(self.batches))
 
     def read_batches(self) -> Iterator[Batch]:
-        """Yields every batch of which anything counts, taken apart, with its mask."""
+        """Yields every batch of which anything counts, taken apart, with its mask.
+
+        Raises:
+            DataError: inputs hold NaN or infinity.
+        """
         for batch in map(read_batch, self.batches):
             n = len(jax.tree.leaves(batch.x)[0])
             mask = self.task.default_mask(batch.y, n) if batch.mask is None else batch.mask
+            check_finite(batch.x)
             if np.any(np.asarray(mask)):
                 yield Batch(batch.x, batch.y, jnp.asarray(mask, jnp.float32))
+
+    def check_outputs(self) -> None:
+        """Checks that the task judges what the network returns, on all data.
+
+        Raises:
+            GraphError: it does not judge such outputs.
+            DataError: targets that it does not take, or labels that are none.
+        """
+        for batch in self.read_batches():
+            check_outputs(trace(self.apply, self.a, batch.x), batch, self.task)
 
     def first_batch(self, samples: int) -> Batch:
         """Returns inputs and mask of the first samples (of all, if there are fewer).

@@ -12,10 +12,11 @@ from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, ModeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph
+from llfc_jax.graph.outputs import check_outputs
 from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
+from llfc_jax.measures.accumulate import accumulate, pad_batches
 from llfc_jax.measures.batch import (
     Part,
     Points,

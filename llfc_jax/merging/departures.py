@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax.graph import Graph, Values
+from llfc_jax.graph.outputs import check_outputs
 from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.sites import Site, layer_paths
 from llfc_jax.graph.trace import abstract
-from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
+from llfc_jax.measures.accumulate import accumulate, pad_batches
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.similarity import compare

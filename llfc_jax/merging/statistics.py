@@ -14,6 +14,7 @@ from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import MergeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, trace
+from llfc_jax.graph.outputs import check_finite, check_outputs
 from llfc_jax.graph.queries import operands
 from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.sites import Site
@@ -60,7 +61,8 @@ def fisher_diagonal(
         task: how outputs are judged, one that has labels.
 
     Raises:
-        DataError: there is no batch.
+        DataError: there is no batch, or labels that the task does not take.
+        GraphError: the task does not judge the network's outputs.
         MergeError: a task without labels.
 
     Source: Matena and Raffel, "Merging models with Fisher-weighted averaging", NeurIPS 2022.
@@ -75,6 +77,8 @@ def fisher_diagonal(
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     static = view.apply, task, labels == "model", tuple(moving)
     for batch in pad_batches(as_batches(batches), task):
+        check_finite(batch.x)
+        check_outputs(trace(view.apply, variables, batch.x), batch, task)
         with jax.default_matmul_precision("highest"):
             squares, count = _fisher(*static, variables, batch)
         total = squares if total is None else [p + q for p, q in zip(total, squares, strict=True)]
@@ -152,6 +156,7 @@ def input_grams(
     view = Network.of(network)
     variables, total, samples = view.variables(model), None, 0.0
     for x, _, mask in pad_batches(as_batches(batches), build(task)):
+        check_finite(x)
         grams, count = _grams(view.apply, variables, x, mask)
         total = grams if total is None else jax.tree.map(jnp.add, total, grams)
         samples += float(count)

@@ -243,7 +243,7 @@ class Task:
         at = trivial[self.main]
         margin = MARGIN * abs(at)
         if self.main == "error":
-            margin = CHANCE * np.sqrt(max(at * (1 - at), 0) / count)
+            margin = CHANCE * np.sqrt(max(at * (1 - at), 0) / max(count, 1))
         return all(float(end[self.main]) < at - margin for end in ends)
 
     def check_targets(self, targets: Targets) -> None:

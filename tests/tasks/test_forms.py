@@ -2,6 +2,7 @@
 
 import collections
 import functools
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from scipy import optimize
 
 import llfc_jax
-from llfc_jax import matching, measures, merging, tasks
+from llfc_jax import landscape, matching, measures, merging, tasks
 from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import LlfcError
 
@@ -258,3 +259,35 @@ def test_what_does_not_fit_is_one_line(form):
 def test_batches_of_a_stream_can_be_counted_where_it_says_how_many():
     assert len(as_batches([(X, Y)] * 3, 8)) == 3
     assert tasks.count_batches(as_batches(Loader(lambda x, y: (x, y)), 8)) == 0
+
+
+NOT_A_NUMBER = np.where(np.arange(6) == 2, np.nan, X).astype(np.float32)
+ELSEWHERE = {
+    "ste of one-hot labels": ("ste", plain, (X, np.eye(3)[Y]), "pass labels.argmax(-1)"),
+    "ste of an ignored label": ("ste", plain, (X, np.where(Y == 1, -100, Y)), "'ignore': -100}"),
+    "ste of complex outputs": ("ste", complex_, (X, Y), "real logits, not complex64"),
+    "output of complex outputs": ("output", complex_, (X, Y), "outputs are complex64"),
+    "activation of NaN": ("activation", plain, (NOT_A_NUMBER, Y), "hold NaN or infinity"),
+    "activation of a generator": ("activation", plain, iter([(X, Y)]), "data=lambda: ..."),
+    "fisher of numbers": ("fisher", plain, (X, Y.astype(float)), "must be integers"),
+    "fisher of NaN": ("fisher", plain, (NOT_A_NUMBER, Y), "hold NaN or infinity"),
+    "lmc of padding alone": ("lmc", plain, (X, Y, np.zeros(20)), "nothing of the data counts"),
+    "a curve of no data": ("curve", plain, [], "no batch to fit"),
+    "a curve of padding alone": ("curve", plain, (X, Y, np.zeros(20)), "nothing of the data"),
+}
+
+
+@pytest.mark.parametrize("form", ELSEWHERE)
+def test_what_does_not_fit_is_one_line_of_matching_merging_and_curves_too(form):
+    what, network, data, words = ELSEWHERE[form]
+    modes = weights(0), weights(1)
+    calls = {
+        "fisher": lambda: merging.fisher_diagonal(network, modes[0], data),
+        "lmc": lambda: measures.lmc(network, *modes, data),
+        "curve": lambda: landscape.fit_curve(network, *modes, data),
+    }
+    align = partial(matching.align, what, jax.random.key(0), network, *modes, data)
+    with pytest.raises(LlfcError) as caught:
+        calls.get(what, align)()
+    assert "\n" not in str(caught.value)
+    assert words in str(caught.value)

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.graph.convolutions import adapted
+from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import build_method, matching_method
@@ -68,10 +69,12 @@ class Deviation:
             for leaf, (_, axes) in zip(leaves, self.spec.leaves, strict=True)
         ]
         middle = interpolate(values.a, jax.tree.unflatten(structure, mixed), 0.5)
-        outputs = jax.tree.map(_wide, adapted(self.apply)(middle, values.x))
+        outputs = jax.tree.map(widen, adapted(self.apply)(middle, values.x))
         if not self.labelled:
             gaps = jax.tree.map(
-                lambda p, q: _mean((p - q) ** 2, values.mask), outputs, values.target
+                lambda p, q: _mean(jnp.real((p - q) * jnp.conj(p - q)), values.mask),
+                outputs,
+                values.target,
             )
             return jax.tree.reduce(jnp.add, gaps)
         found = jax.nn.log_softmax(outputs)
@@ -84,10 +87,6 @@ def _mean(values: Float[Array, "n ..."], mask: Float[Array, "n ..."]) -> Float[A
     return jnp.where(counts, values, 0).sum() / counts.sum()
 
 
-def _wide(output: jax.Array) -> jax.Array:
-    return output.astype(jnp.float32)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _target(
     apply: Apply, labelled: bool, a: Variables, b: Variables, x: Inputs, mask: jax.Array
@@ -95,7 +94,7 @@ def _target(
     """Returns the mean of both ends' outputs (of logits, log p), and what of it counts."""
     with jax.default_matmul_precision("highest"):
         run = adapted(apply)
-        mean = jax.tree.map(lambda p, q: (_wide(p) + _wide(q)) / 2, run(a, x), run(b, x))
+        mean = jax.tree.map(lambda p, q: (widen(p) + widen(q)) / 2, run(a, x), run(b, x))
         mask = output_mask(apply, a, x, mask)
     return jax.nn.log_softmax(mean) if labelled else mean, mask
 
@@ -132,6 +131,11 @@ class OutputMatching(DescentOptions):
         x, _, mask = problem.first_batch(self.samples)
         labelled = problem.task.labelled
         target, mask = _target(apply, labelled, problem.a, problem.b, x, mask)
+        if labelled and not jnp.issubdtype(target.dtype, jnp.floating):
+            raise MatchingError(
+                f"output matching compares class probabilities; outputs are {target.dtype}: give "
+                "the task that judges them"
+            )
         if labelled and (target.ndim < 2 or target.shape[-1] < 2):
             raise MatchingError(
                 f"output matching compares class probabilities, and outputs of shape "

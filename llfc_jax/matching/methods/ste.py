@@ -88,9 +88,11 @@ class StraightThroughMatching:
         Raises:
             ModeError: the modes are none of one network.
             MatchingError: they do not fit the spec.
-            DataError: there is no batch.
+            GraphError: the task does not judge the network's outputs.
+            DataError: there is no batch, or labels that the task does not take.
         """
         problem, apply = problem.checked(), problem.apply
+        problem.check_outputs()
         spec, a, b = problem.spec, problem.a, problem.b
         theta = learnt_leaves(spec, a)
         memory = _first_memory(theta)

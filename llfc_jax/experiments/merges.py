@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from scipy import stats
 
 from llfc_jax import merging, symmetry
 from llfc_jax.errors import MergeError
@@ -16,12 +15,14 @@ from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.io import Row, nan_for_none
 from llfc_jax.measures.accumulate import accumulate
 from llfc_jax.merging import Diagnosis, MergeOptions, Rule
+from llfc_jax.merging.diagnosis import correlate_ranks
+from llfc_jax.merging.prepare import with_heads
 from llfc_jax.merging.registry import RULES, build_rule, read_rule
 from llfc_jax.pair import ModePair
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.page import Table
 from llfc_jax.tasks import Task, read_batch
-from llfc_jax.types import Apply, Inputs, Targets, Variables
+from llfc_jax.types import Apply, Batches, Inputs, Targets, Variables
 
 if TYPE_CHECKING:
     from llfc_jax.experiments.evaluate import Evaluation
@@ -136,10 +137,12 @@ class Merges:
         if len(distances) < FEWEST:
             return None
         pairs = [(np.nanmean(of), np.mean(losses[merge])) for merge, of in distances.items()]
-        ranks = [stats.rankdata(of) for of in zip(*pairs, strict=True)]
+        correlation = correlate_ranks(*np.array(pairs).T)
+        if np.isnan(correlation):
+            return None
         return (
             f"Over {len(pairs)} merges, the mean distance of their features from the mixture and "
-            f"their mean loss have the rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}."
+            f"their mean loss have the rank correlation {correlation:.2f}."
         )
 
 
@@ -196,8 +199,8 @@ def diagnose_pair(evaluation: "Evaluation", pair: ModePair, method: str) -> Merg
         left = ", ".join(str(rule) for rule in rules if rule not in kept)
         if left:
             sentences.append(
-                f"{words} is not merged by {left}: what needs the base needs its units in the same "
-                "order."
+                f"{words} is not merged by {left}: task vectors are differences to the base, in "
+                "whose order b's units no longer stand."
             )
         workdir.store(key, {"table": table, "sentences": sentences}, layers)
     content, layers = workdir.load(key)
@@ -206,7 +209,10 @@ def diagnose_pair(evaluation: "Evaluation", pair: ModePair, method: str) -> Merg
 
 def _diagnose(evaluation: "Evaluation", pair: ModePair, chosen: Sequence[str | Rule]) -> Diagnosis:
     data, settings = evaluation.data, evaluation.settings
-    tasks = {name: data[name] for name in ("task_a", "task_b") if name in data}
+    tasks: dict[str, Batches] = {k: data[k] for k in ("task_a", "task_b") if k in data}
+    if not tasks:  # heads of one's own are judged one by one, on the same data too
+        names: tuple[str, ...] = ("task_a", "task_b") if evaluation.heads else ("test",)
+        tasks = dict.fromkeys(names, data["test"])
     training = [data.get(f"train_{mode}", evaluation.train_batches) for mode in "ab"]
     rules, statistics = [], {}
     for words in chosen:
@@ -221,7 +227,7 @@ def _diagnose(evaluation: "Evaluation", pair: ModePair, chosen: Sequence[str | R
     return merging.diagnose(
         evaluation.network,
         [pair.a, pair.b],
-        tasks or {"test": data["test"]},
+        tasks,
         rules,
         pair.base,
         task=settings.eval.task,
@@ -238,22 +244,31 @@ def _build(words: str, evaluation: "Evaluation", pair: ModePair) -> Rule:
         x = read_batch(next(iter(evaluation.train_batches))).x
         options["spec"] = symmetry.permutation_spec(evaluation.network.apply, pair.a, x)
     if name == "greedy_soup":
-        options["evaluate"] = _TrainingFit(evaluation)
+        options["evaluate"] = _TrainingFit(evaluation, pair)
     return build_rule(name, **options)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TrainingFit:
-    """Minus the mean loss on the training data, which are not those that merges are judged on."""
+    """Minus the mean loss on the training data, which are not those that merges are judged on.
+
+    Where the networks have heads of their own, each is put on in turn, for its own data.
+    """
 
     evaluation: "Evaluation"
+    pair: ModePair
 
     def __call__(self, variables: Variables) -> float:
         """Returns it for a model: more is better."""
-        task, apply = self.evaluation.settings.eval.task, self.evaluation.network.apply
-        kernel = functools.partial(_judge, apply, task, variables)
-        sums = accumulate(kernel, self.evaluation.train_batches, task=task)
-        return -float(task.finish(sums)["loss"])
+        evaluation = self.evaluation
+        task, data, heads = evaluation.settings.eval.task, evaluation.data, evaluation.heads
+        losses = []
+        for name, owner in {"a": self.pair.a, "b": self.pair.b}.items() if heads else [("", None)]:
+            model = variables if owner is None else with_heads(variables, owner, heads)
+            batches = data.get(f"train_{name}", evaluation.train_batches)
+            kernel = functools.partial(_judge, evaluation.network.apply, task, model)
+            losses.append(float(task.finish(accumulate(kernel, batches, task=task))["loss"]))
+        return -float(np.mean(losses))
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "task"))

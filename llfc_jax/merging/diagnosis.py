@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
+from jaxtyping import ArrayLike, Float
 from scipy import stats
 
 from llfc_jax.data.inputs import as_batches
@@ -13,13 +13,13 @@ from llfc_jax.frameworks import Network
 from llfc_jax.merging.departures import read_task
 from llfc_jax.merging.merge import merge
 from llfc_jax.merging.options import MergeOptions
-from llfc_jax.merging.prepare import is_skipped, name_leaves
+from llfc_jax.merging.prepare import with_heads
 from llfc_jax.merging.registry import build_rule
 from llfc_jax.merging.rule import Rule
 from llfc_jax.report.charts import Chart
 from llfc_jax.results import Result, axes, labels, result
 from llfc_jax.tasks import Task, build
-from llfc_jax.types import Batches, Model, ProgressFn, Variables
+from llfc_jax.types import Batches, Model, ProgressFn
 
 CLOSE = 0.05  # nats that a merge's loss may lie above another and count as equal to it
 MOSTLY = 0.8  # share of a merge's loss that the mean of outputs loses too, to be its cause
@@ -94,8 +94,7 @@ class Diagnosis(Result):
         if len(self.rules) < 3:
             return float("nan")
         distance = np.nanmean(np.asarray(self.distance), (1, 2))
-        ranks = map(stats.rankdata, (distance, np.asarray(self.loss).mean(1)))
-        return float(np.corrcoef(*ranks)[0, 1])
+        return correlate_ranks(distance, np.asarray(self.loss).mean(1))
 
     def sentences(self) -> list[str]:
         """Returns, for each merge, whether it breaks and where."""
@@ -151,6 +150,12 @@ class Diagnosis(Result):
         if np.isfinite(self.rank_correlation):
             lines.append(f"Rank correlation of distance and loss: {self.rank_correlation:.2f}")
         return "\n".join(lines)
+
+
+def correlate_ranks(x: Float[ArrayLike, " merges"], y: Float[ArrayLike, " merges"]) -> float:
+    """Returns Spearman's ρ; NaN where either is the same for all."""
+    ranks = np.stack([stats.rankdata(np.asarray(of)) for of in (x, y)])
+    return float(np.corrcoef(ranks)[0, 1]) if ranks.std(1).all() else float("nan")
 
 
 def _name_ranges(names: Sequence[str], chosen: np.ndarray) -> str:
@@ -223,8 +228,8 @@ def diagnose(
               for rule in built]  # fmt: skip
     judge, parts = build(task), []
     for done, (name, data) in enumerate(tasks.items()):
-        head = trees[done] if options.skip else None
-        ends, ours = (tuple(_with_head(tree, head, options) for tree in of)
+        head = trees[done] if options.skip else trees[0]
+        ends, ours = (tuple(with_heads(tree, head, options.skip) for tree in of)
                       for of in (trees, merged))  # fmt: skip
         try:
             parts.append(read_task(view.apply, ends, ours, data, judge))
@@ -239,13 +244,3 @@ def diagnose(
     stacked = {name: np.stack([part.means[name] for part in parts], -1) for name in parts[0].means}
     numbered = tuple(f"models[{i}]" for i in range(len(trees)))
     return Diagnosis(tuple(names), tuple(tasks), layers, numbered, **stacked)
-
-
-def _with_head(tree: Variables, head: Variables | None, options: MergeOptions) -> Variables:
-    """Returns a model with the skipped leaves of another."""
-    if head is None:
-        return tree
-    of_head, own = name_leaves(head, "the model"), name_leaves(tree, "the model")
-    return jax.tree.unflatten(jax.tree.structure(head), [
-        leaf if is_skipped(name, options) else own.get(name, leaf)
-        for name, leaf in of_head.items()])  # fmt: skip

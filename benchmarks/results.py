@@ -77,7 +77,7 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "loss": figure("loss", ".3f"),
     "with REPAIR, error %": points("repaired_error"),
     "with REPAIR, loss": figure("repaired_loss", ".3f"),
-    "seconds to place": figure("seconds", ".2g"),
+    "CPU seconds to place": figure("seconds", ".2g"),
     "features to the models' mean, 1 - cosine": figure("mixture_distance"),
     "ends' error %": ends("error", ".2f", 100),
     "ends' loss": ends("loss", ".3f"),

@@ -15,7 +15,7 @@ from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.io import Row, nan_for_none
 from llfc_jax.measures.accumulate import accumulate
 from llfc_jax.merging import Diagnosis, MergeOptions, Rule
-from llfc_jax.merging.diagnosis import correlate_ranks
+from llfc_jax.merging.diagnosis import correlate_ranks, join_words
 from llfc_jax.merging.prepare import with_heads
 from llfc_jax.merging.registry import RULES, build_rule, read_rule
 from llfc_jax.pair import ModePair
@@ -27,6 +27,7 @@ from llfc_jax.types import Apply, Batches, Inputs, Targets, Variables
 if TYPE_CHECKING:
     from llfc_jax.experiments.evaluate import Evaluation
 
+TASK_NAMES = {"test": "the test data", "task_a": "a's task", "task_b": "b's task"}
 FEWEST = 4  # merges of which a rank correlation is said
 GIVEN = ("git_rebasin", "c2m3", "greedy_soup")  # they get what they need where pairs are merged
 STATISTICS = {"fisher": merging.fisher_diagonal, "regmean": merging.input_grams}
@@ -79,11 +80,6 @@ SECTION = Section(
 )
 
 
-def is_merge(column: str) -> bool:
-    """Returns whether a column of the summary is the loss of a merge (`Merges.summary`)."""
-    return column.startswith("merge_")
-
-
 @dataclasses.dataclass(frozen=True)
 class Merges:
     """What was found of the merges of some pairs.
@@ -92,7 +88,7 @@ class Merges:
         table: loss and accuracy, a row for each pair, alignment, rule and task; the networks
             themselves and their ensemble stand there like rules.
         layers: rows of every layer, rule and task.
-        sentences: for each merge, whether it breaks and where.
+        sentences: which merges of each pair break, and where.
     """
 
     table: list[Row] = dataclasses.field(default_factory=list)
@@ -109,10 +105,23 @@ class Merges:
 
     @property
     def page_table(self) -> Table:
-        """The table of rules and tasks."""
-        columns = {"pair": "pair", "align": "aligned", "rule": "rule", "task": "task",
-                   "loss": "loss", "accuracy": "accuracy"}  # fmt: skip
-        return Table(self.table, columns, caption="Merges: loss and accuracy on each task")
+        """The table of rules, with a column for each task."""
+        rows: dict[tuple[str, ...], Row] = {}
+        tasks = [task for task in TASK_NAMES if any(row["task"] == task for row in self.table)]
+        for row in self.table:
+            key = row["pair"], row["align"], row["rule"]
+            found = rows.setdefault(key, {k: row[k] for k in ("pair", "align", "rule")})
+            found |= {f"{row['task']}_{what}": row[what] for what in ("loss", "accuracy")}
+        columns = {"pair": "pair", "align": "aligned", "rule": "rule"}
+        for what in ("loss", "accuracy"):
+            columns |= {
+                name: f"{what} on {TASK_NAMES[task]}"
+                for task in tasks
+                if any(np.isfinite(row.get(name := f"{task}_{what}", np.nan))
+                       for row in rows.values())
+            }  # fmt: skip
+        caption = "Merges: loss and accuracy on each task"
+        return Table(list(rows.values()), columns, caption)
 
     def summary(self) -> Row:
         """Returns the mean loss over the tasks of every rule, the networks and the ensemble."""
@@ -195,12 +204,12 @@ def diagnose_pair(evaluation: "Evaluation", pair: ModePair, method: str) -> Merg
             evaluation.reporter.say(f"merging {pair.name}")
             found, where = _diagnose(evaluation, pair, kept), {"pair": pair.name, "align": method}
             table, layers = _tabulate(found, where), _describe_layers(found, where)
-            sentences = [f"{words}, merged by {sentence}" for sentence in found.sentences()]
-        left = ", ".join(str(rule) for rule in rules if rule not in kept)
+            sentences = [f"{words}, merged: {found.paragraph()}"]
+        left = [str(rule) for rule in rules if rule not in kept]
         if left:
             sentences.append(
-                f"{words} is not merged by {left}: task vectors are differences to the base, in "
-                "whose order b's units no longer stand."
+                f"{words} is not merged by {join_words(left)}: task vectors are differences to the "
+                "base, in whose order b's units no longer stand."
             )
         workdir.store(key, {"table": table, "sentences": sentences}, layers)
     content, layers = workdir.load(key)

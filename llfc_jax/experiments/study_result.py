@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.merges import SECTION as MERGES
-from llfc_jax.experiments.merges import Merges, is_merge
+from llfc_jax.experiments.merges import Merges
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
@@ -294,5 +294,4 @@ def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, s
         every = {**MEASURES[name].other_columns, **MEASURES[name].columns}
         usual = MEASURES[name].columns
         found |= {k: v for k, v in every.items() if k in held} if held & set(every) else usual
-    merged = [name for name in dict.fromkeys(c for row in rows for c in row) if is_merge(name)]
-    return found | {n: f"{n.removeprefix('merge_')}: loss over the tasks" for n in merged}
+    return found

@@ -1,7 +1,7 @@
 """Why a merge works or fails, layer by layer: cross-task linearity, and what each layer costs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
@@ -23,6 +23,9 @@ from llfc_jax.types import Batches, Model, ProgressFn
 
 CLOSE = 0.05  # nats that a merge's loss may lie above another and count as equal to it
 MOSTLY = 0.8  # share of a merge's loss that the mean of outputs loses too, to be its cause
+BLAMED = "the mean of the outputs loses about as much, or more"
+CAUSE = "the cause lies in the models, not in how their weights are merged"
+Outcome = Literal["holds", "models", "breaks"]
 SHARE = 0.5  # layers whose cost is at least this share of the largest are named
 
 
@@ -96,31 +99,61 @@ class Diagnosis(Result):
         distance = np.nanmean(np.asarray(self.distance), (1, 2))
         return correlate_ranks(distance, np.asarray(self.loss).mean(1))
 
+    def outcome(self, rule: int) -> Outcome:
+        """Returns whether a merge holds, or breaks, or whether its models are to blame."""
+        loss, best, ensemble = self._losses(rule)
+        limit = CLOSE if np.isfinite(self.accuracy[rule]).all() else CLOSE * abs(best)
+        if loss - best <= limit:
+            return "holds"
+        return "models" if ensemble - best >= MOSTLY * (loss - best) else "breaks"
+
     def sentences(self) -> list[str]:
         """Returns, for each merge, whether it breaks and where."""
         return [self._sentence(i) for i in range(len(self.rules))]
 
+    def paragraph(self) -> str:
+        """Returns the same of all merges together, in fewer words."""
+        _, best, ensemble = self._losses(0)
+        parts = []
+        losses = [f"`{rule}` ({self._losses(i)[0]:.3g})" for i, rule in enumerate(self.rules)]
+        outcomes = [self.outcome(i) for i in range(len(self.rules))]
+        of: dict[Outcome, list[str]] = {"holds": [], "models": []}
+        for words, outcome in zip(losses, outcomes, strict=True):
+            of.get(outcome, []).append(words)
+        if of["holds"]:
+            parts.append(f"{join_words(of['holds'])} {'hold' if of['holds'][1:] else 'holds'}")
+        if of["models"]:
+            parts.append(f"{join_words(of['models'])}: {BLAMED}; {CAUSE}")
+        parts += [f"{losses[i]} breaks{self._where(i)}"
+                 for i, found in enumerate(outcomes) if found == "breaks"]  # fmt: skip
+        begin = (
+            f"of the best model for each task the loss is {best:.3g}, of the mean of the models' "
+            f"outputs {ensemble:.3g}"
+        )
+        return ". ".join([begin, *parts]) + "."
+
+    def _losses(self, rule: int) -> tuple[float, float, float]:
+        """Returns mean losses: of a merge, of the best model for each task, of the ensemble."""
+        best = float(np.mean(np.asarray(self.model_loss).min(0)))
+        return float(np.mean(self.loss[rule])), best, float(np.mean(self.ensemble_loss))
+
     def _sentence(self, rule: int) -> str:
-        loss, best = np.mean(self.loss[rule]), np.mean(np.asarray(self.model_loss).min(0))
-        ensemble = np.mean(self.ensemble_loss)
+        loss, best, ensemble = self._losses(rule)
         begin = (
             f"{self.rules[rule]}: loss {loss:.3g}, against {best:.3g} of the best model for each "
             f"task and {ensemble:.3g} of the mean of the models' outputs"
         )
-        labelled = np.isfinite(self.accuracy[rule]).all()
-        limit = CLOSE if labelled else CLOSE * abs(best)
-        if loss - best <= limit:
-            return f"{begin}. The merge holds."
-        if ensemble - best >= MOSTLY * (loss - best):
-            return (
-                f"{begin}. The mean of the outputs loses about as much: the cause lies in the "
-                "models, not in how their weights are merged."
-            )
-        return f"{begin}. It breaks{self._where(rule)}."
+        ends = {
+            "holds": "The merge holds",
+            "models": f"{BLAMED.capitalize()}: {CAUSE}",
+            "breaks": f"It breaks{self._where(rule)}",
+        }
+        return f"{begin}. {ends[self.outcome(rule)]}."
 
     def _where(self, rule: int) -> str:
         """Returns where a merge breaks, in words."""
         cost, distance = self.cost[rule].mean(-1), np.asarray(self.distance)[rule].mean(-1)
+        cost = np.where(np.isfinite(cost), cost, -np.inf)
         if cost.max() <= 0:
             return ", and no single layer of a model's own makes it better"
         worst = cost >= SHARE * cost.max()
@@ -167,7 +200,11 @@ def _name_ranges(names: Sequence[str], chosen: np.ndarray) -> str:
                 runs[-1].append(name)
             else:
                 runs.append([name])
-    words = [run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return join_words([run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs])
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Returns words as they stand in a sentence: "a", "a and b", "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

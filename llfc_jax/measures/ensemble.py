@@ -166,7 +166,7 @@ class Ensemble(Measure):
 
 def _disagreement(batch: PairBatch, one: PyTree, other: PyTree) -> jax.Array:
     """Returns on how many elements two outputs predict otherwise; NaN if none does."""
-    task, mask = batch.task, batch.layout.mask
+    task, mask = batch.task, batch.layout.output_mask
     if task.predict is None:
         return jnp.asarray(jnp.nan)
     weight = task.weigh(batch.y, mask)

@@ -127,7 +127,7 @@ class Diagnosis(Result):
         parts += [f"{losses[i]} breaks{self._where(i)}"
                  for i, found in enumerate(outcomes) if found == "breaks"]  # fmt: skip
         begin = (
-            f"of the best model for each task the loss is {best:.3g}, of the mean of the models' "
+            f"the best model of each task has a loss of {best:.3g}, the mean of the models' "
             f"outputs {ensemble:.3g}"
         )
         return ". ".join([begin, *parts]) + "."

@@ -102,7 +102,7 @@ def test_merges_stand_in_table_page_and_words(ran):
         np.mean([r["loss"] for r in table if r["rule"] == RULES[2]])
     )
     words = str(study)
-    assert f"{PAIR}, merged: of the best model for each task the loss is" in words
+    assert f"{PAIR}, merged: the best model of each task has a loss of" in words
     assert all(rule in words for rule in RULES)
     assert "Over 4 merges" in words
     assert f"On the data of each task, the features of {PAIR} are" in words

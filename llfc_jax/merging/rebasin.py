@@ -141,8 +141,10 @@ def merge_many(
     """
     if place not in get_args(Placement):
         raise MatchingError(unknown("placement", place, get_args(Placement)))
-    if len(modes) < 2 or rounds < 1:
-        raise MatchingError(f"merging needs two or more modes and rounds, not {len(modes)}")
+    if len(modes) < 2:
+        raise MatchingError(f"merging needs two or more modes, not {len(modes)}")
+    if rounds < 1:
+        raise MatchingError(f"rounds must be at least 1, not {rounds}")
     for mode in modes[1:]:
         check_modes(spec, modes[0], mode)
     wide = [widen(relabel(mode)) for mode in modes]

@@ -30,6 +30,7 @@ from llfc_jax.tasks import read_batch
 from llfc_jax.types import Batches, ProgressFn
 
 MATCHING_STREAM = 7  # folded into the seed's key for whatever randomness a matching method needs
+PARTLY = ".partly"  # of files in which a method keeps how far it is
 
 
 class Reporter(Protocol):
@@ -243,6 +244,7 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
         spec=spec,
         task=settings.eval.task,
         progress=evaluation.reporter.task(f"{pair.name}, {method} matching"),
+        state=file and file.with_suffix(PARTLY),
     )
     if match.transport is not None:
         aligned = _transported(match.transport, pair, network)
@@ -253,6 +255,8 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
         save = functools.partial(spec.save, permutation=match.permutation)
     if file:
         save(file)
+        for kept in file.parent.glob(f"{file.stem}{PARTLY}.*"):
+            kept.unlink()
         multihost.barrier()
     return aligned
 

@@ -6,6 +6,7 @@
 
 from llfc_jax.matching.align import align, check_symmetry, goes_beyond
 from llfc_jax.matching.assignment.solvers import assign, assign_warm
+from llfc_jax.matching.beyond.sets import restrict
 from llfc_jax.matching.methods.activation import ActivationMatching, activation_matching
 from llfc_jax.matching.methods.commutativity import CommutativityMatching, commutativity_matching
 from llfc_jax.matching.methods.learned import LearnedMatching
@@ -37,6 +38,7 @@ __all__ = [
     "goes_beyond",
     "matching_method",
     "output_matching",
+    "restrict",
     "ste_matching",
     "weight_matching",
 ]

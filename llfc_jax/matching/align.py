@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,6 +41,7 @@ def align(
     spec: PermutationSpec | None = None,
     task: Task | None = None,
     progress: ProgressFn | None = None,
+    state: Path | None = None,
     **options: object,
 ) -> Match:
     """Permutes B towards A by a method chosen by name.
@@ -55,6 +57,8 @@ def align(
         spec: which units may move; derived from the network's trace by default.
         task: how outputs are judged, for the methods that look at them; classification if None.
         progress: called as (done, in all or 0, words).
+        state: where a method that takes long keeps how far it is, and goes on from when called
+            again after it was killed; files are named after it. Learned matching does.
         **options: the fields of the method's class.
 
     Returns:
@@ -78,10 +82,10 @@ def align(
     if goes_beyond(method):
         if spec is not None:
             check_modes(spec, a, b)
-        return _align_beyond(method, key, network, a, b, batches, task, progress)
+        return _align_beyond(method, key, network, a, b, batches, task, progress, state)
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
-    problem = Problem(network, spec, a, b, batches, task or classification())
+    problem = Problem(network, spec, a, b, batches, task or classification(), state=state)
     problem.checked(narrow=True)
     if any(map(is_discrete, jax.tree.leaves(a))):
         check_used_leaves(trace(network.apply, a, _inputs(batches)), a, b)
@@ -104,6 +108,7 @@ def _align_beyond(
     batches: Batches,
     task: Task | None,
     progress: ProgressFn | None,
+    state: Path | None,
 ) -> Match:
     """Aligns B by more than permutations; methods see both networks folded."""
     graph = trace(network.apply, a, _inputs(batches))
@@ -119,6 +124,7 @@ def _align_beyond(
         batches=batches,
         task=task or classification(),
         symmetry=spec,
+        state=state,
         **folded,
     )
     match = method(key, problem, progress)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ class Problem:
             some.
         task: how outputs are judged, for the methods that look at outputs.
         symmetry: what may be done beyond permutations; a and b are then folded (`symmetry.fold`).
+        state: where a method that takes long keeps how far it is; files are named after it.
     """
 
     network: Any
@@ -48,6 +50,7 @@ class Problem:
     batches: Batches = ()
     task: Task = dataclasses.field(default_factory=classification)
     symmetry: SymmetrySpec | None = None
+    state: Path | None = None
 
     @property
     def apply(self) -> Apply:

@@ -20,10 +20,11 @@ from llfc_jax.matching.assignment.family import families, units_in_all
 from llfc_jax.matching.beyond.families import Progress, solve
 from llfc_jax.matching.problem import Problem
 from llfc_jax.symmetry.axes import Axis, units
+from llfc_jax.symmetry.beyond.derive import read_folded
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.blocks import blocks
-from llfc_jax.symmetry.derive import describe_values, name_axes
+from llfc_jax.symmetry.derive import describe_values
 from llfc_jax.tasks import count_batches, read_batch
 from llfc_jax.types import Apply, Inputs, ProgressFn, Variables
 
@@ -47,7 +48,7 @@ class Feature(NamedTuple):
 def features(graph: Graph, spec: SymmetrySpec) -> tuple[Feature, ...]:
     """Returns where features of a folded network are read, in the order of the trace."""
     program = graph.program
-    names = name_axes(graph, frozenset(program.leaves[fold.leaf] for fold in spec.folds))
+    names, _, _ = read_folded(graph, spec.folds)
     axes, values = describe_values(graph, names).values, names.reading.values
     found: dict[tuple[str, int], Feature] = {}
     for equation in program.equations:

@@ -13,74 +13,77 @@ entries of each of B's weights shuffled; only what is gained beyond that says so
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from llfc_jax.errors import DataError, MatchingError, unknown
-from llfc_jax.graph import trace
 from llfc_jax.matching.assignment.family import families
 from llfc_jax.matching.beyond.closed_form import Start, closed_form
-from llfc_jax.matching.beyond.coordinates import Coordinates, distance, harden, move, origin
+from llfc_jax.matching.beyond.coordinates import Coordinates, harden, origin
 from llfc_jax.matching.beyond.families import is_plain
-from llfc_jax.matching.beyond.features import features, read
+from llfc_jax.matching.beyond.learning import (
+    CHUNK,
+    Descent,
+    Line,
+    Objective,
+    State,
+    advance,
+    begin,
+)
 from llfc_jax.matching.beyond.sets import parse_symmetry
 from llfc_jax.matching.beyond.weights import unit_cosines
+from llfc_jax.matching.journal import Journal, fingerprint
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import matching_method
 from llfc_jax.matching.result import Match
-from llfc_jax.pair import interpolate
+from llfc_jax.parallel.loops import choose_loops
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
-from llfc_jax.symmetry.beyond.transport import Transport
+from llfc_jax.symmetry.beyond.transport import Transport, element_arrays, read_element
 from llfc_jax.tasks import Batch
 from llfc_jax.types import ProgressFn, Variables
 
-Objective = Literal["loss", "linearity", "both"]
 STARTS: tuple[str, ...] = get_args(Start)
-CHUNK = 20  # steps in one compiled call
-SMALLEST = 1e-12
+SPREAD = 0.1  # of the coordinates in which further restarts begin
 
 
 @matching_method("learned")
 @dataclasses.dataclass(frozen=True)
-class LearnedMatching:
+class LearnedMatching(Descent):
     """Learns the symmetry that connects b with a, by gradients; looks at labels for the loss.
 
+    Killed within a run or a call with `state=`, it goes on where it was, to the same bits.
+
     Attributes:
-        symmetry: what may be moved, see `beyond.sets`: "full", "heads+stream", "orthogonal", ...
         objective: "loss" of the line, "linearity" of its features (no labels), or "both".
+        learning_rate: of Adam, with a cosine to zero in each phase.
+        batch_size: samples of each step.
+        low: smallest α.
+        high: largest α.
+        weight: of the linearity beside the loss, for "both".
+        penalty: weight of the squared distance from the start.
+        symmetry: what may be moved, see `beyond.sets`: "full", "heads+stream", "orthogonal", ...
         start: where learning starts: "activation" or "weight" matching in closed form, or
             "identity".
         permutations: whether permutations are learned too, relaxed, in the first half of the
             steps; they stay where they start otherwise.
         steps: of Adam, rounded up to twenties in each phase: with permutations, and without.
-        learning_rate: its rate, with a cosine to zero.
-        batch_size: samples of each step.
         samples: of the batches that are used at all.
-        low, high: the range of α.
-        weight: of the linearity beside the loss, for "both".
-        penalty: weight of the squared distance from the start.
+        restarts: learned side by side, each with its own batches and places on the line, all but
+            the first from a start a little aside; the one with the best objective is taken.
         control: learn again with each of B's weights shuffled, and say what that reaches.
     """
 
     symmetry: str = "full"
-    objective: Objective = "both"
     start: Start = "activation"
     permutations: bool = True
     steps: int = 400
-    learning_rate: float = 0.02
-    batch_size: int = 128
     samples: int = 4096
-    low: float = 0.2
-    high: float = 0.8
-    weight: float = 1.0
-    penalty: float = 0.0
+    restarts: int = 1
     control: bool = False
 
     def __post_init__(self) -> None:
@@ -96,8 +99,8 @@ class LearnedMatching:
         ):
             if value not in known:
                 raise MatchingError(unknown(what, value, known))
-        if min(self.steps, self.batch_size, self.samples) < 1:
-            raise MatchingError("steps, batch_size and samples must be at least 1")
+        if min(self.steps, self.batch_size, self.samples, self.restarts) < 1:
+            raise MatchingError("steps, batch_size, samples and restarts must be at least 1")
         if not self.learning_rate > 0:
             raise MatchingError(f"learning_rate must be above 0, not {self.learning_rate}")
         if not min(self.weight, self.penalty) >= 0:
@@ -129,11 +132,12 @@ class LearnedMatching:
             raise MatchingError("learned matching needs the symmetry; call it through align()")
         problem = problem.checked()
         data = held(problem, self.samples)
-        element, history = self._learn(key, problem, spec, data, progress)
+        element, history = self._learn(key, problem, spec, data, progress, "learned")
         remark = ""
         if self.control:
             other = dataclasses.replace(problem, b=shuffled(problem.b, key))
-            remark = compare(history, self._learn(key, other, spec, data, progress)[1])
+            control = self._learn(key, other, spec, data, progress, "control")
+            remark = compare(history, control[1])
         return Match(
             {name: jnp.asarray(index) for name, index in element.permutation.items()},
             jnp.asarray(at_end(history), jnp.float32),
@@ -150,135 +154,133 @@ class LearnedMatching:
         spec: SymmetrySpec,
         data: Batch,
         progress: ProgressFn | None,
+        what: str,
     ) -> tuple[Element, list[float]]:
-        """Returns the element, and the objective at every step."""
-        element, _ = closed_form(self.start, problem, spec)
-        setting = Setting(problem.apply, problem.task, spec, self)
+        """Returns the best restart's element, and its objective at every step."""
         soft = self.permutations and any(
             is_plain(spec, family) for family in families(spec.permutations)
         )
-        history: list[float] = []
-        for phase, learns in enumerate((True, False) if soft else (False,)):
-            moved = spec.apply(element, problem.b)
-            scores = unit_cosines(spec, problem.a, moved) if learns else None
-            steps = self.steps // 2 if soft else self.steps
-            point = self._descend(
-                jax.random.fold_in(key, phase), setting, problem.a, moved,
-                origin(spec, scores=scores), data, steps, history, progress,
-            )  # fmt: skip
-            element = spec.compose(harden(spec, point), element)
-        return element, history
-
-    def _descend(
-        self,
-        key: jax.Array,
-        setting: "Setting",
-        a: Variables,
-        b: Variables,
-        point: Coordinates,
-        data: Batch,
-        steps: int,
-        history: list[float],
-        progress: ProgressFn | None,
-    ) -> Coordinates:
-        """Returns the coordinates after some steps."""
-        chunks = max(1, -(-steps // CHUNK))
-        state = State(
-            point, setting.optimizer(chunks * CHUNK).init(point), jnp.zeros((), jnp.int32)
-        )
-        for _ in range(chunks):
-            state, losses = _steps(setting, chunks * CHUNK, key, a, b, data, state)
-            history.extend(np.asarray(losses).tolist())
-            if not np.isfinite(history[-1]):
-                raise MatchingError(
-                    f"learned matching diverged after {len(history)} steps; lower learning_rate, "
-                    f"{self.learning_rate}"
+        phases = (True, False) if soft else (False,)
+        chunks = max(1, -(-self.steps // len(phases) // CHUNK))
+        journal = self._journal(key, problem, spec, data, what)
+        saved = journal.read()
+        if saved is None:
+            element, _ = closed_form(self.start, problem, spec)
+            place = Place(0, [element] * self.restarts, None, np.zeros((self.restarts, 0)))
+        else:
+            place = Place.read(saved)
+        line = Line(problem.apply, problem.task, spec)
+        loops = choose_loops(problem.apply, problem.a, data.x)
+        for phase in range(place.phase, len(phases)):
+            elements = [jax.tree.map(jnp.asarray, element) for element in place.elements]
+            moved = [spec.apply(element, problem.b) for element in elements]
+            states = []
+            for restart, b in enumerate(moved):
+                own = jax.random.fold_in(key, phase)
+                own = jax.random.fold_in(own, restart) if restart else own
+                scores = unit_cosines(spec, problem.a, b) if phases[phase] else None
+                point = origin(spec, scores=scores)
+                point = aside(own, point) if restart and not phase else point
+                states.append(begin(own, point))
+            history = place.history
+            if place.states is not None:
+                states = [restored(*pair) for pair in zip(states, place.states, strict=True)]
+            while int(states[0].step) < chunks * CHUNK:
+                states, losses = advance(
+                    line, self, loops, chunks * CHUNK, problem.a, moved, data, states
                 )
-            if progress:
-                done = min(len(history), self.steps)
-                progress(done, self.steps, f"learning: {history[-1]:.3f}")
-        return state.point
+                history = np.concatenate([history, losses], 1)
+                self._check(history)
+                journal.write(Place(phase, elements, states, history).arrays())
+                if progress:
+                    done = min(history.shape[1], self.steps)
+                    progress(done, self.steps, f"learning: {history[:, -1].min():.3f}")
+            elements = [
+                spec.compose(harden(spec, state.point), element)
+                for state, element in zip(states, elements, strict=True)
+            ]
+            place = Place(phase + 1, elements, None, history)
+        journal.write(place.arrays(), now=True)
+        best = int(np.argmin([at_end(list(one)) for one in place.history]))
+        return place.elements[best], place.history[best].tolist()
 
+    def _check(self, history: np.ndarray) -> None:
+        if not np.isfinite(history[:, -1]).all():
+            raise MatchingError(
+                f"learned matching diverged after {history.shape[1]} steps; lower learning_rate, "
+                f"{self.learning_rate}"
+            )
 
-class State(NamedTuple):
-    """Coordinates, and what Adam remembers."""
-
-    point: Coordinates
-    memory: Any
-    step: jax.Array
+    def _journal(
+        self, key: jax.Array, problem: Problem, spec: SymmetrySpec, data: Batch, what: str
+    ) -> Journal:
+        """Returns the file of this search, of its own for what it learns."""
+        if problem.state is None:
+            return Journal(None, "")
+        path = problem.state.with_name(f"{problem.state.name}.{what}.npz")
+        words = (repr(self), spec.to_json())
+        return Journal(path, fingerprint(words, (key, problem.a, problem.b, data)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """What the compiled steps depend on besides arrays."""
+class Place:
+    """How far learning is.
 
-    apply: Any
-    task: Any
-    spec: SymmetrySpec
-    options: LearnedMatching
+    Attributes:
+        phase: of the phases.
+        elements: of each restart, at the start of the phase.
+        states: of each restart, in the phase; None at its start.
+        history: the objective at each step so far [restarts, steps].
+    """
 
-    def optimizer(self, steps: int) -> optax.GradientTransformation:
-        """Returns Adam with a cosine to zero."""
-        return optax.adam(optax.cosine_decay_schedule(self.options.learning_rate, steps))
+    phase: int
+    elements: Sequence[Element]
+    states: Sequence[Any] | None
+    history: np.ndarray
 
-    def objective(
-        self,
-        point: Coordinates,
-        a: Variables,
-        b: Variables,
-        batch: Batch,
-        alpha: jax.Array,
-        cold: jax.Array,
-    ) -> jax.Array:
-        """Returns what is lowered."""
-        options = self.options
-        moved = move(self.spec, b, point, cold)
-        middle = interpolate(a, moved, alpha)
-        total = options.penalty * distance(self.spec, point) if options.penalty else 0.0
-        if options.objective == "loss":
-            return total + self.task.train_loss(self.apply(middle, batch.x), batch.y)[0]
-        graph = trace(self.apply, a, batch.x)
-        runs = [graph.evaluate(v, batch.x) for v in (a, moved, middle)]
-        gaps = []
-        for feature in features(graph, self.spec):
-            of_a, of_b, found = (read(feature, self.spec, r.all[feature.value]) for r in runs)
-            mixture = (1 - alpha) * of_a + alpha * of_b
-            norms = (jnp.sum(mixture**2, -1) + SMALLEST) * (jnp.sum(found**2, -1) + SMALLEST)
-            gaps.append(1 - (jnp.sum(mixture * found, -1) / jnp.sqrt(norms)).mean())
-        linearity = sum(gaps, jnp.zeros((), jnp.float32)) / max(1, len(gaps))
-        if options.objective == "linearity":
-            return total + linearity
-        loss = self.task.train_loss(runs[2].output, batch.y)[0]
-        return total + loss + options.weight * linearity
+    def arrays(self) -> dict[str, Any]:
+        """Returns all of it as named arrays."""
+        named: dict[str, Any] = {"phase": np.array(self.phase), "history": self.history}
+        for restart, element in enumerate(self.elements):
+            for name, array in element_arrays(element).items():
+                named[f"{restart}/element/{name}"] = array
+        for restart, state in enumerate(self.states or ()):
+            for number, leaf in enumerate(jax.tree.leaves(state[1:])):
+                named[f"{restart}/state/{number}"] = leaf
+        return named
+
+    @classmethod
+    def read(cls, named: Mapping[str, np.ndarray]) -> "Place":
+        """Returns what `arrays` returned."""
+        history = named["history"]
+        parts: list[dict[str, dict[str, np.ndarray]]] = [
+            {"element": {}, "state": {}} for _ in history
+        ]
+        for name, array in named.items():
+            restart, _, rest = name.partition("/")
+            kind, _, own = rest.partition("/")
+            if kind:
+                parts[int(restart)][kind][own] = array
+        elements = [read_element(part["element"]) for part in parts]
+        states = [[part["state"][str(i)] for i in range(len(part["state"]))] for part in parts]
+        return cls(int(named["phase"]), elements, states if any(states) else None, history)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _steps(
-    setting: Setting,
-    steps: int,
-    key: jax.Array,
-    a: Variables,
-    b: Variables,
-    data: Batch,
-    state: State,
-) -> tuple[State, jax.Array]:
-    options, optimizer = setting.options, setting.optimizer(steps)
-    n = len(jax.tree.leaves(data.x)[0])
+def restored(state: State, leaves: Sequence[np.ndarray]) -> State:
+    """Returns the state with what was saved of one; keys are as they were."""
+    structure = jax.tree.structure(state[1:])
+    return State(state.key, *jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves]))
 
-    def step(state: State, _: None) -> tuple[State, jax.Array]:
-        own = jax.random.split(jax.random.fold_in(key, state.step))
-        chosen = jax.random.randint(own[0], (min(options.batch_size, n),), 0, n, jnp.int32)
-        batch = jax.tree.map(lambda leaf: leaf[chosen], data)
-        alpha = jax.random.uniform(own[1], (), jnp.float32, options.low, options.high)
-        done = jnp.asarray(state.step, jnp.float32) / steps
-        cold = 0.05 * (0.002 / 0.05) ** done
-        value, slope = jax.value_and_grad(setting.objective)(state.point, a, b, batch, alpha, cold)
-        updates, memory = optimizer.update(slope, state.memory, state.point)
-        point: Any = optax.apply_updates(state.point, updates)
-        return State(point, memory, state.step + 1), value
 
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.scan(step, state, None, CHUNK)
+def aside(key: jax.Array, point: Coordinates) -> Coordinates:
+    """Returns coordinates a little beside others."""
+    leaves, structure = jax.tree.flatten(point)
+    keys = jax.random.split(key, max(1, len(leaves)))
+    moved = [
+        leaf + SPREAD * jax.random.normal(own, leaf.shape) / leaf.shape[-1] ** 0.5
+        for own, leaf in zip(keys, leaves, strict=False)
+    ]
+    return jax.tree.unflatten(structure, moved)
 
 
 def at_end(history: Sequence[float]) -> float:

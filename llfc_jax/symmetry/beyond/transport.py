@@ -50,11 +50,7 @@ class Transport:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes spec, element and gains to one .npz file (plain arrays, no pickles)."""
-        arrays = {
-            f"{field}:{name}": np.asarray(array)
-            for field in FIELDS
-            for name, array in getattr(self.element, field).items()
-        }
+        arrays = element_arrays(self.element)
         arrays |= {f"gain:{name}": np.asarray(gain) for name, gain in self.gains.items()}
         with aside(Path(path)) as place, place.open("wb") as file:
             words = {"symmetry": self.spec.to_json(), "remark": self.remark}
@@ -69,14 +65,33 @@ class Transport:
             MatchingError: they are none.
         """
         spec = SymmetrySpec.from_json(str(file["symmetry"]))
-        held: dict[str, dict[str, Any]] = {field: {} for field in (*FIELDS, "gain")}
-        for key in file:
-            field, _, name = key.partition(":")
-            if name:
-                if field not in held:
-                    raise MatchingError(f"unknown entry {key!r}")
-                held[field][name] = jnp.asarray(file[key])
-        gains = held.pop("gain")
-        element = Element(**held)
+        named = {key: jnp.asarray(file[key]) for key in file if ":" in key}
+        gains = {key: named.pop(key) for key in list(named) if key.startswith("gain:")}
+        gains = {key.removeprefix("gain:"): gain for key, gain in gains.items()}
+        element = read_element(named)
         spec.validate(element)
         return cls(spec, element, gains, str(file["remark"]))
+
+
+def element_arrays(element: Element) -> dict[str, Any]:
+    """Returns an element as named arrays."""
+    return {
+        f"{field}:{name}": np.asarray(array)
+        for field in FIELDS
+        for name, array in getattr(element, field).items()
+    }
+
+
+def read_element(arrays: Mapping[str, Any]) -> Element:
+    """Returns the element of named arrays.
+
+    Raises:
+        MatchingError: a name is unknown.
+    """
+    held: dict[str, dict[str, Any]] = {field: {} for field in FIELDS}
+    for key, array in arrays.items():
+        field, _, name = key.partition(":")
+        if field not in held:
+            raise MatchingError(f"unknown entry {key!r}")
+        held[field][name] = array
+    return Element(**held)

@@ -21,16 +21,18 @@ OPTIONS = {
     "output": {"start": "identity", "steps": 3, "rounds": 1},
     "commutativity": {"start": "identity", "steps": 3, "rounds": 1},
     "ste": {"epochs": 1},
+    "beyond": {"method": "activation", "symmetry": "full"},
+    "learned": {"steps": 20, "samples": 4, "batch_size": 4, "permutations": False},
 }
 
 
 def match(method, batches, network=attend, task=TOKENS, **options):
-    return align(method, KEY, network, A, B, batches, task=task, **OPTIONS[method], **options)
+    options = {"method": method, **OPTIONS[method], **options}
+    return align(key=KEY, network=network, a=A, b=B, batches=batches, task=task, **options)
 
 
-METHODS = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "ste" else name for name in OPTIONS
-]
+SLOW = ("ste", "learned")
+METHODS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OPTIONS]
 
 
 @pytest.mark.parametrize("method", METHODS)

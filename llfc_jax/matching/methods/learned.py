@@ -325,7 +325,7 @@ def held(problem: Problem, samples: int) -> Batch:
     parts, need = [], samples
     for batch in problem.read_batches():
         parts.append(jax.tree.map(lambda leaf, need=need: np.asarray(leaf[:need]), batch))
-        need -= len(jax.tree.leaves(parts[-1].x)[0])
+        need -= len(parts[-1].mask)
         if need <= 0:
             break
     if not parts:

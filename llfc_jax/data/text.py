@@ -57,8 +57,8 @@ def cut_pieces(train: bytes, test: bytes, length: int) -> RawDataset:
     parts = tokens[: len(train)], tokens[len(train) :]
     if any(len(part) <= length for part in parts):
         raise DataError(f"a text of {len(both)} characters is too short for samples of {length}")
-    pieces = (_cut(part.astype(np.int32), length) for part in parts)
-    return RawDataset(*pieces, max(2, len(vocabulary)))
+    first, second = (_cut(part.astype(np.int32), length) for part in parts)
+    return RawDataset(first, second, max(2, len(vocabulary)))
 
 
 def _cut(tokens: np.ndarray, length: int) -> Split:

@@ -116,10 +116,10 @@ class Diagnosis(Result):
         _, best, ensemble = self._losses(0)
         parts = []
         losses = [f"`{rule}` ({self._losses(i)[0]:.3g})" for i, rule in enumerate(self.rules)]
-        outcomes = [self.outcome(i) for i in range(len(self.rules))]
-        of: dict[Outcome, list[str]] = {"holds": [], "models": []}
+        outcomes: list[Outcome] = [self.outcome(i) for i in range(len(self.rules))]
+        of: dict[Outcome, list[str]] = {"holds": [], "models": [], "breaks": []}
         for words, outcome in zip(losses, outcomes, strict=True):
-            of.get(outcome, []).append(words)
+            of[outcome].append(words)
         if of["holds"]:
             parts.append(f"{join_words(of['holds'])} {'hold' if of['holds'][1:] else 'holds'}")
         if of["models"]:

@@ -93,6 +93,8 @@ def _fit(value: object, hint: object) -> Any:
         return next((fitted for fitted in options if fitted is not _MISFIT), _MISFIT)
     if origin is Literal:
         return value if value in args else _MISFIT
+    if origin is tuple or hint in (bool, int, float):
+        value = _as_python(value)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             return _MISFIT
@@ -114,8 +116,15 @@ def _fit(value: object, hint: object) -> Any:
     return value
 
 
+def _as_python(value: object) -> Any:
+    """Returns Python's own numbers in place of NumPy's or JAX's."""
+    return typing.cast(Any, value).tolist() if hasattr(value, "dtype") else value
+
+
 def _words(hint: object) -> str:
     """Returns a type hint in words."""
+    if typing.get_origin(hint) is Callable:
+        return "a function"
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     return str(hint).replace("typing.", "").replace("NoneType", "None")

@@ -135,7 +135,7 @@ def _is_batch_of_arrays(data: object) -> bool:
     if hasattr(x, "shape") and hasattr(y, "shape"):
         return True
     is_tree = isinstance(x, tuple) or (isinstance(x, Mapping) and not set(TARGETS) & set(x))
-    of_arrays = hasattr(y, "shape") or isinstance(y, Mapping)
+    of_arrays = y is None or hasattr(y, "shape") or isinstance(y, Mapping)
     return isinstance(data, tuple) and of_arrays and (is_tree or hasattr(x, "shape"))
 
 

@@ -31,14 +31,14 @@ def load(
     Args:
         name: one of `llfc_jax.data.DATASETS`: `digits` (embedded, `llfc_jax.data.digits`), `text`
             (embedded or the user's own, `llfc_jax.data.text`), `npz` (the user's own file,
-            `llfc_jax.data.arrays.read_npz`), ...; or any image classification set of TensorFlow
-            Datasets that has been prepared (`llfc_jax.data.tfds.prepared`).
+            `llfc_jax.data.arrays.read_npz`), ...; or any image classification or text set of
+            TensorFlow Datasets that has been prepared (`llfc_jax.data.tfds.prepared`).
         path: the user's file; `npz` needs it, `text` takes it.
         data_dir: where TFDS keeps its data sets; its own default if None.
         train_size: only the first so many train samples. The order is fixed and, for the digits
             and for TFDS, shuffled; an `.npz` is taken as it is.
         test_size: only the first so many test samples.
-        length: tokens in a sample; with `text` only.
+        length: tokens in a sample, of texts: `text`, and text sets of TFDS.
         size: resize images to size x size: the shorter side is scaled and the middle cut out.
         pad_to: put black pixels around images up to pad_to x pad_to, after `size`.
         channels: copy the one channel to so many. (With `pad_to=32, channels=3` Fashion-MNIST
@@ -99,7 +99,8 @@ def _check(name: str, path: str | os.PathLike[str] | None, **numbers: int | None
         ("length", numbers["length"], "takes_length"),
     ):
         takers = [known for known, reader in DATASETS.items() if getattr(reader, field)]
-        if given is not None and name not in takers:
+        elsewhere = what == "length" and name not in DATASETS  # TFDS has texts as well
+        if given is not None and name not in takers and not elsewhere:
             words = " or ".join(map(repr, takers))
             raise DataError(f"a {what} goes with data set {words} only, not with {name!r}")
     for what, value in numbers.items():

@@ -42,14 +42,23 @@ def read_text(request: DatasetRequest) -> RawDataset:
             text = Path(request.path).expanduser().read_bytes()
         except OSError as error:
             raise DataError(f"cannot read {request.path}: {error.strerror or error}") from error
-    length = request.length or LENGTH
-    vocabulary, tokens = np.unique(np.frombuffer(text, np.uint8), return_inverse=True)
-    border = int(len(tokens) * TRAIN_SHARE)
-    parts = (tokens[:border], tokens[border:])
+    border = int(len(text) * TRAIN_SHARE)
+    return cut_pieces(text[:border], text[border:], request.length or LENGTH)
+
+
+def cut_pieces(train: bytes, test: bytes, length: int) -> RawDataset:
+    """Returns two texts as samples of so many bytes, each with the bytes that follow.
+
+    Raises:
+        DataError: one is too short for a sample.
+    """
+    both = np.frombuffer(train + test, np.uint8)
+    vocabulary, tokens = np.unique(both, return_inverse=True)
+    parts = tokens[: len(train)], tokens[len(train) :]
     if any(len(part) <= length for part in parts):
-        raise DataError(f"a text of {len(text)} characters is too short for samples of {length}")
-    train, test = (_cut(part.astype(np.int32), length) for part in parts)
-    return RawDataset(train, test, max(2, len(vocabulary)))
+        raise DataError(f"a text of {len(both)} characters is too short for samples of {length}")
+    first, second = (_cut(part.astype(np.int32), length) for part in parts)
+    return RawDataset(first, second, max(2, len(vocabulary)))
 
 
 def _cut(tokens: np.ndarray, length: int) -> Split:

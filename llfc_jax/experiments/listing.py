@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent
 UNALIGNED = ("none", "Leaves b as it was trained")
 TFDS = (
     "mnist, fashion_mnist, cifar10, ...",
-    "Any image classification set of TensorFlow Datasets, prepared once: "
+    "Any image classification or text set of TensorFlow Datasets, prepared once: "
     "python -m llfc_jax.data.tfds.prepare NAME",
 )
 

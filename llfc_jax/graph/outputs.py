@@ -18,7 +18,9 @@ from llfc_jax.tasks.task import fit_mask
 
 
 def inspect_batch(batch: Batch, task: Task) -> tuple[Any, Any, Any]:
-    """Returns whether a batch is finite, and the smallest and the largest label that counts.
+    """Returns whether a batch is finite, and the smallest and the largest target that counts.
+
+    They are 0 where the task takes any target, and rounded outwards where targets are numbers.
 
     Where the data lie on the host it is done there, with nothing to compile for each new shape.
     """
@@ -53,14 +55,17 @@ def _all_finite_on_device(data: PyTree) -> jax.Array:
 
 def _inspect(batch: Batch, task: Task, xp: ModuleType) -> tuple[Any, Any, Any]:
     finite = _all_finite((batch.x, batch.y), xp)
-    if not task.labelled:
+    if not task.labelled and task.limits is None:
         return finite, xp.array(0), xp.array(0)
     (labels,) = jax.tree.leaves(batch.y)
     counts = fit_mask(batch.mask, labels.shape) > 0
     if task.ignore is not None:
         counts = counts & (labels != task.ignore)
     some = xp.where(counts, labels, 0)
-    return finite, some.min(), some.max()
+    low, high = some.min(), some.max()
+    if jnp.issubdtype(labels.dtype, jnp.floating):
+        low, high = xp.floor(low), xp.ceil(high)
+    return finite, low, high
 
 
 @partial(jax.jit, static_argnames="task")
@@ -88,12 +93,30 @@ def check_outputs(
                (program.avals[number] for number in program.outputs)]  # fmt: skip
     outputs = jax.tree.unflatten(program.output_tree, outputs)
     task.check(outputs, shapes.y, program.samples)
+    if task.limits is not None:
+        finite, low, high = inspect_batch(labelled or batch, task)
+        if bool(finite):
+            check_limits(int(low), int(high), task)
     if not task.labelled:
         return None
     classes = jax.tree.leaves(outputs)[0].shape[-1]
     _, low, high = inspect_batch(labelled or batch, task)
     check_labels(int(low), int(high), classes, task)
     return classes
+
+
+def check_limits(low: int, high: int, task: Task) -> None:
+    """Checks that targets from `low` to `high` are such as the task takes.
+
+    Raises:
+        DataError: they are not.
+    """
+    if task.limits is not None and not task.limits[0] <= low <= high <= task.limits[1]:
+        least, most = task.limits
+        raise DataError(
+            f"targets run from {low} to {high}, but the task {task.name!r} takes {least:g} to "
+            f"{most:g}; mask what is missing"
+        )
 
 
 def check_labels(low: int, high: int, classes: int, task: Task) -> None:

@@ -104,7 +104,10 @@ def measure_mixtures(
     count = len(modes)
     if count < 2:
         raise ModeError(f"a mixture needs two or more modes, not {count}")
-    given = np.full((1, count), 1 / count) if weights is None else np.asarray(weights, float)
+    given = np.full((1, count), 1 / count) if weights is None else np.asarray(weights)
+    if given.dtype.kind not in "fiu":
+        raise ModeError(f"weights must be numbers, not {weights!r}")
+    given = given.astype(float)
     if given.ndim != 2 or given.shape[1] != count or not np.allclose(given.sum(1), 1):
         raise ModeError(
             f"weights must be rows of {count} numbers that add up to 1, not an array of shape "

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax.errors import DataError
-from llfc_jax.graph.outputs import check_labels, inspect_batch
+from llfc_jax.graph.outputs import check_labels, check_limits, inspect_batch
 from llfc_jax.parallel import sharding
 from llfc_jax.tasks import Batch, Task, classification, count_batches, read_batch
 from llfc_jax.types import AnyArray, Batches, Inputs, ProgressFn, Scalar
@@ -259,6 +259,7 @@ class _Merger:
         finite, low, high, part = sharding.fetch(self.pending.popleft())
         if not bool(finite):
             raise DataError("the data hold NaN or infinity; clean them first")
+        check_limits(int(low), int(high), self.task)
         if self.classes is not None:
             check_labels(int(low), int(high), self.classes, self.task)
         part = _to_host(part)

@@ -116,10 +116,10 @@ class Diagnosis(Result):
         _, best, ensemble = self._losses(0)
         parts = []
         losses = [f"`{rule}` ({self._losses(i)[0]:.3g})" for i, rule in enumerate(self.rules)]
-        outcomes = [self.outcome(i) for i in range(len(self.rules))]
-        of: dict[Outcome, list[str]] = {"holds": [], "models": []}
+        outcomes: list[Outcome] = [self.outcome(i) for i in range(len(self.rules))]
+        of: dict[Outcome, list[str]] = {"holds": [], "models": [], "breaks": []}
         for words, outcome in zip(losses, outcomes, strict=True):
-            of.get(outcome, []).append(words)
+            of[outcome].append(words)
         if of["holds"]:
             parts.append(f"{join_words(of['holds'])} {'hold' if of['holds'][1:] else 'holds'}")
         if of["models"]:
@@ -212,7 +212,7 @@ def diagnose(
     network: Model,
     models: Sequence[Model],
     batches: Batches | Mapping[str, Batches],
-    rules: Sequence[str | Rule] = ("mean",),
+    rules: str | Rule | Sequence[str | Rule] = ("mean",),
     base: Model | None = None,
     *,
     task: str | Mapping[str, Any] | Task = "classification",
@@ -234,7 +234,7 @@ def diagnose(
         models: modes of it.
         batches: data of any form (`llfc_jax.data.inputs.as_batches`), or name -> such data for
             several data sets.
-        rules: names of rules, or rules with their options.
+        rules: names of rules, or rules with their options; or one.
         base: the model that they were fine-tuned from, for the rules that need it.
         task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one.
         statistics: name of a rule -> what it needs to know of each model.
@@ -259,7 +259,9 @@ def diagnose(
     if options.skip and len(tasks) != len(trees):
         raise MergeError(f"leaves are skipped, so each of {len(trees)} models needs a task of its "
                          f"own, and there are {len(tasks)}")  # fmt: skip
-    built = [build_rule(rule) for rule in rules]
+    built = [build_rule(r) for r in ((rules,) if isinstance(rules, (str, Rule)) else rules)]
+    if not built or not tasks:
+        raise MergeError(f"there is no {'data' if built else 'rule'} to diagnose merges with")
     known = statistics or {}
     merged = [merge(trees, of_base, rule, statistics=known.get(rule.name), options=options)
               for rule in built]  # fmt: skip

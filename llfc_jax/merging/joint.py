@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from llfc_jax.errors import MatchingError
 from llfc_jax.matching.assignment.family import as_numpy, assign_family, families
 from llfc_jax.matching.assignment.solvers import Solver
-from llfc_jax.matching.methods.weight import trainable
+from llfc_jax.matching.problem import check_modes, trainable
 from llfc_jax.matching.search.mixtures import as_mixture, mix
 from llfc_jax.symmetry.axes import Index, Permutation
 from llfc_jax.symmetry.spec import PermutationSpec
@@ -58,8 +59,16 @@ def match_jointly(
     Returns:
         The permutation of each mode into the common order, which is the first mode's.
 
+    Raises:
+        ModeError: they are not modes of one network, or hold NaN.
+        MatchingError: there is none, or they do not fit the spec.
+
     Source: Crisostomi et al., "C²M³: Cycle-consistent multi-model merging", NeurIPS 2024.
     """
+    if not modes:
+        raise MatchingError("there is no mode to match; pass two or more")
+    for mode in modes:
+        check_modes(spec, modes[0], mode)
     names = trainable(spec, modes[0])
     counted = tuple(i for i, (path, _) in enumerate(spec.leaves) if path in names)
     every = list(zip(*(jax.tree.leaves(mode) for mode in modes), strict=True))

@@ -47,6 +47,8 @@ def prepare_inputs(
         MergeError: one line that says what does not fit.
     """
     options = options or MergeOptions()
+    if not isinstance(options, MergeOptions):
+        raise MergeError(f"options must be a MergeOptions, not a {type(options).__name__}")
     if not isinstance(models, Sequence):
         raise MergeError(f"pass the models as a list of variables, not a {type(models).__name__}")
     rule.check(len(models))

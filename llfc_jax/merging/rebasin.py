@@ -150,8 +150,10 @@ def merge_many(
     """
     if place not in get_args(Placement):
         raise MatchingError(unknown("placement", place, get_args(Placement)))
-    if len(modes) < 2 or rounds < 1:
-        raise MatchingError(f"merging needs two or more modes and rounds, not {len(modes)}")
+    if len(modes) < 2:
+        raise MatchingError(f"merging needs two or more modes, not {len(modes)}")
+    if rounds < 1:
+        raise MatchingError(f"rounds must be at least 1, not {rounds}")
     units = spec.unfolded if isinstance(spec, SymmetrySpec) else spec
     for mode in modes[1:]:
         check_modes(units, modes[0], mode)

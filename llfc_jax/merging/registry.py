@@ -40,6 +40,8 @@ def build_rule(rule: str | Rule, /, **options: object) -> Rule:
         >>> merging.build_rule("ties", density=0.3).density
         0.3
     """
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        raise MergeError(f"pass a rule or its name, not its class: {rule.__name__}(...)")
     if isinstance(rule, Rule):
         if options:
             raise MergeError("a rule that is built already takes no further options")

@@ -104,7 +104,15 @@ def search(
         dataclasses.replace(built, **at).check(len(models))
     inputs = prepare_inputs(models, base, built, statistics, options)
     traced = {name: jnp.asarray(values, jnp.result_type(float)) for name, values in points.items()}
-    losses = np.asarray(_sweep(built, loss, batch_size, inputs, traced))
+    try:
+        losses = np.asarray(_sweep(built, loss, batch_size, inputs, traced))
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise MergeError(
+            "loss must be made of JAX's operations alone (no float(), no NumPy): it is compiled "
+            "together with the merge"
+        ) from error
+    if losses.ndim != 1:
+        raise MergeError(f"loss must return one number, not an array of shape {losses.shape[1:]}")
     if not np.isfinite(losses).any():
         raise MergeError("the loss is finite at no point of the grid; try smaller coefficients")
     best = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))

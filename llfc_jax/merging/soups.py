@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from llfc_jax.errors import MergeError
 from llfc_jax.merging.averages import Mean
 from llfc_jax.merging.registry import merge_rule
@@ -51,7 +53,10 @@ class GreedySoup(Rule):
         return models.choose(sorted(chosen)).build(Mean())
 
     def _score(self, models: "MergeInputs", chosen: list[int]) -> float:
-        score = float(self.evaluate(models.choose(sorted(chosen)).build(Mean())))
+        found = self.evaluate(models.choose(sorted(chosen)).build(Mean()))
+        if np.shape(found) != () or isinstance(found, (str, bytes)):
+            raise MergeError(f"evaluate must return one number, not {found!r}")
+        score = float(found)
         if math.isnan(score):
             raise MergeError(f"evaluate gives NaN for the mean of models {sorted(chosen)}")
         return score if self.higher_is_better else -score

@@ -54,12 +54,17 @@ def read_batch(batch: object) -> Batch:
     counts = [np.shape(leaf)[:1] for leaf in jax.tree.leaves((x, y, mask))]
     if not jax.tree.leaves(x) or len(set(counts)) != 1 or counts[0] in ((), (0,)):
         shapes = [", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(t)) for t in (x, y)]
+        masked = "" if mask is None else f" and a mask {np.shape(mask)}"
         raise DataError(
             f"a batch needs x [n, ...] and labels [n]; got {shapes[0] or '()'} and "
-            f"{shapes[1] or '()'}"
+            f"{shapes[1] or '()'}{masked}"
         )
     if mask is not None and np.ndim(mask) not in (1, 2):
         raise DataError(f"a mask must be [n] or [n, t], not {np.shape(mask)}")
+    if isinstance(mask, np.ndarray) and not (mask >= 0).all():
+        raise DataError(
+            "a mask holds negative numbers or NaN; it must be 1 for what counts, else 0"
+        )
     return Batch(x, y, mask)
 
 
@@ -90,6 +95,11 @@ def _as_arrays(tree: Inputs, what: str) -> Any:
         raise DataError(f"{what} cannot be read as arrays: {type(tree).__name__}") from error
     if array.dtype.kind in "OSUMm":
         raise DataError(f"{what} are {array.dtype}; make them numbers of one shape")
+    held = jax.dtypes.canonicalize_dtype(array.dtype)  # what JAX makes of it
+    if array.dtype.kind in "iu" and held != array.dtype and array.size:
+        limits = np.iinfo(held)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise DataError(f"{what} hold numbers beyond {held}, as which JAX reads them")
     return array
 
 

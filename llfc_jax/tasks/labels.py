@@ -178,7 +178,7 @@ def _guess_each(given: np.ndarray, count: np.ndarray) -> dict[str, float]:
 
 @task("multilabel")
 def multilabel() -> Task:
-    """Outputs are logits [n, labels], targets 0 or 1 for each label [n, labels].
+    """Outputs are logits [n, labels], targets 0 or 1 (or between) for each label [n, labels].
 
     Loss and error are means over all labels of all samples; `exact` is the share of samples all
     of whose labels are right.
@@ -192,6 +192,7 @@ def multilabel() -> Task:
         ),
         main="error",
         trivial=Pooled(_count_each, _guess_each),
+        limits=(0, 1),
         predict=predict_each,
         columns={"exact": "all labels right"},
         name="multilabel",

@@ -22,6 +22,9 @@ CHANCE = 3.0
 # Where there is no error rate: the share by which its loss has to be below the trivial predictor's.
 MARGIN = 0.01
 
+# Columns of the tables of a study, which no metric can be called.
+TAKEN = ("count", "alpha", "layer", "samples", "pair", "align", "split", "task", "rule")
+
 ElementFn: TypeAlias = Callable[[Any, Any, jax.Array], jax.Array]
 """`f(outputs, targets, mask) -> a value of each element`, [n] or [n, ...]."""
 
@@ -71,6 +74,7 @@ class Task:
             metric -> number, "loss" among them.
         ignore: label of elements that do not count.
         labelled: whether targets are labels among the last axis of the one output.
+        limits: the least and the largest target that there can be; None for any.
         predict: `f(outputs)` -> the prediction of each element, NaN and all; None where there is
             no such thing.
         tokens: whether elements are the positions along axis 1, as features have them.
@@ -92,6 +96,7 @@ class Task:
     trivial: Pooled | None = None
     ignore: int | None = None
     labelled: bool = False
+    limits: tuple[float, float] | None = None
     predict: Callable[[Any], jax.Array] | None = None
     tokens: bool = False
     columns: Any = ()
@@ -108,7 +113,7 @@ class Task:
             object.__setattr__(self, field, pairs)
         names = ["loss"]
         for name, metric in self.metrics:
-            if name in names or name == "count":
+            if name in names or name in TAKEN:
                 raise ConfigError(f"task {self.name!r}: a metric cannot be called {name!r}")
             if not (callable(metric) or isinstance(metric, (Pooled, Derived))):
                 raise ConfigError(f"task {self.name!r}: metric {name!r} must be a function")
@@ -276,6 +281,9 @@ class Task:
         except (GraphError, DataError):
             raise
         except Exception as error:
+            if not jax.tree.leaves(targets):
+                raise DataError(f"the task {self.name!r} needs targets, and the batches have none; "
+                                "pass (x, targets)") from error  # fmt: skip
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise GraphError(
                 f"task {self.name!r} does not fit outputs {shapes_of(outputs)} and targets "

@@ -15,7 +15,7 @@ def prepared_set(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a prepared set and returns its folder; the data_dir is tmp_path."""
 
     def write(
-        splits: Mapping[str, Sequence[Example]],
+        splits: Mapping[str, Sequence[Example | dict[str, Any]]],
         *,
         name: str = "toy",
         version: str = "1.0.0",
@@ -35,9 +35,14 @@ def prepared_set(tmp_path: Path) -> Callable[..., Path]:
         for split, examples in splits.items():
             path = folder / f"{name}-{split}.array_record-00000-of-00001"
             writer = ArrayRecordWriter(str(path), "group_size:1")
-            for image, label in examples:
-                encoded = image if isinstance(image, bytes) else png(image)
-                record = {"image": encoded, "label": label} if features is None else {"x": label}
+            for example in examples:
+                if isinstance(example, dict):
+                    record = example
+                else:
+                    image, label = example
+                    encoded = image if isinstance(image, bytes) else png(image)
+                    record = {"image": encoded, "label": label}
+                    record = record if features is None else {"x": label}
                 writer.write(spec.serialize_example(record))
             writer.close()
             size = path.stat().st_size

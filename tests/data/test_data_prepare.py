@@ -191,7 +191,7 @@ def test_help_names_the_options(capsys):
     [
         (["mnsit"], "unknown data set 'mnsit'; did you mean 'mnist'?"),
         (["emnist/nonsense"], "TFDS has no 'emnist/nonsense'"),
-        (["glue"], "'glue' is not for image classification"),
+        (["squad"], "'squad' is not for image classification"),
         (["mnist", "--archives", "/nowhere"], "no folder of archives at /nowhere"),
         (["cifar10", "--archives", "."], "missing in .: cifar-10-binary.tar.gz"),
         (["resisc45"], "'resisc45' must be downloaded by hand"),

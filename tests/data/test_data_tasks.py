@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from toysets import pictures
 
 from llfc_jax import data
 from llfc_jax.data.inputs import as_splits
@@ -35,6 +37,48 @@ def test_ones_own_text(tmp_path):
         data.load("text", path=tmp_path / "none.txt")
     with pytest.raises(DataError, match="a length goes with data set 'text' only"):
         data.load("digits", length=3)
+
+
+def test_text_sets_of_tfds_are_read_byte_by_byte(prepared_set, tmp_path):
+    texts = {"train": [b"abcab", b"bb\xc3\xa9", b"cab" * 10], "validation": [b"aab" * 8, b"b"]}
+    features = {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(num_classes=2)}
+    records = {part: [{"text": t, "label": 0} for t in of] for part, of in texts.items()}
+    prepared_set(records, features=features)
+    found = data.load("toy", data_dir=tmp_path, length=8)
+    joined = {part: b"\n".join(of) for part, of in texts.items()}
+    vocabulary = sorted(set(b"".join(joined.values())))
+    for split, text in zip((found.train, found.test), joined.values(), strict=True):
+        tokens = [vocabulary.index(byte) for byte in text]
+        n = (len(tokens) - 1) // 8
+        assert split.images.ravel().tolist() == tokens[: 8 * n]
+        assert split.labels.ravel().tolist() == tokens[1 : 8 * n + 1]
+    assert found.classes == len(vocabulary)
+    few = data.load("toy", data_dir=tmp_path, length=4, train_size=2, test_size=1)
+    assert (few.train.images.shape, few.test.images.shape) == ((2, 4), (1, 4))
+    with pytest.raises(DataError, match="too short"):
+        data.load("toy", data_dir=tmp_path, length=100)
+    with pytest.raises(DataError, match="but there are only"):
+        data.load("toy", data_dir=tmp_path, length=8, train_size=1000)
+
+
+def test_a_text_set_is_cut_where_it_has_no_test_part_and_names_what_it_lacks(
+    prepared_set, tmp_path
+):
+    features = {"text": tfds.features.Text()}
+    prepared_set({"train": [{"text": b"abc" * 9}] * 10}, features=features)
+    found = data.load("toy", data_dir=tmp_path, length=9)
+    assert len(found.train) == (9 * 28 - 2) // 9
+    prepared_set({"test": [{"text": b"abc"}]}, features=features, name="bare")
+    with pytest.raises(DataError, match="has no train split"):
+        data.load("bare", data_dir=tmp_path)
+    pair = {"premise": tfds.features.Text(), "hypothesis": tfds.features.Text()}
+    record = {"premise": b"a", "hypothesis": b"b"}
+    prepared_set({"train": [record], "test": [record]}, features=pair, name="pairs")
+    with pytest.raises(DataError, match="is not for image classification"):
+        data.load("pairs", data_dir=tmp_path)
+    prepared_set({"train": pictures(3, (5, 4, 3)), "test": pictures(3, (5, 4, 3))}, name="seen")
+    with pytest.raises(DataError, match="a length goes with text only"):
+        data.load("seen", data_dir=tmp_path, length=8)
 
 
 def test_digits_have_other_tasks_too():

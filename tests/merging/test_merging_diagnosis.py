@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llfc_jax.errors import DataError, MergeError
-from llfc_jax.merging import MergeOptions, TaskArithmetic, diagnose, merge
+from llfc_jax.merging import Diagnosis, MergeOptions, TaskArithmetic, diagnose, merge
 from llfc_jax.tasks import Task
 
 RNG = np.random.default_rng(0)
@@ -162,3 +162,29 @@ def test_what_cannot_be_diagnosed_is_refused():
         diagnose(apply, MODELS, BATCHES, ["ties"])
     with pytest.raises(MergeError, match="did you mean 'mean'"):
         diagnose(apply, MODELS, BATCHES, ["maen"])
+
+
+def test_a_paragraph_groups_merges_by_what_became_of_them():
+    """Four merges: two hold, one does as badly as the mean of the outputs, one is not a number."""
+    loss = np.array([[0.11, 0.1], [0.12, 0.1], [2.0, 2.0], [np.nan, np.nan]])
+    found = Diagnosis(
+        rules=("mean", "slerp", "ties", "dare"),
+        tasks=("first", "second"),
+        layers=("in", "out"),
+        models=("models[0]", "models[1]"),
+        loss=loss,
+        accuracy=np.full((4, 2), 0.9),
+        model_loss=np.array([[0.1, 3.0], [3.0, 0.1]]),
+        model_accuracy=np.full((2, 2), 0.9),
+        ensemble_loss=np.array([2.0, 2.0]),
+        ensemble_accuracy=np.full(2, 0.5),
+        distance=np.zeros((4, 2, 2)),
+        baseline=np.ones((2, 2)),
+        replaced=loss[:, None, None].repeat(2, 1).repeat(2, 2) - 0.5,
+    )
+    assert [found.outcome(i) for i in range(4)] == ["holds", "holds", "models", "breaks"]
+    text = found.paragraph()
+    assert "of the best model for each task the loss is 0.1, of the mean" in text
+    assert "`mean` (0.105) and `slerp` (0.11) hold. `ties` (2): the mean of the outputs" in text
+    assert "`dare` (nan) breaks, and no single layer of a model's own makes it better." in text
+    assert np.isnan(found.rank_correlation)

@@ -11,8 +11,9 @@ import pytest
 from flax import linen, nnx
 
 from llfc_jax import merging
-from llfc_jax.errors import MergeError
+from llfc_jax.errors import MatchingError, MergeError, ModeError
 from llfc_jax.merging import InputGram, MergeOptions, merge
+from llfc_jax.symmetry import permutation_spec
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -316,3 +317,54 @@ def test_models_are_never_changed():
         merge(trees[1:], trees[0], rule)
     for tree, old in zip(trees, before, strict=True):
         assert all(np.array_equal(tree[name], old[name]) for name in tree)
+
+
+def test_options_come_as_numpy_has_them_or_are_refused():
+    a, b, base = models(3)
+    for given, same in ((np.float32(0.5), 0.5), (np.array(0.5), 0.5), (jnp.float32(0.5), 0.5)):
+        found, wanted = (merge([a, b], base, "ties", density=of) for of in (given, same))
+        np.testing.assert_array_equal(found["body"], wanted["body"])
+    weights = np.array([1.0, 3.0])
+    found, wanted = (merge([a, b], rule="weighted", weights=of) for of in (weights, (1, 3)))
+    np.testing.assert_array_equal(found["body"], wanted["body"])
+    refused("not its class", [a, b], rule=merging.Mean)
+    refused("must be a MergeOptions, not a dict", [a, b], options={"skip": ("head",)})
+    refused("evaluate must be a function", [a, b], rule="greedy_soup", evaluate="accuracy")
+    for found in ((1, 2), np.ones(1), "0.5"):
+        refused("return one number", [a, b], rule="greedy_soup", evaluate=lambda _, f=found: f)
+
+
+def test_what_cannot_be_searched_or_diagnosed_is_refused():
+    a, b, base = models(3)
+
+    def apply(w, x):
+        return x @ w["body"] @ w["head"]
+
+    x, y = np.ones((6, 4), np.float32), np.zeros(6, int)
+    grid = {"scale": [0.1, 0.2]}
+    for words, call in (
+        ("made of JAX's operations", lambda: merging.search([a, b], _in_python, grid, base)),
+        ("made of JAX's operations", lambda: merging.search([a, b], _in_numpy, grid, base)),
+        ("loss must return one number", lambda: merging.search([a, b], _in_a_row, grid, base)),
+        ("there is no rule", lambda: merging.diagnose(apply, [a, b], (x, y), [])),
+        ("there is no data", lambda: merging.diagnose(apply, [a, b], {})),
+    ):
+        with pytest.raises(MergeError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MatchingError, match="no mode"):
+        merging.match_jointly(permutation_spec(apply, a, x), [])
+    with pytest.raises(ModeError, match="NaN"):
+        merging.match_jointly(permutation_spec(apply, a, x), [a, {**b, "head": b["head"] * np.nan}])
+
+
+def _in_python(w):
+    return float(w["body"].sum())
+
+
+def _in_numpy(w):
+    return np.asarray(w["body"]).sum()
+
+
+def _in_a_row(w):
+    return w["body"].sum(1)

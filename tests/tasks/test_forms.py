@@ -272,6 +272,11 @@ ELSEWHERE = {
     "fisher of numbers": ("fisher", plain, (X, Y.astype(float)), "must be integers"),
     "fisher of NaN": ("fisher", plain, (NOT_A_NUMBER, Y), "hold NaN or infinity"),
     "lmc of padding alone": ("lmc", plain, (X, Y, np.zeros(20)), "nothing of the data counts"),
+    "labels beyond int32": ("lmc", plain, (X, Y.astype(np.int64) + 2**40), "beyond int32"),
+    "a negative mask": ("lmc", plain, (X, Y, np.full(20, -1.0)), "negative numbers"),
+    "a mask of others": ("lmc", plain, (X, Y, np.ones(19)), "and a mask (19,)"),
+    "targets that are none": ("regression", plain, (X, None), "needs targets"),
+    "labels out of reach": ("multilabel", plain, (X, np.full((20, 3), -1)), "takes 0 to 1"),
     "a curve of no data": ("curve", plain, [], "no batch to fit"),
     "a curve of padding alone": ("curve", plain, (X, Y, np.zeros(20)), "nothing of the data"),
 }
@@ -285,6 +290,10 @@ def test_what_does_not_fit_is_one_line_of_matching_merging_and_curves_too(form):
         "fisher": lambda: merging.fisher_diagonal(network, modes[0], data),
         "lmc": lambda: measures.lmc(network, *modes, data),
         "curve": lambda: landscape.fit_curve(network, *modes, data),
+        **{
+            task: partial(measures.lmc, network, *modes, data, task=task)
+            for task in ("regression", "multilabel")
+        },
     }
     align = partial(matching.align, what, jax.random.key(0), network, *modes, data)
     with pytest.raises(LlfcError) as caught:

@@ -1,4 +1,4 @@
-"""Image classification sets of TensorFlow Datasets, read by name without TensorFlow.
+"""Image classification and text sets of TensorFlow Datasets, read by name without TensorFlow.
 
 A set is prepared once (`llfc_jax.data.tfds.prepare`); from then on it is read by random access
 (`as_data_source`), decoded by Pillow and kept decoded in a folder `llfc_jax` beside its records,
@@ -8,7 +8,7 @@ so that 60,000 images take seconds the first time and are there at once later.
 import difflib
 import os
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,7 +18,7 @@ import llfc_jax.data.tfds.tiny_imagenet  # noqa: F401  # one more set that TFDS 
 from llfc_jax.data.checks import first_line
 from llfc_jax.data.registry import DATASETS, DatasetRequest, RawDataset
 from llfc_jax.data.statistics import CONSTANTS
-from llfc_jax.data.tfds import records
+from llfc_jax.data.tfds import records, texts
 from llfc_jax.data.tfds.records import Builder
 from llfc_jax.data.transform import MODES
 from llfc_jax.errors import DataError, unknown
@@ -29,17 +29,23 @@ def read_prepared(request: DatasetRequest) -> RawDataset:
 
     The test split is `test` if the set has one whose labels are known, else `validation`; a set
     with neither is cut, its first 80 % for training and the rest for testing (TFDS has shuffled
-    the records).
+    the records). Text is read by bytes (`texts.read_texts`).
 
     Args:
         request: its name is as TFDS writes it: `cifar10`, `emnist/letters`, `cifar10:3.0.2`. Its
             sizes are honoured while images are decoded: only what is needed is.
 
     Raises:
-        DataError: if the set is unknown, not prepared, damaged or no image classification set.
+        DataError: if the set is unknown, not prepared, damaged or no image classification or
+            text set.
     """
     name = request.name
     builder = find_builder(name, request.data_dir)
+    field = texts.find_field(builder.info.features)
+    if field is not None and "image" not in builder.info.features:
+        return texts.read_texts(builder, field, request)
+    if request.length is not None:
+        raise DataError(f"a length goes with text only, not with {name!r}")
     check_features(name, builder.info.features)
     sizes = (request.train_size, request.test_size)
     train, test = (
@@ -88,18 +94,20 @@ def not_found(name: str, data_dir: str | None) -> DataError:
 
 
 def check_features(name: str, features: object) -> None:
-    """Checks that a set has uint8 images `image` and classes `label`.
+    """Checks that a set has uint8 images `image` and classes `label`, or texts.
 
     Raises:
         DataError: if it has not.
     """
+    if texts.find_field(features) is not None and "image" not in cast(Any, features):
+        return
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     if not isinstance(features, tfds.features.FeaturesDict) or not all(
         name in features and isinstance(features[name], kind) for name, kind in kinds.items()
     ):
         raise DataError(
             f"data set {name!r} is not for image classification: "
-            "it has no features 'image' and 'label' of that kind"
+            "it has no features 'image' and 'label' of that kind, and no text of one feature"
         )
     image: Any = features["image"]
     label: Any = features["label"]

@@ -127,6 +127,13 @@ def as_batches(data: object, batch_size: int = BATCH_SIZE) -> Batches:
     return cast(Batches, Loaded(start, data))
 
 
+def as_train_batches(data: object, batch_size: int = BATCH_SIZE) -> Batches:
+    """Returns what `as_batches` does; of a data set, its train split."""
+    if isinstance(data, Dataset):
+        return SplitBatches(data.train, data, batch_size)
+    return as_batches(data, batch_size)
+
+
 def _is_batch_of_arrays(data: object) -> bool:
     """Returns whether a tuple or list is inputs and targets, and not batches of them."""
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):

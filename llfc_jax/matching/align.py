@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from llfc_jax import symmetry
-from llfc_jax.data.inputs import as_batches
+from llfc_jax.data.inputs import as_train_batches
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
@@ -52,7 +52,7 @@ def align(
         network: a module of any framework, or a function apply(variables, x).
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: train data of any form (`llfc_jax.data.inputs.as_batches`), for the methods that
+        batches: train data of any form (`data.inputs.as_train_batches`), for the methods that
             need it, and for the proof of the spec.
         spec: which units may move; derived from the network's trace by default.
         task: how outputs are judged, for the methods that look at them; classification if None.
@@ -78,7 +78,7 @@ def align(
         raise MatchingError("pass batches so that the spec can be proved, or call weight_matching")
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
-    batches = spread.follow(as_batches(() if batches is None else batches), (a, b))
+    batches = spread.follow(as_train_batches(() if batches is None else batches), (a, b))
     if goes_beyond(method):
         if spec is not None:
             check_modes(spec, a, b)

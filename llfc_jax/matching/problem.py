@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import ArrayLike
 
-from llfc_jax.data.inputs import as_batches
+from llfc_jax.data.inputs import as_train_batches
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
@@ -36,7 +36,7 @@ class Problem:
         spec: which units may move.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data of any form (`llfc_jax.data.inputs.as_batches`), for the methods that need
+        batches: data of any form (`data.inputs.as_train_batches`), for the methods that need
             some.
         task: how outputs are judged, for the methods that look at outputs.
         symmetry: what may be done beyond permutations; a and b are then folded (`symmetry.fold`).
@@ -82,7 +82,7 @@ class Problem:
             a, b = read(a), read(b)
         check_modes(self.spec, a, b)
         a, b = (a, b) if narrow else (widen(a), widen(b))
-        return dataclasses.replace(self, a=a, b=b, batches=as_batches(self.batches))
+        return dataclasses.replace(self, a=a, b=b, batches=as_train_batches(self.batches))
 
     def read_batches(self) -> Iterator[Batch]:
         """Yields every batch of which anything counts, taken apart, with its mask.

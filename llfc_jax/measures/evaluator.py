@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from llfc_jax.data.inputs import as_batches
+from llfc_jax.data.inputs import as_batches, as_train_batches
 from llfc_jax.errors import DataError, ModeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph
@@ -106,7 +106,10 @@ class PairEvaluator:
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
         self.task = options.task
         self.batches = batches = self._read(batches, (a, b))
-        self.train_batches = None if train_batches is None else self._read(train_batches, (a, b))
+        self.train_batches = None
+        if train_batches is not None:
+            train = as_train_batches(train_batches, options.batch_size)
+            self.train_batches = self._read(train, (a, b))
         first = next(pad_batches(batches, self.task))
         x = first.x
         self.a, self.b = spread.place_pair(a, b, x)

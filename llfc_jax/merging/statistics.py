@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from llfc_jax.data.inputs import as_batches
+from llfc_jax.data.inputs import as_train_batches
 from llfc_jax.errors import MergeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, trace
@@ -55,7 +55,7 @@ def fisher_diagonal(
     Args:
         network: a module of any framework, or a function apply(variables, x) -> logits.
         model: the mode.
-        batches: data of any form (`llfc_jax.data.inputs.as_batches`).
+        batches: data of any form (`data.inputs.as_train_batches`).
         labels: "data" takes the data's y in place of the expectation (the empirical Fisher): one
             gradient for each sample.
         task: how outputs are judged, one that has labels.
@@ -76,7 +76,7 @@ def fisher_diagonal(
     leaves, structure = jax.tree.flatten(variables)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     static = view.apply, task, labels == "model", tuple(moving)
-    for batch in pad_batches(as_batches(batches), task):
+    for batch in pad_batches(as_train_batches(batches), task):
         check_finite(batch.x)
         check_outputs(trace(view.apply, variables, batch.x), batch, task)
         with jax.default_matmul_precision("highest"):
@@ -145,7 +145,7 @@ def input_grams(
     Args:
         network: a module of any framework, or a function apply(variables, x).
         model: the mode.
-        batches: data of any form (`llfc_jax.data.inputs.as_batches`).
+        batches: data of any form (`data.inputs.as_train_batches`).
         task: says which tokens count, where the batches do not; nothing else of the labels does.
 
     Raises:
@@ -155,7 +155,7 @@ def input_grams(
     """
     view = Network.of(network)
     variables, total, samples = view.variables(model), None, 0.0
-    for x, _, mask in pad_batches(as_batches(batches), build(task)):
+    for x, _, mask in pad_batches(as_train_batches(batches), build(task)):
         check_finite(x)
         grams, count = _grams(view.apply, variables, x, mask)
         total = grams if total is None else jax.tree.map(jnp.add, total, grams)

@@ -14,6 +14,7 @@ from scipy import optimize
 
 import llfc_jax
 from llfc_jax import landscape, matching, measures, merging, tasks
+from llfc_jax.data import Dataset, Split
 from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import LlfcError
 
@@ -300,3 +301,21 @@ def test_what_does_not_fit_is_one_line_of_matching_merging_and_curves_too(form):
         calls.get(what, align)()
     assert "\n" not in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_a_data_set_is_matched_on_its_train_split_and_measured_on_its_test_split():
+    rng = np.random.default_rng(0)
+    train, test = (
+        Split(rng.normal(size=(n, 6)).astype(np.float32), rng.integers(0, 3, n).astype(np.int32))
+        for n in (24, 12)
+    )
+    dataset = Dataset("made", train, test, 3, (0.0,), (1.0,))
+    modes = weights(0), weights(1)
+    match = partial(matching.align, "activation", jax.random.key(0), plain, *modes)
+    by_split = match((train.images, train.labels))
+    assert float(match(dataset).objective) == pytest.approx(float(by_split.objective), rel=1e-5)
+    found, wanted = (
+        measures.lmc(plain, *modes, of, alphas=(0.5,)).loss
+        for of in (dataset, (test.images, test.labels))
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)

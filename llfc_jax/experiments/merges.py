@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from scipy import stats
 
 from llfc_jax import merging, symmetry
 from llfc_jax.errors import MergeError
@@ -135,7 +134,9 @@ class Merges:
         if len(distances) < FEWEST:
             return None
         pairs = [(np.nanmean(of), np.mean(losses[merge])) for merge, of in distances.items()]
-        ranks = [stats.rankdata(of) for of in zip(*pairs, strict=True)]
+        from scipy.stats import rankdata  # half a second, paid on first use
+
+        ranks = [rankdata(of) for of in zip(*pairs, strict=True)]
         return (
             f"Over {len(pairs)} merges, the mean distance of their features from the mixture and "
             f"their mean loss have the rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}."

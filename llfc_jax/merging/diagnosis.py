@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from scipy import stats
 
 from llfc_jax.errors import DataError, MergeError
 from llfc_jax.frameworks import Network
@@ -92,8 +91,10 @@ class Diagnosis(Result):
         """Spearman's ρ, over the merges, of mean distance and mean loss; NaN below three merges."""
         if len(self.rules) < 3:
             return float("nan")
+        from scipy.stats import rankdata  # half a second, paid on first use
+
         distance = np.nanmean(np.asarray(self.distance), (1, 2))
-        ranks = map(stats.rankdata, (distance, np.asarray(self.loss).mean(1)))
+        ranks = map(rankdata, (distance, np.asarray(self.loss).mean(1)))
         return float(np.corrcoef(*ranks)[0, 1])
 
     def sentences(self) -> list[str]:

@@ -208,7 +208,8 @@ def scatter(groups: Groups) -> tuple[Chart, list[Row]]:
         for row in of_sweep:
             distance, height = row.get("llfc_median", math.nan), 100 * barrier(row)
             if distance > 0 and not math.isnan(height):
-                kind = "spawned" if row["pair"].startswith("spawn") else "independent"
+                kinds = {"spawn": "spawned", "finetune": "fine-tuned"}
+                kind = kinds.get(row["pair"].partition("_")[0], "independent")
                 kind = kind if row["align"] == "none" else "independent, matched"
                 rows.append(
                     {"x": math.log10(distance), "barrier": max(height, FLOOR), "pairs": kind}

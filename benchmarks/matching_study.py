@@ -172,7 +172,8 @@ def table(rows: list[dict[str, str]], column: str = "barrier_loss") -> str:
 
 def figure(rows: list[dict[str, str]], path: Path) -> None:
     """Mean loss barrier against width, a line per method."""
-    drawn = ("published", "activation, pearson", "ste", "commutativity(weight)", "output")
+    drawn = ("published", "activation, pearson", "ste", "commutativity(weight)", "output",
+             "learned, both")  # fmt: skip
     cells: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
         cells[row["method"], row["width"]].append(float(row["barrier_loss"]))

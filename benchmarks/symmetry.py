@@ -3,6 +3,7 @@
     python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --seeds 0 1 2 --out vit.jsonl
     python benchmarks/symmetry.py configs/gpt_text_symmetry.py:small --network norm=layer mlp=swiglu
     python benchmarks/symmetry.py --table vit.jsonl gpt.jsonl      # tables in Markdown
+    python benchmarks/symmetry.py --table vit.jsonl --figure symmetry.svg      # and the lines drawn
 
 Each row: a pair of independent networks of one seed, B aligned with A in one way, by train data.
 Measured on the test split: the loss at the ends and along the line, LLFC, Dist_com, the loss of
@@ -34,6 +35,8 @@ from llfc_jax.matching import align
 from llfc_jax.matching.methods.learned import shuffled
 from llfc_jax.measures import PairEvaluator
 from llfc_jax.progress import Reporter
+from llfc_jax.report import figures
+from llfc_jax.report.charts import Chart
 from llfc_jax.symmetry import permutation_spec, symmetry_spec
 from llfc_jax.tasks import read_batch
 
@@ -60,6 +63,22 @@ ROWS: dict[str, tuple[Options, bool]] = {
 }
 LONG = 4  # times the steps, in the long row
 CONTROLS = ("trained", "untrained", "shuffled")
+# What a row moves, in the order of the figure's legend.
+SETS = ("as trained", "permutations", "+ heads", "+ stream", "+ heads + stream", "orthogonal",
+        "full")  # fmt: skip
+CHART = Chart(
+    name="symmetry",
+    title="Loss along the line, by what may be moved to align the networks",
+    caption="Test loss of α a + (1 - α) b, a panel for each matching method and a line for each "
+    "set of symmetries; median over seeds, and each seed as a dot.",
+    x="alpha",
+    y={"median": "loss"},
+    x_label="α (0: b, 1: a)",
+    y_label="loss",
+    lines="aligned over",
+    panels=("network", "method"),
+    dots={"median": "loss"},
+)
 # What tells most, for networks that are too large for all rows.
 BRIEF = (
     "none",
@@ -262,6 +281,41 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
         yield f"\nLoss of A: {_spread(ends)}.\n"
 
 
+def lines(rows: Sequence[Options]) -> list[Options]:
+    """Returns a row per network, method, set of symmetries, α and seed, for `CHART`.
+
+    The line as trained stands beside those of every method; learned matching of a B with shuffled
+    weights counts as a method of its own. Rows whose line was not kept are left out.
+    """
+    found: list[Options] = []
+    methods = {"weight": "trained", "activation": "trained", "learned": "trained"}
+    panels = [(m, m, control) for m, control in methods.items()]
+    panels.append(("learned", "learned, b shuffled", "shuffled"))
+    for network in dict.fromkeys((r["config"], r["width"]) for r in rows):
+        own = [r for r in rows if (r["config"], r["width"]) == network and "line" in r]
+        for method, title, control in panels:
+            aligned = [
+                (r, r["row"].removeprefix(f"{method}, "))
+                for r in own
+                if r["row"].startswith(f"{method}, ") and r["control"] == control
+            ]
+            plain = [(r, SETS[0]) for r in own if r["row"] == "none"]
+            found += [
+                {"network": f"{network[0]}, width {network[1]}", "method": title,
+                 "aligned over": name, "alpha": alpha, "seed": r["seed"], "loss": loss}
+                for r, name in (*plain, *aligned)
+                for alpha, loss in r["line"]
+                if aligned and name in SETS
+            ]  # fmt: skip
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    keys = ("network", "method", "aligned over", "alpha")
+    for row in found:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row["loss"])
+    for row in found:
+        row["median"] = float(np.median(groups[tuple(row[key] for key in keys)]))
+    return sorted(found, key=lambda row: SETS.index(row["aligned over"]))
+
+
 def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
     """The median, and the least and largest of several."""
     values = [v for v in values if np.isfinite(v)]
@@ -287,9 +341,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of learned matching")
     parser.add_argument("--out", type=Path, default=Path("symmetry.jsonl"))
     parser.add_argument("--table", type=Path, nargs="+", help="print the tables of these files")
+    parser.add_argument("--figure", type=Path, help="with --table: draw the lines, as SVG or PDF")
     options = parser.parse_args()
     if options.table:
-        print("\n".join(tables(read_rows(options.table))))
+        rows = read_rows(options.table)
+        print("\n".join(tables(rows)))
+        if options.figure:
+            drawn = lines(rows)
+            if not drawn:
+                parser.error("these rows were measured before lines were kept; measure them again")
+            figures.save(figures.draw(CHART, drawn), options.figure)
         return
     fields: Options = dict(field.split("=", 1) for field in options.network)
     if options.width is not None:

@@ -16,8 +16,21 @@ SUBCOMMANDS = {
     "compare": ["--compare"],
     "rerun": ["--rerun"],
     "report": ["--report"],
+    "completion": ["--completion"],
     "help": ["--help"],
 }
+# Flag -> what has to be named with it.
+NEEDED = {
+    "config": "a config file, as configs/quickstart.py",
+    "report": "the directory of a run, as out/quickstart",
+    "rerun": "the directory of a run, as out/quickstart",
+}
+
+
+def completion(flags: Sequence[str]) -> str:
+    """Returns the line of bash that completes commands, flags and files of `llfc-jax`."""
+    words = " ".join([*SUBCOMMANDS, *(f"--{flag}" for flag in flags)])
+    return f"complete -o default -W '{words}' llfc-jax"
 
 
 def explain_flag_error(line: str) -> str:
@@ -29,8 +42,12 @@ def explain_flag_error(line: str) -> str:
         )
     if missing := re.search(r"No such file or directory: '([^']+)'", line):
         return f"there is no config file {missing[1]}"
-    if missing := re.match(r"Missing value for flag (--\w+)", line):
-        return f"{missing[1]} needs a value: a config file, or a directory"
+    if missing := re.match(r"Missing value for flag --(\w+)", line):
+        return f"name {NEEDED.get(missing[1], f'a value for --{missing[1]}')}"
+    if wrong := re.match(r"flag --([\w.]+)=(.*): invalid literal for int", line):
+        return f"{wrong[1]} must be a whole number, not {wrong[2]}"
+    if wrong := re.match(r"flag --([\w.]+)=(.*): could not convert string to float", line):
+        return f"{wrong[1]} must be a number, not {wrong[2]}"
     if wrong := re.match(r"Unknown command line flag '(\w+)'(?:\. Did you mean: (\w+))?", line):
         return f"there is no flag --{wrong[1]}" + (
             f"; did you mean --{wrong[2]}?" if wrong[2] else ""
@@ -39,7 +56,7 @@ def explain_flag_error(line: str) -> str:
         return "the config file takes no argument; leave out the colon and what follows it"
     if "Configuration is not available" in line:
         return f"the config file cannot be read: {line.rpartition(': ')[2]}"
-    return line
+    return re.sub(r"^llfc_jax\.errors\.\w+: ", "", line)
 
 
 def expand_subcommand(argv: list[str]) -> list[str]:

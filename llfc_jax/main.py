@@ -1,13 +1,16 @@
-"""The command line: `python -m llfc_jax.main --config configs/quickstart.py --workdir out/q`.
+"""Trains, aligns and measures pairs of networks, and shows what was found.
 
-Any field of the config can be set from here: `--config.seed=1`. `--list` shows what there is to
-choose from, `--plan` what a run would do. `--rerun out/q` runs again what a result records, into
-another directory, and compares every number. `--compare out/a out/b` shows runs side by side on one
-page. `--report out/q` makes the page again from stored results; `--figures pdf` with it writes
-every figure. `--merge mean,slerp` merges every pair by these rules and says where each breaks.
+    llfc-jax run configs/quickstart.py --config.seed=1    runs a config; any field can be set
+    llfc-jax sweep configs/sweep_spawn_mlp.py             runs a sweep
+    llfc-jax plan configs/quickstart.py                   says what a run would do and need
+    llfc-jax list                                         lists configs, networks, measures, ...
+    llfc-jax compare out/a out/b                          shows several runs on one page
+    llfc-jax rerun out/quickstart                         runs a recorded run again, and compares
+    llfc-jax report out/quickstart --figures pdf          makes page and figures again
+    llfc-jax completion                                   prints a line for ~/.bashrc
 
-`llfc-jax run CONFIG`, `sweep CONFIG`, `plan CONFIG`, `list`, `compare DIR DIR`, `rerun DIR` and
-`report DIR` are short for these flags.
+`python -m llfc_jax.main` does the same, with flags in place of the commands: `--config FILE`,
+`--plan --config FILE`, `--list`, `--compare DIR DIR`, `--rerun DIR`, `--report DIR`.
 
 Exit status: 0 done; 1 a rerun gave other numbers; 2 a mistake in the input, and one line says
 which; 3 another process of the job is gone; 130 stopped by Ctrl-C, and the same command goes on.
@@ -46,6 +49,9 @@ QUIET = flags.DEFINE_bool("quiet", False, "Print the summary only.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON, and nothing else, to stdout.")
 WIDE = flags.DEFINE_bool("wide", False, "Print tables in one piece, however wide the terminal.")
 LIST = flags.DEFINE_bool("list", False, "List configs, networks, data sets, alignments, measures.")
+COMPLETION = flags.DEFINE_bool(
+    "completion", False, "Print a line for ~/.bashrc that completes commands, flags and files."
+)
 VERSION = flags.DEFINE_bool("version", False, "Print the version.")
 RERUN = flags.DEFINE_string(
     "rerun", None, "Run what a summary.json, or the directory with it, records; compare."
@@ -99,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every step of every checkpoint
     try:
         if len(argv) > 1 and not COMPARE.value:
-            if CONFIG.value is None:
+            if not any((CONFIG.value, LIST.value, REPORT.value, RERUN.value, COMPLETION.value)):
                 raise ConfigError(unknown("command", argv[1], arguments.SUBCOMMANDS))
             raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
         _dispatch(console, argv[1:])
@@ -118,6 +124,10 @@ def _dispatch(console: Console, paths: Sequence[str]) -> None:
     """Does the one thing that the flags ask for. JAX is imported only where it is needed."""
     if VERSION.value:
         print(f"llfc_jax {__version__}")
+        return
+    if COMPLETION.value:
+        known = flags.FLAGS.get_key_flags_for_module(sys.modules[__name__])
+        print(arguments.completion([flag.name for flag in known]))
         return
     if LIST.value:
         _list()
@@ -190,6 +200,8 @@ def _run(config: "Config", record: "Record | None", console: Console) -> None:
     from llfc_jax.parallel import multihost
     from llfc_jax.progress import Reporter
 
+    if SHARD.value != "0/1" and not config.sweep:
+        raise ConfigError("--shard takes a part of a sweep, and this config has none")
     default = record.default_workdir if record else Path("out") / _config_name()
     workdir = Path(WORKDIR.value or default)
     if record:

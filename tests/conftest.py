@@ -12,6 +12,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
+import pytest
 
 from llfc_jax.parallel import quick
 
@@ -25,3 +26,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # A shell's background jobs ignore Ctrl-C, and so would the tests of it, and what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _release_programs():
+    """Lets go of a file's programs: all of them together take 5 GB."""
+    yield
+    jax.clear_caches()

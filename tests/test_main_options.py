@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llfc_jax import arguments
 from llfc_jax.errors import ConfigError, DataError, WorkdirError
 from llfc_jax.experiments import rerun
 from llfc_jax.io import write_sealed
@@ -88,7 +89,7 @@ def test_a_plan_of_a_sweep_says_what_trains_together():
     assert found["sweep"]["runs"].startswith("3; ")
     # Two pairs are four networks: two seeds fill a batch of eight, and the third is left.
     assert found["sweep"]["trained"] == "2 batches in turn, up to 4 pairs side by side"
-    assert found["devices"] == {"there are": "2 (cpu)", "used": "2 replica x 1 data"}
+    assert found["devices"] == {"available": "2 (cpu)", "used": "2 replica x 1 data"}
 
 
 @pytest.mark.slow
@@ -197,3 +198,28 @@ def test_a_rerun_goes_elsewhere_than_its_record(ran, tmp_path):
         rerun.read(ran[0]).prepare(ran[0])
     with pytest.raises(WorkdirError, match="has the run ended"):
         rerun.read(tmp_path)
+
+
+def test_completion_is_one_line_of_bash_that_knows_commands_and_flags():
+    done = llfc("completion")
+    script = f"{done.stdout}\ncomplete -p llfc-jax"
+    known = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert known.returncode == 0, known.stderr
+    for word in ("sweep", "compare", "--workdir", "--merge"):
+        assert word in known.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Missing value for flag --report", "name the directory of a run, as out/quickstart"),
+        ("Missing value for flag --shard", "name a value for --shard"),
+        (
+            "flag --config.train.epochs=1.5: invalid literal for int() with base 10: '1.5'",
+            "config.train.epochs must be a whole number, not 1.5",
+        ),
+        ("llfc_jax.errors.ConfigError: unknown scale 'x'", "unknown scale 'x'"),
+    ],
+)
+def test_mistakes_in_flags_are_said_in_words(line, words):
+    assert arguments.explain_flag_error(line) == words

@@ -16,6 +16,7 @@ from llfc_jax.errors import DataError
 from llfc_jax.tasks.batch import TARGETS, Batch, read_batch
 from llfc_jax.types import Batches
 
+BATCH_SIZE = 500  # samples in a batch, where arrays are cut up
 Data: TypeAlias = Any
 """What users may pass as data: see `as_batches`."""
 
@@ -63,12 +64,14 @@ class Loaded:
         return map(read_batch, self._start())
 
 
-def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> dict[str, Batches]:
+def as_splits(
+    data: Data, train: Data | None = None, batch_size: int = BATCH_SIZE
+) -> dict[str, Batches]:
     """Returns split -> its batches, of whatever `llfc_jax.study` takes as data.
 
     Args:
         data: (x, labels), batches that can be iterated repeatedly, or a `llfc_jax.data.Dataset`.
-        train: the same for the training split; a data set brings its own.
+        train: the same for the training split, of a data set its own; by default that of `data`.
         batch_size: samples in a batch, where arrays are cut up.
 
     Raises:
@@ -77,14 +80,15 @@ def as_splits(data: Data, train: Data | None = None, batch_size: int = 500) -> d
     if batch_size < 1:
         raise DataError(f"batch_size must be 1 or more, not {batch_size}")
     splits: dict[str, Batches] = {}
-    if isinstance(data, Dataset):
-        splits["train"] = SplitBatches(data.train, data, batch_size)
-    if train is not None:
+    train = data if train is None and isinstance(data, Dataset) else train
+    if isinstance(train, Dataset):
+        splits["train"] = SplitBatches(train.train, train, batch_size)
+    elif train is not None:
         splits["train"] = as_batches(train, batch_size)
     return splits | {"test": as_batches(data, batch_size)}
 
 
-def as_batches(data: object, batch_size: int) -> Batches:
+def as_batches(data: object, batch_size: int = BATCH_SIZE) -> Batches:
     """Returns batches that can be iterated repeatedly, of whatever holds data.
 
     - arrays `(x, targets)` or `(x, targets, mask)`, or a mapping of arrays with an entry `labels`
@@ -115,7 +119,7 @@ def as_batches(data: object, batch_size: int) -> Batches:
             f"data are a {type(data).__name__}; pass (x, labels), batches of such pairs, or a "
             "llfc_jax.data.Dataset"
         )
-    if start() is data:
+    if hasattr(data, "__next__"):
         raise DataError(
             "data are a generator, which can be iterated only once; pass a list of batches, "
             "(x, labels), or a function that returns a fresh one (data=lambda: ...)"

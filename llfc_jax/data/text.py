@@ -26,7 +26,7 @@ TRAIN_SHARE = 0.9
 
 @dataset("text", takes_path=True, takes_length=True)
 def read_text(request: DatasetRequest) -> RawDataset:
-    """Reads text, character by character: the embedded excerpt, or the file at `request.path`.
+    """Reads text, character by character: the embedded excerpt, or the file at `data.path`.
 
     A sample is `request.length` characters (64 if None), int32 [n, length], its target the
     characters that follow each of them: the text is cut into such pieces, the first nine tenths of

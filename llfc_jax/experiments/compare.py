@@ -21,8 +21,8 @@ from llfc_jax.report.page import Verdict, write_page
 
 PAGE = "comparison.html"
 COMPARED = (
-    (lmc_grade, "midpoint_barrier", "the barrier at α = ½ is between {} and {}"),
-    (llfc_grade, "llfc_median", "1 - cosine_α of the median layer is between {} and {}"),
+    (lmc_grade, "midpoint_barrier", "the barrier at α = ½"),
+    (llfc_grade, "llfc_median", "1 - cosine_α of the median layer"),
 )
 
 
@@ -66,9 +66,9 @@ def spreads(rows: Sequence[Row]) -> list[str]:
             measured = [row for row in rows if label(row) == name and grade(row) is not None]
             if len(measured) > 1:
                 ends = [choose(measured, key=lambda row: row[column]) for choose in (min, max)]
-                parts.append(
-                    words.format(*(f"{format_number(e[column], 3)} (`{e[RUN]}`)" for e in ends))
-                )
+                low, high = (format_number(end[column], 3) for end in ends)
+                several = f"lies between {low} (`{ends[0][RUN]}`) and {high} (`{ends[1][RUN]}`)"
+                parts.append(f"{words} {f'is {low} in all runs' if low == high else several}")
         if parts:
             sentences.append(f"{name}: {'; '.join(parts)}.")
     return sentences

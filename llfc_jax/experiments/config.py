@@ -313,8 +313,9 @@ def _make(cls: type, where: str, values: Mapping[str, Any]) -> Any:
         line = str(error).replace("extrapolate=True", f"{where}.extrapolate=True")
         raise ConfigError(f"{where}.alphas: {line}") from error
     except ConfigError as error:
-        line = str(error)
-        raise ConfigError(line if where in line else f"{where}.{line}") from error
+        line, names = str(error), [field.name for field in dataclasses.fields(cls)]
+        between = "." if line.startswith(tuple(names)) else ": "
+        raise ConfigError(line if where in line else f"{where}{between}{line}") from error
 
 
 def _judged_by(options: EvalOptions, task: object) -> EvalOptions:

@@ -164,7 +164,7 @@ def _devices(config: Config) -> dict[str, str]:
     kinds = sorted({device.device_kind for device in jax.devices()})
     mesh = sharding.make(config.mesh.replica, config.mesh.data)
     return {
-        "there are": f"{jax.device_count()} ({', '.join(kinds)})",
+        "available": f"{jax.device_count()} ({', '.join(kinds)})",
         "used": " x ".join(f"{n} {axis}" for axis, n in mesh.shape.items()) if mesh else "1",
     }
 

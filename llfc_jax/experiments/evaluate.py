@@ -7,7 +7,7 @@ come here. Whatever the working directory holds already is read from there.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from llfc_jax.experiments.workdir import NullWorkdir, Workdir
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row
 from llfc_jax.measures import Measure, PairEvaluator
+from llfc_jax.merging.prepare import with_heads
 from llfc_jax.pair import ModePair
 from llfc_jax.parallel import multihost
 from llfc_jax.parallel.sharding import on_one_device
@@ -157,7 +158,8 @@ def measure_pair(
         if not missing:
             continue
         title = f"measuring {describe_alignment(pair, method)}, {split} split"
-        results = evaluator(evaluation, pair, batches).measure(
+        there = with_task_heads(pair, split, evaluation.heads)
+        results = evaluator(evaluation, there, batches).measure(
             list(missing.values()), batches, evaluation.reporter.task(title)
         )
         for key, measure in missing.items():
@@ -175,6 +177,19 @@ def measure_pair(
             of_splits.append(of_split)
         metrics |= measure.join_splits(of_splits)
     return metrics, rows
+
+
+def with_task_heads(pair: ModePair, split: str, heads: Sequence[str]) -> ModePair:
+    """Returns a pair as it is measured on a split: on a task's data, all with that task's head.
+
+    So a task's data meet the trunks of both networks, and of what lies between them.
+    """
+    owner = {"task_a": pair.a, "task_b": pair.b}.get(split)
+    if owner is None or not heads:
+        return pair
+    a, b = (with_heads(mode, owner, heads) for mode in (pair.a, pair.b))
+    base = None if pair.base is None else with_heads(pair.base, owner, heads)
+    return dataclasses.replace(pair, a=a, b=b, base=base)
 
 
 def choose_splits(settings: Settings, measure: Measure, available: Collection[str]) -> list[str]:

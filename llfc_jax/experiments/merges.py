@@ -11,19 +11,23 @@ import numpy as np
 
 from llfc_jax import merging, symmetry
 from llfc_jax.errors import MergeError
+from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.io import Row, nan_for_none
 from llfc_jax.measures.accumulate import accumulate
 from llfc_jax.merging import Diagnosis, MergeOptions, Rule
+from llfc_jax.merging.diagnosis import correlate_ranks, join_words
+from llfc_jax.merging.prepare import with_heads
 from llfc_jax.merging.registry import RULES, build_rule, read_rule
 from llfc_jax.pair import ModePair
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.page import Table
 from llfc_jax.tasks import Task, read_batch
-from llfc_jax.types import Apply, Inputs, Targets, Variables
+from llfc_jax.types import Apply, Batches, Inputs, Targets, Variables
 
 if TYPE_CHECKING:
     from llfc_jax.experiments.evaluate import Evaluation
 
+TASK_NAMES = {"test": "the test data", "task_a": "a's task", "task_b": "b's task"}
 FEWEST = 4  # merges of which a rank correlation is said
 GIVEN = ("git_rebasin", "c2m3", "greedy_soup")  # they get what they need where pairs are merged
 STATISTICS = {"fisher": merging.fisher_diagonal, "regmean": merging.input_grams}
@@ -76,11 +80,6 @@ SECTION = Section(
 )
 
 
-def is_merge(column: str) -> bool:
-    """Returns whether a column of the summary is the loss of a merge (`Merges.summary`)."""
-    return column.startswith("merge_")
-
-
 @dataclasses.dataclass(frozen=True)
 class Merges:
     """What was found of the merges of some pairs.
@@ -89,7 +88,7 @@ class Merges:
         table: loss and accuracy, a row for each pair, alignment, rule and task; the networks
             themselves and their ensemble stand there like rules.
         layers: rows of every layer, rule and task.
-        sentences: for each merge, whether it breaks and where.
+        sentences: which merges of each pair break, and where.
     """
 
     table: list[Row] = dataclasses.field(default_factory=list)
@@ -106,10 +105,23 @@ class Merges:
 
     @property
     def page_table(self) -> Table:
-        """The table of rules and tasks."""
-        columns = {"pair": "pair", "align": "aligned", "rule": "rule", "task": "task",
-                   "loss": "loss", "accuracy": "accuracy"}  # fmt: skip
-        return Table(self.table, columns, caption="Merges: loss and accuracy on each task")
+        """The table of rules, with a column for each task."""
+        rows: dict[tuple[str, ...], Row] = {}
+        tasks = [task for task in TASK_NAMES if any(row["task"] == task for row in self.table)]
+        for row in self.table:
+            key = row["pair"], row["align"], row["rule"]
+            found = rows.setdefault(key, {k: row[k] for k in ("pair", "align", "rule")})
+            found |= {f"{row['task']}_{what}": row[what] for what in ("loss", "accuracy")}
+        columns = {"pair": "pair", "align": "aligned", "rule": "rule"}
+        for what in ("loss", "accuracy"):
+            columns |= {
+                name: f"{what} on {TASK_NAMES[task]}"
+                for task in tasks
+                if any(np.isfinite(row.get(name := f"{task}_{what}", np.nan))
+                       for row in rows.values())
+            }  # fmt: skip
+        caption = "Merges: loss and accuracy on each task"
+        return Table(list(rows.values()), columns, caption)
 
     def summary(self) -> Row:
         """Returns the mean loss over the tasks of every rule, the networks and the ensemble."""
@@ -134,12 +146,12 @@ class Merges:
         if len(distances) < FEWEST:
             return None
         pairs = [(np.nanmean(of), np.mean(losses[merge])) for merge, of in distances.items()]
-        from scipy.stats import rankdata  # half a second, paid on first use
-
-        ranks = [rankdata(of) for of in zip(*pairs, strict=True)]
+        correlation = correlate_ranks(*np.array(pairs).T)
+        if np.isnan(correlation):
+            return None
         return (
-            f"Over {len(pairs)} merges, the mean distance of their features from the mixture and "
-            f"their mean loss have the rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}."
+            f"Over {len(pairs)} merges, the distance of their features from the mixture and their "
+            f"loss have a rank correlation of {correlation:.2f}."
         )
 
 
@@ -184,24 +196,32 @@ def diagnose_pair(evaluation: "Evaluation", pair: ModePair, method: str) -> Merg
     """
     rules, workdir = evaluation.settings.merge, evaluation.workdir
     key = measured_key(pair.name, method, rules)
-    rules = [rule for rule in rules if pair.base is not None or not needs_base(rule)]
-    if not workdir.has(key) and not rules:
-        workdir.store(key, {"table": [], "sentences": []}, [])
     if not workdir.has(key):
-        evaluation.reporter.say(f"merging {pair.name}")
-        found = _diagnose(evaluation, pair, rules)
-        where = {"pair": pair.name, "align": method}
+        kept = [rule for rule in rules if pair.base is not None or not needs_base(rule)]
         words = f"`{pair.name}`" + ("" if method == "none" else f" aligned by {method}")
-        sentences = [f"{words}, merged by {sentence}" for sentence in found.sentences()]
-        content = {"table": _tabulate(found, where), "sentences": sentences}
-        workdir.store(key, content, _describe_layers(found, where))
+        table, layers, sentences = [], [], []
+        if kept:
+            evaluation.reporter.say(f"merging {pair.name}")
+            found, where = _diagnose(evaluation, pair, kept), {"pair": pair.name, "align": method}
+            table, layers = _tabulate(found, where), _describe_layers(found, where)
+            sentences = [f"{words}, merged: {found.paragraph()}"]
+        left = [str(rule) for rule in rules if rule not in kept]
+        if left:
+            sentences.append(
+                f"{words} is not merged by {join_words(left)}: task vectors are differences to the "
+                "base, in whose order b's units no longer stand."
+            )
+        workdir.store(key, {"table": table, "sentences": sentences}, layers)
     content, layers = workdir.load(key)
     return Merges([nan_for_none(row) for row in content["table"]], layers, content["sentences"])
 
 
 def _diagnose(evaluation: "Evaluation", pair: ModePair, chosen: Sequence[str | Rule]) -> Diagnosis:
     data, settings = evaluation.data, evaluation.settings
-    tasks = {name: data[name] for name in ("task_a", "task_b") if name in data}
+    tasks: dict[str, Batches] = {k: data[k] for k in ("task_a", "task_b") if k in data}
+    if not tasks:  # heads of one's own are judged one by one, on the same data too
+        names: tuple[str, ...] = ("task_a", "task_b") if evaluation.heads else ("test",)
+        tasks = dict.fromkeys(names, data["test"])
     training = [data.get(f"train_{mode}", evaluation.train_batches) for mode in "ab"]
     rules, statistics = [], {}
     for words in chosen:
@@ -210,11 +230,13 @@ def _diagnose(evaluation: "Evaluation", pair: ModePair, chosen: Sequence[str | R
         if rule.name in STATISTICS:
             both = zip((pair.a, pair.b), training, strict=True)
             measure = STATISTICS[rule.name]
-            statistics[rule.name] = [measure(evaluation.network, *of) for of in both]
+            statistics[rule.name] = [
+                measure(evaluation.network, *of, task=settings.eval.task) for of in both
+            ]
     return merging.diagnose(
         evaluation.network,
         [pair.a, pair.b],
-        tasks or {"test": data["test"]},
+        tasks,
         rules,
         pair.base,
         task=settings.eval.task,
@@ -231,29 +253,38 @@ def _build(words: str, evaluation: "Evaluation", pair: ModePair) -> Rule:
         x = read_batch(next(iter(evaluation.train_batches))).x
         options["spec"] = symmetry.permutation_spec(evaluation.network.apply, pair.a, x)
     if name == "greedy_soup":
-        options["evaluate"] = _TrainingFit(evaluation)
+        options["evaluate"] = _TrainingFit(evaluation, pair)
     return build_rule(name, **options)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TrainingFit:
-    """Minus the mean loss on the training data, which are not those that merges are judged on."""
+    """Minus the mean loss on the training data, which are not those that merges are judged on.
+
+    Where the networks have heads of their own, each is put on in turn, for its own data.
+    """
 
     evaluation: "Evaluation"
+    pair: ModePair
 
     def __call__(self, variables: Variables) -> float:
         """Returns it for a model: more is better."""
-        task, apply = self.evaluation.settings.eval.task, self.evaluation.network.apply
-        kernel = functools.partial(_judge, apply, task, variables)
-        sums = accumulate(kernel, self.evaluation.train_batches, task=task)
-        return -float(task.finish(sums)["loss"])
+        evaluation = self.evaluation
+        task, data, heads = evaluation.settings.eval.task, evaluation.data, evaluation.heads
+        losses = []
+        for name, owner in {"a": self.pair.a, "b": self.pair.b}.items() if heads else [("", None)]:
+            model = variables if owner is None else with_heads(variables, owner, heads)
+            batches = data.get(f"train_{name}", evaluation.train_batches)
+            kernel = functools.partial(_judge, evaluation.network.apply, task, model)
+            losses.append(float(task.finish(accumulate(kernel, batches, task=task))["loss"]))
+        return -float(np.mean(losses))
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "task"))
 def _judge(
     apply: Apply, task: Task, variables: Variables, x: Inputs, y: Targets, mask: jax.Array
 ) -> dict[str, Any]:
-    return task.sums(apply(variables, x), y, mask)
+    return task.sums(apply(variables, x), y, output_mask(apply, variables, x, mask))
 
 
 def _tabulate(found: Diagnosis, where: Row) -> list[Row]:

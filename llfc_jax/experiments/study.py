@@ -25,6 +25,7 @@ from llfc_jax.experiments.workdir import NullWorkdir, Workdir, claim
 from llfc_jax.frameworks import Network
 from llfc_jax.measures import EvalOptions
 from llfc_jax.merging import Rule
+from llfc_jax.merging.prepare import check_patterns, name_leaves
 from llfc_jax.pair import ModePair
 from llfc_jax.progress import CallbackReporter, choose_reporter
 from llfc_jax.types import Model, ProgressFn
@@ -44,6 +45,7 @@ def study(
     merge: str | Sequence[str | Rule] = (),
     base: Model | None = None,
     tasks: Sequence[Data] | None = None,
+    heads: Sequence[str] = (),
     seed: int = 0,
     name: str = "pair",
     workdir: str | os.PathLike[str] | None = None,
@@ -76,6 +78,8 @@ def study(
         base: the network that both were fine-tuned from, for the rules and the measure (`ctl`)
             that need it.
         tasks: test data of a's task and of b's, where they were trained on different ones.
+        heads: parameters that each network has for its own task, by their paths or what holds
+            them ("params/head"): they are not merged, and each task is measured with its own.
         seed: of whatever matching draws at random.
         name: of the pair, in tables and figures.
         workdir: where tables, figures and the page `report.html` go; a study of the same modes
@@ -107,6 +111,8 @@ def study(
     of_base = None if base is None else view.variables(base)
     pair = ModePair(name, view.variables(a), view.variables(b), base=of_base)
     check_rules(settings.merge, {name: base is not None})
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    check_patterns(heads, [name_leaves(pair.a, "a")])
     splits = as_splits(data, train, settings.eval.batch_size)
     if tasks is not None:
         if len(tasks) != 2:
@@ -123,7 +129,7 @@ def study(
         }
         with choose_reporter(progress) as reporter:
             reporter.say(describe_work(view, pair, settings))
-            evaluation = Evaluation(view, splits, settings, store, reporter)
+            evaluation = Evaluation(view, splits, settings, store, reporter, heads=heads)
             return dataclasses.replace(evaluate_pairs(evaluation, [pair]), details=details)
 
     null = Evaluation(view, splits, settings, NullWorkdir(), CallbackReporter())
@@ -134,6 +140,7 @@ def study(
         "name": name,
         "modes": hash_arrays([pair.a, pair.b, *([] if of_base is None else [of_base])]),
         "data": {split: hash_arrays(batches) for split, batches in splits.items()},
+        **({"heads": heads} if heads else {}),
         **fields.to_dict(settings),
     }
     with claim(workdir, identity) as held:

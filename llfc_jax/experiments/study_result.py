@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llfc_jax.errors import DataError, ModeError, WorkdirError, unknown
 from llfc_jax.experiments.merges import SECTION as MERGES
-from llfc_jax.experiments.merges import Merges, is_merge
+from llfc_jax.experiments.merges import Merges
 from llfc_jax.experiments.verdicts import verdicts
 from llfc_jax.frameworks import Network
 from llfc_jax.io import Row, nan_for_none, read_sealed, write_sealed
@@ -255,7 +255,7 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `summary.json`."""
         found = {"summary": self.summary, "verdicts": [v.text for v in verdicts(self.summary)]}
-        if self.merges.table:
+        if self.merges.sentences:
             found["merges"] = {"table": self.merges.table, "sentences": self.merges.sentences}
         return {**found, "notes": self.notes, **self.details}
 
@@ -264,8 +264,9 @@ def _read_merges(path: Path, stored: Mapping[str, Any]) -> Merges:
     """Returns the merges of a study in a directory."""
     if not stored:
         return Merges()
-    layers = json.loads((path / f"{MERGES.name}.json").read_text("utf-8"))
-    table = [nan_for_none(row) for row in stored["table"]]
+    table, layers = [nan_for_none(row) for row in stored["table"]], []
+    if table:
+        layers = json.loads((path / f"{MERGES.name}.json").read_text("utf-8"))
     return Merges(table, [nan_for_none(row) for row in layers], stored["sentences"])
 
 
@@ -274,11 +275,10 @@ def show_metrics(measure: str, rows: Sequence[Row]) -> Section:
     section = MEASURES[measure].section
     if measure != "lmc" or not rows:
         return section
-    held = {k: v for k, v in section.columns.items() if any(row[k] == row[k] for row in rows)}
     usual = {field.name for field in dataclasses.fields(LMCResult)} | {*WHERE, *section.columns}
     metrics = [name for name in rows[0] if name not in usual and "_barrier_" not in name]
     headings = {name: words for make in TASKS.values() for name, words in make().columns}
-    columns = held | {name: headings.get(name, name) for name in metrics}
+    columns = {**section.columns} | {name: headings.get(name, name) for name in metrics}
     return dataclasses.replace(section, columns=columns)
 
 
@@ -287,11 +287,10 @@ def summary_columns(measures: Iterable[str], rows: Sequence[Row]) -> dict[str, s
 
     What no row holds, since the task has no such thing, is left out.
     """
-    held = {column for row in rows for column in row}
+    held = {column for row in rows for column, cell in row.items() if cell == cell}
     found = {"pair": "pair", "align": "aligned", "verdict": "verdict"}
     for name in measures:
         every = {**MEASURES[name].other_columns, **MEASURES[name].columns}
         usual = MEASURES[name].columns
         found |= {k: v for k, v in every.items() if k in held} if held & set(every) else usual
-    merged = [name for name in dict.fromkeys(c for row in rows for c in row) if is_merge(name)]
-    return found | {n: f"{n.removeprefix('merge_')}: loss over the tasks" for n in merged}
+    return found

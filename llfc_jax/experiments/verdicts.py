@@ -10,7 +10,7 @@ Both verdicts are taken at α = ½, which is always measured, so they do not dep
   that task counts on which it holds less.
 
 Where the task has no error rate, the barrier at ½ is that of the loss, as a share of the way from
-the ends' mean loss to that of a predictor that does not see the input; the thresholds are the same.
+the ends' mean loss to that of a predictor that ignores the input; the thresholds are the same.
 
 Both are *uninformative* where an end is no better than chance (than that predictor), and LLFC also
 where the ends have the same features (`measures.llfc`); then no verdict is given.
@@ -37,8 +37,9 @@ UNINFORMATIVE = (
     "LLFC says nothing here, since an end is no better than chance or the ends have the same "
     "features."
 )
+SAME = "LLFC says nothing here, since the two ends have nearly the same features."
 
-UNSEEN = "the way to the loss of a predictor that does not see the input"
+UNSEEN = "the way to the loss of a predictor that ignores the input"
 
 Grade = Literal[0, 1, 2]
 """0 where a property holds, 1 where it nearly holds, 2 where it does not."""
@@ -132,7 +133,8 @@ def _verdict(row: Row) -> Verdict:
     sentence = f"{'. '.join(parts)}." if parts else f"{label(row)} was measured."
     if not row.get("informative", True):
         beginning = sentence + " " if parts else f"{label(row)}: "
-        return Verdict(f"{beginning}{UNINFORMATIVE}", "warning")
+        reason = SAME if row.get("above_chance") else UNINFORMATIVE  # unknown without `lmc`
+        return Verdict(f"{beginning}{reason}", "warning")
     tones: tuple[Literal["holds", "plain", "fails"], ...] = ("holds", "plain", "fails")
     grades = [grade for grade in (lmc, llfc, ctl) if grade is not None]
     return Verdict(sentence, tones[max(grades, default=1)])
@@ -144,14 +146,12 @@ def _lmc_words(row: Row, grade: Grade) -> str:
     if share is not None:
         what, height = "loss", format_number(abs(barrier))
     state, side = ("is", "is nearly", "is not")[grade], "below" if barrier < 0 else "above"
-    words = (
-        f"{state} linearly mode connected: at α = ½ the {what} is {height} {side} the mean of the "
-        "two ends"
-    )
+    how = "equals" if height.startswith(("0 ", "0.00 ")) else f"is {height} {side}"
+    words = f"{state} linearly mode connected: at α = ½ the {what} {how} the mean of the two ends"
     if share is None or barrier < 0:
         return words
     whole = "the ends' loss" if math.isnan(row["loss_trivial"]) else UNSEEN
-    return f"{words}, {100 * share:.2f} % of {whole}"
+    return f"{words}, {format_number(100 * share, 3)} % of {whole}"
 
 
 def _linearity_words(row: Row, grade: Grade, measure: str) -> str:

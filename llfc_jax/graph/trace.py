@@ -225,6 +225,11 @@ def flatten(apply: Apply, variables: Variables, x: Inputs) -> Program:
             )
         elif any(word in first.lower() for word in ("rng", "random key", "`key`")):
             first += "; run it without randomness: Network.of(network, is_training=False) or such"
+        elif "Could not find parameter" in first:  # Flax's own words
+            first += (
+                "; are these its own variables? PyTorch's weights need "
+                "llfc_jax.convert.from_torch first"
+            )
         raise GraphError(
             f"the network does not accept x of shape {_words(shapes)}: {first}"
         ) from error

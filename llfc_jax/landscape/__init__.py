@@ -3,6 +3,7 @@
 from llfc_jax.landscape.figures import draw_curve, draw_plane
 from llfc_jax.landscape.fit import CurveOptions, FittedCurve, fit_curve, fit_curves
 from llfc_jax.landscape.measure import measure_curve
+from llfc_jax.landscape.mixtures import MixtureResult, measure_mixtures
 from llfc_jax.landscape.plane import (
     Plane,
     PlaneResult,
@@ -19,6 +20,7 @@ __all__ = [
     "Curve",
     "CurveOptions",
     "FittedCurve",
+    "MixtureResult",
     "Plane",
     "PlaneResult",
     "PointOptions",
@@ -28,6 +30,7 @@ __all__ = [
     "fit_curve",
     "fit_curves",
     "measure_curve",
+    "measure_mixtures",
     "measure_plane",
     "measure_simplex",
     "plane_through",

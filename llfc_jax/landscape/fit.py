@@ -13,6 +13,7 @@ running statistics mean nothing afterwards: measure it with `renormalise="reset"
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
@@ -23,14 +24,16 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax import fields, tasks
-from llfc_jax.data.inputs import Data, as_splits
-from llfc_jax.errors import ConfigError, ModeError, unknown
+from llfc_jax.data.inputs import Data, as_splits, hash_arrays
+from llfc_jax.errors import ConfigError, DataError, ModeError, unknown
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph, Values
 from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.outputs import check_finite, check_outputs
+from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.graph.running_statistics import Held, read_normalisers
 from llfc_jax.graph.trace import abstract
-from llfc_jax.measures.accumulate import check_outputs
+from llfc_jax.landscape.begun import BegunFit
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.renormalise import Place, find_places, rescale
@@ -99,6 +102,8 @@ def fit_curve(
     data: Data,
     options: CurveOptions | None = None,
     progress: ProgressFn | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> FittedCurve:
     """Fits one curve; see `fit_curves`.
 
@@ -112,7 +117,7 @@ def fit_curve(
         >>> fitted.curve.kind
         'bezier'
     """
-    return fit_curves(network, [(a, b)], data, options, progress)[0]
+    return fit_curves(network, [(a, b)], data, options, progress, checkpoint=checkpoint)[0]
 
 
 def fit_curves(
@@ -121,6 +126,8 @@ def fit_curves(
     data: Data,
     options: CurveOptions | None = None,
     progress: ProgressFn | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> list[FittedCurve]:
     """Fits a curve between the modes of each pair, all in one program.
 
@@ -131,9 +138,12 @@ def fit_curves(
             it lies on the device.
         options: how; the defaults if None.
         progress: called as (steps done, steps in all, words).
+        checkpoint: an `.npz` file that keeps what was reached, every half a minute: the same call
+            goes on from there with the same bits.
 
     Raises:
         ModeError: no pair, modes that are none, or a curve that diverged.
+        WorkdirError: the checkpoint is damaged, or of another fit.
         GraphError: the network cannot be traced, or returns no logits.
         DataError: data that do not fit.
     """
@@ -150,7 +160,8 @@ def fit_curves(
     check_outputs(traced.graph, first, options.task, samples)
     ends = [stack(side) for side in zip(*modes, strict=True)]
     bends = interpolate(ends[0], ends[1], 0.5)
-    bends, losses = _fit(traced, options, ends, bends, samples, progress)
+    begun = BegunFit(checkpoint, _identify(traced, options, ends, samples) if checkpoint else "")
+    bends, losses = _fit(traced, options, ends, bends, samples, begun, progress)
     curves = []
     for i, (a, b) in enumerate(modes):
         bend = jax.tree.map(lambda leaf, i=i: leaf[i], bends)
@@ -163,9 +174,15 @@ def _gather(data: Data, options: CurveOptions) -> Batch:
     """Returns all samples of the train split, or of the only one, as one batch."""
     splits = as_splits(data, batch_size=options.batch_size)
     batches = [read_batch(b) for b in splits.get("train", splits["test"])]
-    return jax.tree.map(
+    if not batches:
+        raise DataError("there is no batch to fit a curve on")
+    samples = jax.tree.map(
         lambda *parts: jnp.concatenate(parts), *[_with_mask(b, options.task) for b in batches]
     )
+    check_finite((samples.x, samples.y))
+    if not np.any(np.asarray(samples.mask)):
+        raise DataError("nothing of the data counts: their masks are 0 everywhere")
+    return samples
 
 
 def _with_mask(batch: Batch, task: Task) -> Batch:
@@ -181,30 +198,41 @@ def _fit(
     ends: Sequence[Variables],
     bends: Variables,
     samples: Batch,
+    begun: BegunFit,
     progress: ProgressFn | None,
 ) -> tuple[Variables, Float[np.ndarray, "steps pairs"]]:
     """Runs all steps, `STRIDE` of them a call; the bends are held in float32 or wider."""
     leaves, structure = jax.tree.flatten(bends)
     moving = _trainable(network.graph)
     state = [wide(leaves[i]) for i in moving]
-    memory = jax.vmap(_optimizer(options).init)(state)
-    losses = []
-    for first in range(0, options.steps, STRIDE):
+    state = state, jax.vmap(_optimizer(options).init)(state)
+    state, losses = begun.load(state)
+    losses = np.zeros((0, len(jax.tree.leaves(ends)[0]))) if losses is None else losses
+    for first in range(len(losses), options.steps, STRIDE):
         numbers = jnp.arange(first, min(first + STRIDE, options.steps))
-        (state, memory), found = _run(
-            network, options, moving, (*ends, bends), (state, memory), numbers, samples
-        )
-        losses.append(np.asarray(found, np.float64))
+        state, found = _run(network, options, moving, (*ends, bends), state, numbers, samples)
+        losses, done = np.concatenate([losses, np.asarray(found, np.float64)]), int(numbers[-1]) + 1
         if progress:
-            progress(int(numbers[-1]) + 1, options.steps, "fitting the curve")
-        if not np.isfinite(losses[-1]).all():
+            progress(done, options.steps, "fitting the curve")
+        if not np.isfinite(losses[first:]).all():
             raise ModeError(
-                f"the curve diverged within {int(numbers[-1]) + 1} steps; lower learning_rate, now "
+                f"the curve diverged within {done} steps; lower learning_rate, now "
                 f"{options.learning_rate}"
             )
-    for i, leaf in zip(moving, state, strict=True):
+        begun.store(state, losses, last=done == options.steps)
+    for i, leaf in zip(moving, state[0], strict=True):
         leaves[i] = leaf.astype(leaves[i].dtype)
-    return jax.tree.unflatten(structure, leaves), np.concatenate(losses)
+    return jax.tree.unflatten(structure, leaves), losses
+
+
+def _identify(
+    network: TracedNetwork, options: CurveOptions, ends: Sequence[Variables], samples: Batch
+) -> str:
+    """Returns all that a fit's bits depend on, in words."""
+    program = network.graph.program
+    equations = [equation.name for equation in program.equations]
+    arrays = hash_arrays(list(ends)), hash_arrays([samples])
+    return repr((fields.to_dict(options), program.paths, equations, arrays))
 
 
 def _optimizer(options: CurveOptions) -> Any:
@@ -245,7 +273,8 @@ def _run(
             held[i] = leaf.astype(held[i].dtype)
         theta = Curve(a, b, jax.tree.unflatten(structure, held), options.kind).at(alpha)
         outputs = run_on_batch(network.graph, theta, batch.x).output
-        sums = task.sums(outputs, batch.y, batch.mask)
+        mask = output_mask(network.apply, a, batch.x, batch.mask)
+        sums = task.sums(outputs, batch.y, mask)
         return sums["loss"] / sums["count"]
 
     def step(state: PyTree, number: jax.Array) -> tuple[PyTree, jax.Array]:

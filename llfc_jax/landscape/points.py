@@ -11,11 +11,13 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from llfc_jax import tasks
 from llfc_jax.data.inputs import Data, as_splits
-from llfc_jax.errors import ModeError
+from llfc_jax.errors import ModeError, unknown
 from llfc_jax.frameworks import Network
+from llfc_jax.graph.outputs import check_outputs
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
+from llfc_jax.measures.accumulate import accumulate, pad_batches
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.calibration import calibrate
 from llfc_jax.measures.precision import matmul_precision
@@ -29,7 +31,8 @@ class PointOptions:
 
     Attributes:
         task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one.
-        renormalise: "none", or "reset": running statistics anew at every point.
+        renormalise: "none"; "reset": running statistics anew at every point; "repair", of
+            mixtures: every unit's mean and deviation as the mixture of the modes' own.
         batch_size: samples at a time, where data are arrays; results do not depend on it.
 
     Raises:
@@ -44,10 +47,8 @@ class PointOptions:
     def __post_init__(self) -> None:
         """Checks every field."""
         object.__setattr__(self, "task", tasks.build(self.task))
-        if self.renormalise not in ("none", "reset"):
-            raise ModeError(
-                f"renormalise={self.renormalise!r} is for lines; use 'none' or 'reset' here"
-            )
+        if self.renormalise not in renorm.CHOICES:
+            raise ModeError(unknown("renormalisation", self.renormalise, renorm.CHOICES))
 
 
 class Space(Protocol):
@@ -94,8 +95,11 @@ def judge_points(
     train: Data | None,
     options: PointOptions | None,
     progress: ProgressFn | None,
+    shares: Float[np.ndarray, "points points"] | None = None,
 ) -> tuple[dict[str, Float[np.ndarray, " points"]], int]:
     """Returns loss and metrics of the network at every point, and the number of samples.
+
+    `shares` says of which points each is a mixture, for REPAIR.
 
     Raises:
         ModeError: a renormalisation that does not fit the network.
@@ -103,6 +107,8 @@ def judge_points(
     """
     options = options or PointOptions()
     task, view = options.task, Network.of(network)
+    if options.renormalise == "repair" and shares is None:
+        raise ModeError("renormalise='repair' is for mixtures of modes; use 'none' or 'reset' here")
     splits = as_splits(data, train, options.batch_size)
     points = Numbered(space, jnp.asarray(coordinates, jnp.float32))
     numbers = np.arange(len(coordinates), dtype=np.float32)
@@ -111,11 +117,12 @@ def judge_points(
         traced = TracedNetwork(view.apply, space.a, abstract(first.x))
         check_outputs(traced.graph, first, task)
         renorm.check(traced.graph, options.renormalise)
-        if options.renormalise == "reset":
+        if options.renormalise != "none":
             pooled = splits.get("train", splits["test"])
             wanted = tuple(map(float, numbers))
+            kind = options.renormalise
             corrections = calibrate(
-                view.apply, points, wanted, pooled, "reset", "map", task, progress
+                view.apply, points, wanted, pooled, kind, "map", task, progress, shares
             )
         found = accumulate(
             lambda x, y, mask: _judge(traced, task, points, (numbers, corrections), x, y, mask),
@@ -140,11 +147,11 @@ def _judge(
     mask: jax.Array,
 ) -> dict[str, Any]:
     """Returns the sums by which the task judges a batch at every point, and its samples."""
+    layout = RowLayout.of(network.graph, network.apply, points.a, x, mask)
 
     def judge(point: tuple[jax.Array, renorm.Correction]) -> dict[str, Any]:
         number, correction = point
         values = renorm.evaluate(network.graph, points.at(number), x, correction)
-        return task.sums(values.output, y, mask)
+        return task.sums(values.output, y, layout.output_mask)
 
-    samples = mask if mask.ndim == 1 else mask.max(1)
-    return {"judged": jax.lax.map(judge, at), "samples": samples.sum()}
+    return {"judged": jax.lax.map(judge, at), "samples": layout.row_mask.sum()}

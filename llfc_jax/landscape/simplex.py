@@ -1,22 +1,20 @@
 """Loss and error on the triangle between three modes: every mixture of their weights."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
 from llfc_jax.data.inputs import Data
 from llfc_jax.errors import ModeError
 from llfc_jax.frameworks import Network
+from llfc_jax.landscape.mixtures import Mixtures, share_corners
 from llfc_jax.landscape.points import PointOptions, judge_points
-from llfc_jax.pair import check_pair, mix
+from llfc_jax.pair import check_pair
 from llfc_jax.report.style import SCREEN, Theme
 from llfc_jax.results import Result, axes, labels, result, setting
-from llfc_jax.types import Model, ProgressFn, Variables
+from llfc_jax.types import Model, ProgressFn
 
 
 @result
@@ -59,27 +57,6 @@ class SimplexResult(Result):
         return draw_triangle(self.records(), name or "loss", theme)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Mixtures:
-    """All mixtures Σ_i w_i θ_i of some modes.
-
-    Attributes:
-        modes: the modes θ_i.
-    """
-
-    modes: tuple[Variables, ...]
-
-    @property
-    def a(self) -> Variables:
-        """Variables of the network's shapes."""
-        return self.modes[0]
-
-    def at(self, *coordinates: ArrayLike) -> Variables:
-        """Returns the mixture with these weights, which may be traced."""
-        return mix(self.modes, jnp.stack(list(map(jnp.asarray, coordinates))))
-
-
 def measure_simplex(
     network: Model,
     modes: Sequence[Model],
@@ -120,7 +97,9 @@ def measure_simplex(
     for other in held[1:]:
         check_pair(held[0], other)
     grid = barycentric_grid(steps)
-    values, samples = judge_points(view, Mixtures(held), grid, data, train, options, progress)
+    values, samples = judge_points(
+        view, Mixtures(held), grid, data, train, options, progress, share_corners(grid)
+    )
     return SimplexResult(
         points=tuple(range(len(grid))),
         weight_a=grid[:, 0],

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from llfc_jax import symmetry
+from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import trace
@@ -51,8 +52,8 @@ def align(
         network: a module of any framework, or a function apply(variables, x).
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: train data, pairs (x, y), for the methods that need it, and for the proof of the
-            spec. Can be read again and again.
+        batches: train data of any form (`llfc_jax.data.inputs.as_batches`), for the methods that
+            need it, and for the proof of the spec.
         spec: which units may move; derived from the network's trace by default.
         task: how outputs are judged, for the methods that look at them; classification if None.
         progress: called as (done, in all or 0, words).
@@ -77,14 +78,13 @@ def align(
         raise MatchingError("pass batches so that the spec can be proved, or call weight_matching")
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
-    batches = spread.follow(batches, (a, b))
+    batches = spread.follow(as_batches(() if batches is None else batches), (a, b))
     if goes_beyond(method):
         if spec is not None:
             check_modes(spec, a, b)
         return _align_beyond(method, key, network, a, b, batches, task, progress, state)
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
-    batches = () if batches is None else batches
     problem = Problem(network, spec, a, b, batches, task or classification(), state=state)
     problem.checked(narrow=True)
     if any(map(is_discrete, jax.tree.leaves(a))):
@@ -105,7 +105,7 @@ def _align_beyond(
     network: Network,
     a: Variables,
     b: Variables,
-    batches: Batches | None,
+    batches: Batches,
     task: Task | None,
     progress: ProgressFn | None,
     state: Path | None,
@@ -116,12 +116,12 @@ def _align_beyond(
     if any(map(is_discrete, jax.tree.leaves(a))):
         check_used_leaves(graph, a, b)
     check_modes(spec.unfolded, a, b)
-    _prove(network.apply, spec, a, batches or ())
+    _prove(network.apply, spec, a, batches)
     folded = {name: spec.fold(widen(mode)) for name, mode in (("a", a), ("b", b))}
     problem = Problem(
         network,
         spec.permutations,
-        batches=batches or (),
+        batches=batches,
         task=task or classification(),
         symmetry=spec,
         state=state,
@@ -152,8 +152,8 @@ def _prove(
         _PROVED.append(known)
 
 
-def _inputs(batches: Batches | None) -> Any:
+def _inputs(batches: Batches) -> Any:
     """Returns the first batch."""
-    for batch in batches or ():
+    for batch in batches:
         return read_batch(batch).x
     raise DataError("there is no batch; matching by network needs data to derive its spec from")

@@ -12,15 +12,18 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import ArrayLike
 
+from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.frameworks import Network
+from llfc_jax.graph import trace
+from llfc_jax.graph.outputs import check_finite, check_outputs
 from llfc_jax.matching.placement import dtype_of, host_array, on_host
 from llfc_jax.pair import check_pair
 from llfc_jax.parallel.spread import relabel
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.tasks import Batch, Task, classification, read_batch
-from llfc_jax.types import Apply, Batches, Inputs, Variables
+from llfc_jax.types import Apply, Batches, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Problem:
         spec: which units may move.
         a: the mode that stays.
         b: the mode that is permuted.
-        batches: data, pairs (x, y) or other forms (`llfc_jax.tasks.Batch`), for the methods that
-            need some.
+        batches: data of any form (`llfc_jax.data.inputs.as_batches`), for the methods that need
+            some.
         task: how outputs are judged, for the methods that look at outputs.
         symmetry: what may be done beyond permutations; a and b are then folded (`symmetry.fold`).
         state: where a method that takes long keeps how far it is; files are named after it.
@@ -63,7 +66,7 @@ class Problem:
     def checked(self, *, narrow: bool = False) -> "Problem":
         """Returns the problem as methods compute with it.
 
-        The modes are trees of arrays, seen to fit each other and the spec.
+        The modes are trees of arrays, seen to fit each other and the spec, and data are batches.
 
         Args:
             narrow: keeps floating-point leaves narrower than float32, which become float32 else.
@@ -71,6 +74,7 @@ class Problem:
         Raises:
             ModeError: other structures or shapes, or values that are not finite.
             MatchingError: they are modes of another network.
+            DataError: data that can be read only once, or of no known form.
         """
         a, b = relabel((self.a, self.b))
         if self.network is not None:
@@ -78,28 +82,44 @@ class Problem:
             a, b = read(a), read(b)
         check_modes(self.spec, a, b)
         a, b = (a, b) if narrow else (widen(a), widen(b))
-        return dataclasses.replace(self, a=a, b=b)
+        return dataclasses.replace(self, a=a, b=b, batches=as_batches(self.batches))
 
     def read_batches(self) -> Iterator[Batch]:
-        """Yields every batch taken apart, with its mask."""
+        """Yields every batch of which anything counts, taken apart, with its mask.
+
+        Raises:
+            DataError: inputs hold NaN or infinity.
+        """
         for batch in map(read_batch, self.batches):
             n = len(jax.tree.leaves(batch.x)[0])
             mask = self.task.default_mask(batch.y, n) if batch.mask is None else batch.mask
-            yield Batch(batch.x, batch.y, jnp.asarray(mask, jnp.float32))
+            check_finite(batch.x)
+            if np.any(np.asarray(mask)):
+                yield Batch(batch.x, batch.y, jnp.asarray(mask, jnp.float32))
 
-    def first_inputs(self, samples: int) -> Inputs:
-        """Returns the inputs of the first samples (of all, if there are fewer).
+    def check_outputs(self) -> None:
+        """Checks that the task judges what the network returns, on all data.
+
+        Raises:
+            GraphError: it does not judge such outputs.
+            DataError: targets that it does not take, or labels that are none.
+        """
+        for batch in self.read_batches():
+            check_outputs(trace(self.apply, self.a, batch.x), batch, self.task)
+
+    def first_batch(self, samples: int) -> Batch:
+        """Returns inputs and mask of the first samples (of all, if there are fewer).
 
         Raises:
             DataError: there is no batch.
         """
-        taken: list[Inputs] = []
+        taken: list[Batch] = []
         need = samples
-        for batch in self.batches:
-            x = jax.tree.map(lambda leaf, need=need: leaf[:need], read_batch(batch).x)
-            taken.append(x)
-            need -= len(jax.tree.leaves(x)[0])
-            if not need:
+        for batch in self.read_batches():
+            some = Batch(batch.x, None, batch.mask)
+            taken.append(jax.tree.map(lambda leaf, need=need: leaf[:need], some))
+            need -= len(taken[-1].mask)
+            if need <= 0:
                 break
         if not taken:
             raise DataError("matching on data needs some, and there is no batch")

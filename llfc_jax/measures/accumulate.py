@@ -11,7 +11,6 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,8 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax.errors import DataError
-from llfc_jax.graph import Graph
-from llfc_jax.graph.trace import abstract
+from llfc_jax.graph.outputs import check_labels, inspect_batch
 from llfc_jax.parallel import sharding
 from llfc_jax.tasks import Batch, Task, classification, count_batches, read_batch
 from llfc_jax.types import AnyArray, Batches, Inputs, ProgressFn, Scalar
@@ -196,11 +194,12 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
     Raises:
         DataError: no batch at all, an iterator (it can be read only once, and every measure reads
             the first batch before its pass), a batch larger than the first or of samples of
-            another shape, targets that do not fit x.
+            another shape, targets that do not fit x; masks that are 0 everywhere.
     """
     if iter(batches) is batches:
         raise DataError("batches are a generator, which can be read only once; pass a list of them")
     first: list[tuple[int, ...]] = []
+    counted = False
     for given in batches:
         x, y, mask = batch = read_batch(given)
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
@@ -219,7 +218,7 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
         parts = sharding.size(mesh, spec)
         size = -(-first[0][0] // parts) * parts
         mask = np.asarray(task.default_mask(y, n) if mask is None else mask, np.float32)
-        padded = x, y, mask
+        padded, counted = (x, y, mask), counted or bool(mask.any())
         if n < size:
             padded = jax.tree.map(partial(_fill, size=size, mode="edge"), (x, y))
             padded = *padded, _fill(mask, size, "constant")
@@ -227,6 +226,8 @@ def pad_batches(batches: Batches, task: Task = CLASSIFICATION) -> Iterator[Batch
         yield Batch(*(padded if mesh is None else sharding.put(padded, mesh, spec)))
     if not first:
         raise DataError("there is no batch to measure on")
+    if not counted:
+        raise DataError("nothing of the data counts: their masks are 0 everywhere")
 
 
 def _fill(leaf: AnyArray, size: int, mode: str) -> jax.Array:
@@ -257,7 +258,7 @@ class _Merger:
         """Merges the oldest batch that waits, after a check of its data."""
         finite, low, high, part = sharding.fetch(self.pending.popleft())
         if not bool(finite):
-            raise DataError("the data hold NaN or infinity; clean them before measuring")
+            raise DataError("the data hold NaN or infinity; clean them first")
         if self.classes is not None:
             check_labels(int(low), int(high), self.classes, self.task)
         part = _to_host(part)
@@ -303,78 +304,3 @@ def accumulate(
         merger.merged,
         is_leaf=_mergeable,
     )
-
-
-def inspect_batch(batch: Batch, task: Task) -> tuple[Any, Any, Any]:
-    """Returns whether a batch is finite, and the smallest and the largest label that counts.
-
-    Where the data lie on the host it is done there, with nothing to compile for each new shape.
-    """
-    if all(map(sharding.is_on_host, jax.tree.leaves(batch))):
-        return _inspect(jax.tree.map(np.asarray, batch), task, np)
-    return _inspect_on_device(batch, task)
-
-
-def _inspect(batch: Batch, task: Task, xp: ModuleType) -> tuple[Any, Any, Any]:
-    finite = xp.array(True)
-    for leaf in jax.tree.leaves((batch.x, batch.y)):
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            finite = finite & xp.isfinite(leaf).all()
-    if not task.labelled:
-        return finite, xp.array(0), xp.array(0)
-    (labels,) = jax.tree.leaves(batch.y)
-    mask = batch.mask.reshape(*batch.mask.shape, *(1,) * (labels.ndim - batch.mask.ndim))
-    counts = xp.broadcast_to(mask, labels.shape) > 0
-    if task.ignore is not None:
-        counts = counts & (labels != task.ignore)
-    some = xp.where(counts, labels, 0)
-    return finite, some.min(), some.max()
-
-
-@partial(jax.jit, static_argnames="task")
-def _inspect_on_device(batch: Batch, task: Task) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _inspect(batch, task, jnp)
-
-
-def check_outputs(
-    graph: Graph, batch: Batch, task: Task, labelled: Batch | None = None
-) -> int | None:
-    """Returns the number of labels, after a check that a task judges what a network returns.
-
-    Args:
-        graph: the network's trace at the batch's shape.
-        batch: its inputs and targets.
-        task: the task.
-        labelled: the samples whose labels must be among the classes; the batch's if None.
-
-    Raises:
-        GraphError: the task does not judge such outputs.
-        DataError: targets that the task does not take.
-    """
-    program, shapes = graph.program, abstract(batch)
-    outputs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in
-               (program.avals[number] for number in program.outputs)]  # fmt: skip
-    outputs = jax.tree.unflatten(program.output_tree, outputs)
-    task.check(outputs, shapes.y, program.samples)
-    if not task.labelled:
-        return None
-    classes = jax.tree.leaves(outputs)[0].shape[-1]
-    _, low, high = inspect_batch(labelled or batch, task)
-    check_labels(int(low), int(high), classes, task)
-    return classes
-
-
-def check_labels(low: int, high: int, classes: int, task: Task) -> None:
-    """Checks that labels from `low` to `high` are among the classes.
-
-    Raises:
-        DataError: they are not.
-    """
-    if low < 0 or high >= classes:
-        hint = ""
-        if low < 0 and task.ignore is None:
-            options = {"name": task.name, "ignore": low}
-            hint = f"; if {low} marks what does not count, set task={options}"
-        raise DataError(
-            f"labels run from {low} to {high}, but the network has {classes} classes{hint}"
-        )

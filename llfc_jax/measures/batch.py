@@ -16,10 +16,10 @@ from jaxtyping import PyTree
 
 from llfc_jax.graph import Graph, Values, trace
 from llfc_jax.graph.graph import Visit
+from llfc_jax.graph.row_layout import RowLayout, find_token_axes, keep_features
 from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide
-from llfc_jax.measures.rows import RowLayout, find_token_axes, keep_features
 from llfc_jax.pair import Curve, interpolate
 from llfc_jax.parallel import loops, quick
 from llfc_jax.tasks import Task
@@ -119,11 +119,11 @@ class PairBatch:
 
     def judge(self, outputs: PyTree) -> dict[str, Any]:
         """Returns the sums by which the task judges outputs (`Task.sums`)."""
-        return self.task.sums(outputs, self.y, self.layout.mask)
+        return self.task.sums(outputs, self.y, self.layout.output_mask)
 
     def trivial(self) -> Any:
         """Returns the sums of the task's trivial predictor."""
-        return self.task.trivial_sums(self.a.output, self.y, self.layout.mask)
+        return self.task.trivial_sums(self.a.output, self.y, self.layout.output_mask)
 
 
 @dataclasses.dataclass(frozen=True)

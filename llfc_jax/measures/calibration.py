@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from llfc_jax.graph import trace
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.running_statistics import Held, read_normalisers
 from llfc_jax.measures.accumulate import CLASSIFICATION, Moments, accumulate, pad_batches
 from llfc_jax.measures.renormalise import Correction, Place, evaluate, find_places
-from llfc_jax.measures.rows import RowLayout, find_token_axes
 from llfc_jax.measures.similarity import wide
 from llfc_jax.pair import Way
 from llfc_jax.parallel.loops import AlphaLoop, map_over
@@ -38,12 +39,14 @@ def calibrate(
     alpha_loop: AlphaLoop,
     task: Task = CLASSIFICATION,
     progress: ProgressFn | None = None,
+    shares: Float[np.ndarray, "points points"] | None = None,
 ) -> Correction:
     """Returns corrections for every point of the line, stacked along α.
 
     A reset takes the statistics of θ_α itself, at the ends as well. REPAIR brings each unit of
     every linear layer but the last to α E_a + (1 - α) E_b and α s_a + (1 - α) s_b, the mean and the
-    deviation of the ends (Jordan et al. 2023); at the ends it changes nothing.
+    deviation of the ends (Jordan et al. 2023); at the ends it changes nothing. Points that are no
+    line's are brought to such a mixture of any of them.
 
     Args:
         apply: the network.
@@ -54,10 +57,13 @@ def calibrate(
         alpha_loop: how the loop over α runs.
         task: says which tokens of a sample count.
         progress: called per batch.
+        shares: of which points (columns) each point's target is the mixture, where the points are
+            rising numbers from 0 on and not those of a line.
     """
     first, _, mask = next(pad_batches(batches, task))
     places = find_places(trace(apply, curve.a, first), kind)
     grid = np.unique([*alphas, 0.0, 1.0])  # the ends are REPAIR's target
+    shares = _share_line(grid) if shares is None else shares
     points = grid.astype(jnp.result_type(float))
     held = _read(apply, alpha_loop, curve, points, first, 0.0) if kind == "reset" else {}
     measure = partial(_measure, apply, kind, alpha_loop, curve)
@@ -81,7 +87,7 @@ def calibrate(
             if place.level == level:
                 own = found[place.name]
                 done[place.name] = (
-                    _reset(held[place.name], own) if held else _repair(grid, own, raw[place.name])
+                    _reset(held[place.name], own) if held else _repair(shares, own, raw[place.name])
                 )
     wanted = np.searchsorted(grid, alphas)
     return _as_correction({k: (scale[wanted], shift[wanted]) for k, (scale, shift) in done.items()})
@@ -105,19 +111,22 @@ def _reset(held: Held, own: Moments) -> Affine:
     return scale, held.slope * shift + held.offset * (1 - scale)
 
 
-def _repair(grid: np.ndarray, own: Moments, raw: Moments) -> Affine:
-    """Returns what brings a unit to the mean and the deviation between the ends."""
+def _share_line(grid: np.ndarray) -> np.ndarray:
+    """Returns how much each point of a grid (columns) is of each point of the line: its ends."""
+    shares = np.zeros((len(grid), len(grid)))
+    low, high = np.searchsorted(grid, [0.0, 1.0])
+    shares[:, high], shares[:, low] = grid, 1 - grid
+    return shares
 
-    def between(ends: np.ndarray) -> np.ndarray:
-        low, high = np.searchsorted(grid, [0.0, 1.0])
-        return grid[:, None] * ends[high] + (1 - grid[:, None]) * ends[low]
 
+def _repair(shares: np.ndarray, own: Moments, raw: Moments) -> Affine:
+    """Returns what brings a unit to the mixture of the means and deviations of other points."""
     deviation = np.sqrt(own.squares / own.count)
-    wanted = between(np.sqrt(raw.squares / raw.count))
+    wanted = shares @ np.sqrt(raw.squares / raw.count)
     alive = deviation > CONSTANT
     scale = np.where(alive, wanted / np.where(alive, deviation, 1), 1)
-    shift = between(raw.mean) - own.mean * scale
-    ends = np.isin(grid, [0.0, 1.0])[:, None]
+    shift = shares @ raw.mean - own.mean * scale
+    ends = (np.diag(shares) == 1)[:, None]
     return np.where(ends, 1, scale), np.where(ends, 0, shift)
 
 
@@ -134,8 +143,7 @@ def _measure(
     """Moments of a batch per unit at every place, along α."""
     graph = trace(apply, curve.a, x)
     places = find_places(graph, kind)
-    tokens = mask.ndim == 2 and find_token_axes(graph, apply, curve.a, x, mask.shape[1])
-    layout = RowLayout(graph, mask, tokens or None)
+    layout = RowLayout.of(graph, apply, curve.a, x, mask)
 
     def at(point: tuple[jax.Array, Correction]) -> dict[str, Moments]:
         values = evaluate(graph, curve.at(point[0]), x, point[1])

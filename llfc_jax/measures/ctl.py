@@ -161,7 +161,7 @@ class CTL(Measure):
                 x="layer",
                 y={"coefficient": "coefficient at α = ½"},
                 x_label="layer, input to output",
-                y_label="c",
+                y_label="coefficient c",
                 band={"coefficient": "coefficient_std"},
                 panels=("pair", "align", "split"),
                 where={"alpha": 0.5},

@@ -99,6 +99,21 @@ class Ensemble(Measure):
                 x_label="α (0: network b, 1: network a)",
                 y_label="share of samples",
             ),
+            Chart(
+                name="ensemble_loss",
+                title="Loss of the network between a and b, and of their ensemble",
+                caption="The network with interpolated weights, and the ensemble that mixes the "
+                "outputs of a and b in the same shares. Where LLFC holds at the output the two lie "
+                "together.",
+                x="alpha",
+                y={
+                    "loss": "loss of the interpolated network",
+                    "ensemble_loss": "loss of the ensemble",
+                },
+                x_label="α (0: network b, 1: network a)",
+                y_label="loss",
+                unless="error",
+            ),
         ),
         columns={
             "alpha": "α",
@@ -106,6 +121,8 @@ class Ensemble(Measure):
             "ensemble_error": "error of mixed logits",
             "disagreement": "they disagree on",
             "bound": "2 ε",
+            "loss": "loss of θ_α",
+            "ensemble_loss": "loss of mixed outputs",
         },
     )
 
@@ -149,7 +166,7 @@ class Ensemble(Measure):
 
 def _disagreement(batch: PairBatch, one: PyTree, other: PyTree) -> jax.Array:
     """Returns on how many elements two outputs predict otherwise; NaN if none does."""
-    task, mask = batch.task, batch.layout.mask
+    task, mask = batch.task, batch.layout.output_mask
     if task.predict is None:
         return jnp.asarray(jnp.nan)
     weight = task.weigh(batch.y, mask)

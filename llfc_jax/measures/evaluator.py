@@ -9,13 +9,15 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, ModeError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph import Graph
+from llfc_jax.graph.outputs import check_outputs
 from llfc_jax.graph.queries import check_used_leaves
 from llfc_jax.graph.trace import abstract
 from llfc_jax.measures import renormalise as renorm
-from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
+from llfc_jax.measures.accumulate import accumulate, pad_batches
 from llfc_jax.measures.batch import (
     Part,
     Points,
@@ -52,8 +54,8 @@ class PairEvaluator:
             returns what the task judges: logits [n, classes] by default.
         a: the mode that α multiplies, as its framework has it.
         b: the other mode.
-        batches: re-iterable batches (`llfc_jax.tasks.Batch`): pairs (x [n, ...], labels [n]), or
-            what the task needs; the first one gives the shapes.
+        batches: data of any form (`llfc_jax.data.inputs.as_batches`): arrays (x [n, ...], labels
+            [n]), or batches of what the task needs; the first one gives the shapes.
         options: how the pair is measured; the defaults if None.
         train_batches: data for renormalising.
         progress: called as (done, total, words) while renormalising.
@@ -108,8 +110,8 @@ class PairEvaluator:
         check_pair(a, b)
         self.grid = tuple(sorted({*options.alphas, 0.0, MIDDLE, 1.0}))
         self.task = options.task
-        self.batches = batches = spread.follow(batches, (a, b))
-        self.train_batches = spread.follow(train_batches, (a, b))
+        self.batches = batches = self._read(batches, (a, b))
+        self.train_batches = None if train_batches is None else self._read(train_batches, (a, b))
         first = next(pad_batches(batches, self.task))
         x = first.x
         self.a, self.b = spread.place_pair(a, b, x)
@@ -136,6 +138,10 @@ class PairEvaluator:
     def graph(self) -> Graph:
         """The network's trace at the first batch's shape."""
         return self._traced(self._first).graph
+
+    def _read(self, data: Batches, modes: PyTree) -> Batches:
+        """Returns data of any form as batches, which lie where the modes do."""
+        return spread.follow(as_batches(data, self.options.batch_size), modes)
 
     def _check(self, batch: Batch) -> int | None:
         """Returns the number of labels, after a check that batch, outputs and task fit each other.
@@ -172,7 +178,7 @@ class PairEvaluator:
             DataError: data that are not finite, or do not fit the network.
         """
         check_options(measures, self.options)
-        batches = self.batches if batches is None else spread.follow(batches, self.a)
+        batches = self.batches if batches is None else self._read(batches, self.a)
         first = next(pad_batches(batches, self.task))
         self._check(first)
         network = self._traced(abstract(first))

@@ -119,6 +119,21 @@ class Layerwise(Measure):
                 mark="bars",
             ),
             Chart(
+                name="layerwise_loss_barrier",
+                title="Which single layers can be averaged?",
+                caption=(
+                    "Loss of network a with this one layer averaged between a and b, minus the "
+                    "loss of network a."
+                ),
+                x="layer",
+                y={"loss_barrier": "loss barrier"},
+                x_label="layer, input to output",
+                y_label="loss above that of a",
+                where={"alpha": 0.5},
+                mark="bars",
+                unless="error",
+            ),
+            Chart(
                 name="layerwise_curves",
                 title="Error while a single layer goes from one network to the other",
                 caption="All other layers are those of network a: α = 1 is network a, and at "
@@ -129,6 +144,18 @@ class Layerwise(Measure):
                 y_label="error (share of samples)",
                 lines="layer",
             ),
+            Chart(
+                name="layerwise_loss_curves",
+                title="Loss while a single layer goes from one network to the other",
+                caption="All other layers are those of network a: α = 1 is network a, and at "
+                "α = 0 the layer is that of b.",
+                x="alpha",
+                y={"loss": "loss"},
+                x_label="α of that layer",
+                y_label="loss",
+                lines="layer",
+                unless="error",
+            ),
         ),
         columns={
             "layer": "layer",
@@ -138,6 +165,8 @@ class Layerwise(Measure):
             "loss": "loss",
             "error_barrier": "error barrier",
             "error_highest": "highest error above a's",
+            "loss_barrier": "loss barrier",
+            "loss_highest": "highest loss above a's",
         },
     )
 

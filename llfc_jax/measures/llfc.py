@@ -176,7 +176,7 @@ class LLFC(Measure):
                 x="layer",
                 y={"coefficient": "coefficient at α = ½"},
                 x_label="layer, input to output",
-                y_label="c",
+                y_label="coefficient c",
                 band={"coefficient": "coefficient_std"},
                 where={"alpha": 0.5},
             ),

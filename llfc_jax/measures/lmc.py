@@ -97,9 +97,9 @@ class LMC(Measure):
         {"alphas", "extrapolate", "alpha_loop", "renormalise", "precision"}
     )
     columns: ClassVar[Mapping[str, str]] = {
-        "error_a": "error of a",
-        "error_b": "error of b",
-        "error_barrier": "error barrier",
+        "error_a": "error of a (share)",
+        "error_b": "error of b (share)",
+        "error_barrier": "error barrier (share)",
         "loss_barrier": "loss barrier",
     }
     other_columns: ClassVar[Mapping[str, str]] = {"loss_a": "loss of a", "loss_b": "loss of b"}
@@ -137,6 +137,19 @@ class LMC(Measure):
                 x_label="α (0: network b, 1: network a)",
                 y_label="loss",
                 lines="split",
+            ),
+            Chart(
+                name="lmc_aligned",
+                title="Loss along the line, before and after alignment",
+                caption="Mean loss of the network with the weights α a + (1 - α) b, a line for "
+                "each way in which b was aligned with a.",
+                x="alpha",
+                y={"loss": "loss"},
+                x_label="α (0: network b, 1: network a)",
+                y_label="loss",
+                lines="align",
+                panels=("pair", "split"),
+                compares=True,
             ),
         ),
         columns={

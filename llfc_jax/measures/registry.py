@@ -12,12 +12,8 @@ from llfc_jax.measures.options import EvalOptions
 
 MEASURES: dict[str, type[Measure]] = {}
 M = TypeVar("M", bound=type[Measure])
-OF_EVERY_REQUEST = (
-    "splits",
-    "batch_size",
-    "measure_options",
-    "task",
-)  # they say what is measured on
+ALWAYS = ("batch_size", "measure_options", "task")  # they say what is measured on
+OF_EVERY_REQUEST = ("splits", *ALWAYS)
 
 
 def measure(name: str) -> Callable[[M], M]:
@@ -138,7 +134,7 @@ def configure(
     own_fields = fields.hints(cls)
     shared_fields = fields.hints(EvalOptions)
     for field in (*changes, *changed_options(options)):
-        if field in own_fields or field in cls.uses or field in ("measure_options", "task"):
+        if field in own_fields or field in cls.uses or field in ALWAYS:
             continue
         if field in cls.refuses:
             raise ConfigError(f"{name} has no `{field}`: {cls.refuses[field]}")

@@ -74,6 +74,9 @@ class Stitching(Measure):
 
     uses: ClassVar[frozenset[str]] = frozenset({"sites", "renormalise", "precision"})
     columns: ClassVar[Mapping[str, str]] = {"stitch_worst": "error when stitched, highest"}
+    other_columns: ClassVar[Mapping[str, str]] = {
+        "stitch_worst_loss": "loss when stitched, highest"
+    }
     section: ClassVar[Section] = Section(
         name="stitching",
         title="Stitching",
@@ -101,6 +104,20 @@ class Stitching(Measure):
                 y_label="error (share of samples)",
                 lines="direction",
             ),
+            Chart(
+                name="stitching_loss",
+                title="Loss of one network up to a layer, continued by the other",
+                caption=(
+                    "One network up to and including the named layer, the other after it; dashed "
+                    "and dotted, the two networks themselves."
+                ),
+                x="layer",
+                y={"loss": "stitched", "loss_a": "network a", "loss_b": "network b"},
+                x_label="last layer of the first network",
+                y_label="loss",
+                lines="direction",
+                unless="error",
+            ),
         ),
         columns={
             "layer": "cut behind",
@@ -110,6 +127,8 @@ class Stitching(Measure):
             "loss": "loss",
             "error_a": "error of a",
             "error_b": "error of b",
+            "loss_a": "loss of a",
+            "loss_b": "loss of b",
         },
     )
 
@@ -186,8 +205,9 @@ class Stitching(Measure):
 
     def summary_metrics(self, result: StitchingResult) -> dict[str, float]:
         """Returns the least and the largest error (or loss) of a stitched network."""
-        error = np.asarray(result.error)
-        error = np.asarray(result.loss) if np.isnan(error).all() else error
+        error, loss = np.asarray(result.error), np.asarray(result.loss)
+        if np.isnan(error).all():
+            return {"stitch_best_loss": float(loss.min()), "stitch_worst_loss": float(loss.max())}
         return {"stitch_best": float(error.min()), "stitch_worst": float(error.max())}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from llfc_jax.graph import Graph, Site, Values
 from llfc_jax.graph.queries import activation_sites
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.measures.accumulate import moments_of_each
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
@@ -17,7 +18,6 @@ from llfc_jax.measures.measure import MIDDLE, Measure, Totals, by_layer
 from llfc_jax.measures.options import EvalOptions
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.registry import measure
-from llfc_jax.measures.rows import RowLayout
 from llfc_jax.measures.similarity import (
     compare,
     from_sums,

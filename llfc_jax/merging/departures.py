@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax.graph import Graph, Values
+from llfc_jax.graph.outputs import check_outputs
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.sites import Site, layer_paths
 from llfc_jax.graph.trace import abstract
-from llfc_jax.measures.accumulate import accumulate, check_outputs, pad_batches
+from llfc_jax.measures.accumulate import accumulate, pad_batches
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.precision import wide
-from llfc_jax.measures.rows import RowLayout
 from llfc_jax.measures.similarity import compare
 from llfc_jax.tasks import Task
 from llfc_jax.types import Apply, Batches, Inputs, Variables
@@ -106,7 +107,7 @@ def _read_batch(
     mixtures = [_mean(of) for of in zip(*of_ends, strict=True)]
 
     def judge(outputs: PyTree) -> dict[str, Any]:
-        return task.sums(outputs, y, mask)
+        return task.sums(outputs, y, layout.output_mask)
 
     def at(theta: Variables) -> dict[str, Any]:
         run = graph.evaluate(theta, x)

@@ -1,26 +1,30 @@
 """Why a merge works or fails, layer by layer: cross-task linearity, and what each layer costs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-import jax
 import numpy as np
+from jaxtyping import ArrayLike, Float
 
+from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, MergeError
 from llfc_jax.frameworks import Network
 from llfc_jax.merging.departures import read_task
 from llfc_jax.merging.merge import merge
 from llfc_jax.merging.options import MergeOptions
-from llfc_jax.merging.prepare import is_skipped, name_leaves
+from llfc_jax.merging.prepare import with_heads
 from llfc_jax.merging.registry import build_rule
 from llfc_jax.merging.rule import Rule
 from llfc_jax.report.charts import Chart
 from llfc_jax.results import Result, axes, labels, result
 from llfc_jax.tasks import Task, build
-from llfc_jax.types import Batches, Model, ProgressFn, Variables
+from llfc_jax.types import Batches, Model, ProgressFn
 
 CLOSE = 0.05  # nats that a merge's loss may lie above another and count as equal to it
 MOSTLY = 0.8  # share of a merge's loss that the mean of outputs loses too, to be its cause
+BLAMED = "the mean of the outputs loses about as much, or more"
+CAUSE = "the cause lies in the models, not in how their weights are merged"
+Outcome = Literal["holds", "models", "breaks"]
 SHARE = 0.5  # layers whose cost is at least this share of the largest are named
 
 
@@ -91,49 +95,76 @@ class Diagnosis(Result):
         """Spearman's ρ, over the merges, of mean distance and mean loss; NaN below three merges."""
         if len(self.rules) < 3:
             return float("nan")
-        from scipy.stats import rankdata  # half a second, paid on first use
-
         distance = np.nanmean(np.asarray(self.distance), (1, 2))
-        ranks = map(rankdata, (distance, np.asarray(self.loss).mean(1)))
-        return float(np.corrcoef(*ranks)[0, 1])
+        return correlate_ranks(distance, np.asarray(self.loss).mean(1))
+
+    def outcome(self, rule: int) -> Outcome:
+        """Returns whether a merge holds, or breaks, or whether its models are to blame."""
+        loss, best, ensemble = self._losses(rule)
+        limit = CLOSE if np.isfinite(self.accuracy[rule]).all() else CLOSE * abs(best)
+        if loss - best <= limit:
+            return "holds"
+        return "models" if ensemble - best >= MOSTLY * (loss - best) else "breaks"
 
     def sentences(self) -> list[str]:
         """Returns, for each merge, whether it breaks and where."""
         return [self._sentence(i) for i in range(len(self.rules))]
 
-    def _sentence(self, rule: int) -> str:
-        loss, best = np.mean(self.loss[rule]), np.mean(np.asarray(self.model_loss).min(0))
-        ensemble = np.mean(self.ensemble_loss)
+    def paragraph(self) -> str:
+        """Returns the same of all merges together, in fewer words."""
+        _, best, ensemble = self._losses(0)
+        parts = []
+        losses = [f"`{rule}` ({self._losses(i)[0]:.3g})" for i, rule in enumerate(self.rules)]
+        outcomes = [self.outcome(i) for i in range(len(self.rules))]
+        of: dict[Outcome, list[str]] = {"holds": [], "models": []}
+        for words, outcome in zip(losses, outcomes, strict=True):
+            of.get(outcome, []).append(words)
+        if of["holds"]:
+            parts.append(f"{join_words(of['holds'])} {'hold' if of['holds'][1:] else 'holds'}")
+        if of["models"]:
+            parts.append(f"{join_words(of['models'])}: {BLAMED}; {CAUSE}")
+        parts += [f"{losses[i]} breaks{self._where(i)}"
+                 for i, found in enumerate(outcomes) if found == "breaks"]  # fmt: skip
         begin = (
-            f"{self.rules[rule]}: loss {loss:.3g}, against {best:.3g} of the best model for each "
-            f"task and {ensemble:.3g} of the mean of the models' outputs"
+            f"the best model of each task has a loss of {best:.3g}, the mean of the models' "
+            f"outputs {ensemble:.3g}"
         )
-        labelled = np.isfinite(self.accuracy[rule]).all()
-        limit = CLOSE if labelled else CLOSE * abs(best)
-        if loss - best <= limit:
-            return f"{begin}. The merge holds."
-        if ensemble - best >= MOSTLY * (loss - best):
-            return (
-                f"{begin}. The mean of the outputs loses about as much: the cause lies in the "
-                "models, not in how their weights are merged."
-            )
-        return f"{begin}. It breaks{self._where(rule)}."
+        return ". ".join([begin, *parts]) + "."
+
+    def _losses(self, rule: int) -> tuple[float, float, float]:
+        """Returns mean losses: of a merge, of the best model for each task, of the ensemble."""
+        best = float(np.mean(np.asarray(self.model_loss).min(0)))
+        return float(np.mean(self.loss[rule])), best, float(np.mean(self.ensemble_loss))
+
+    def _sentence(self, rule: int) -> str:
+        loss, best, ensemble = self._losses(rule)
+        begin = (
+            f"{self.rules[rule]}: loss {loss:.3g}; the best model of each task has {best:.3g}, the "
+            f"mean of the models' outputs {ensemble:.3g}"
+        )
+        ends = {
+            "holds": "The merge holds",
+            "models": f"{BLAMED.capitalize()}: {CAUSE}",
+            "breaks": f"It breaks{self._where(rule)}",
+        }
+        return f"{begin}. {ends[self.outcome(rule)]}."
 
     def _where(self, rule: int) -> str:
         """Returns where a merge breaks, in words."""
         cost, distance = self.cost[rule].mean(-1), np.asarray(self.distance)[rule].mean(-1)
+        cost = np.where(np.isfinite(cost), cost, -np.inf)
         if cost.max() <= 0:
-            return ", and no single layer of a model's own makes it better"
+            return ", and taking a single layer from one of the models does not help"
         worst = cost >= SHARE * cost.max()
         there, elsewhere = distance[worst], distance[~worst]
         words = (
-            f": a model's own layer helps most at {_name_ranges(self.layers, worst)} (loss lower "
-            f"by up to {cost.max():.2g})"
+            f": taking one layer from one of the models helps most at "
+            f"{_name_ranges(self.layers, worst)} (the loss falls by up to {cost.max():.2g})"
         )
         if np.isfinite(there).any():
-            words += f"; features there are {np.nanmax(there):.2g} from the mixture"
+            words += f"; 1 - cosine to the mean of their features is {np.nanmax(there):.2g} there"
             if np.isfinite(elsewhere).any():
-                words += f", elsewhere at most {np.nanmax(elsewhere):.2g}"
+                words += f" and at most {np.nanmax(elsewhere):.2g} elsewhere"
         return words
 
     def __str__(self) -> str:
@@ -153,6 +184,14 @@ class Diagnosis(Result):
         return "\n".join(lines)
 
 
+def correlate_ranks(x: Float[ArrayLike, " merges"], y: Float[ArrayLike, " merges"]) -> float:
+    """Returns Spearman's ρ; NaN where either is the same for all."""
+    from scipy.stats import rankdata  # half a second, paid on first use
+
+    ranks = np.stack([rankdata(np.asarray(of)) for of in (x, y)])
+    return float(np.corrcoef(ranks)[0, 1]) if ranks.std(1).all() else float("nan")
+
+
 def _name_ranges(names: Sequence[str], chosen: np.ndarray) -> str:
     """Returns chosen names in words: "a", "c to e and g"."""
     runs: list[list[str]] = []
@@ -162,7 +201,11 @@ def _name_ranges(names: Sequence[str], chosen: np.ndarray) -> str:
                 runs[-1].append(name)
             else:
                 runs.append([name])
-    words = [run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return join_words([run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs])
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Returns words as they stand in a sentence: "a", "a and b", "a, b and c"."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
@@ -190,7 +233,8 @@ def diagnose(
     Args:
         network: a module of any framework, or a function apply(variables, x).
         models: modes of it.
-        batches: re-iterable batches, or name -> such batches for several data sets.
+        batches: data of any form (`llfc_jax.data.inputs.as_batches`), or name -> such data for
+            several data sets.
         rules: names of rules, or rules with their options.
         base: the model that they were fine-tuned from, for the rules that need it.
         task: how outputs are judged: a `llfc_jax.tasks.Task`, or the name of one.
@@ -210,8 +254,9 @@ def diagnose(
     trees = [view.variables(model) for model in models]
     of_base = None if base is None else view.variables(base)
     tasks: dict[str, Batches] = {"task": batches}  # pyright: ignore[reportAssignmentType]
-    if isinstance(batches, Mapping):
+    if isinstance(batches, Mapping) and not any(hasattr(of, "shape") for of in batches.values()):
         tasks = {str(name): of for name, of in batches.items()}
+    tasks = {name: as_batches(of) for name, of in tasks.items()}
     if options.skip and len(tasks) != len(trees):
         raise MergeError(f"leaves are skipped, so each of {len(trees)} models needs a task of its "
                          f"own, and there are {len(tasks)}")  # fmt: skip
@@ -221,8 +266,8 @@ def diagnose(
               for rule in built]  # fmt: skip
     judge, parts = build(task), []
     for done, (name, data) in enumerate(tasks.items()):
-        head = trees[done] if options.skip else None
-        ends, ours = (tuple(_with_head(tree, head, options) for tree in of)
+        head = trees[done] if options.skip else trees[0]
+        ends, ours = (tuple(with_heads(tree, head, options.skip) for tree in of)
                       for of in (trees, merged))  # fmt: skip
         try:
             parts.append(read_task(view.apply, ends, ours, data, judge))
@@ -237,13 +282,3 @@ def diagnose(
     stacked = {name: np.stack([part.means[name] for part in parts], -1) for name in parts[0].means}
     numbered = tuple(f"models[{i}]" for i in range(len(trees)))
     return Diagnosis(tuple(names), tuple(tasks), layers, numbered, **stacked)
-
-
-def _with_head(tree: Variables, head: Variables | None, options: MergeOptions) -> Variables:
-    """Returns a model with the skipped leaves of another."""
-    if head is None:
-        return tree
-    of_head, own = name_leaves(head, "the model"), name_leaves(tree, "the model")
-    return jax.tree.unflatten(jax.tree.structure(head), [
-        leaf if is_skipped(name, options) else own.get(name, leaf)
-        for name, leaf in of_head.items()])  # fmt: skip

@@ -62,7 +62,7 @@ def prepare_inputs(
     named = [name_leaves(model, f"models[{i}]") for i, model in enumerate(models)]
     of_base = {} if base is None else name_leaves(base, "the base")
     known = [name_leaves(of, STATISTICS) for of in statistics or ()]
-    _check_patterns(options, [*named, of_base])
+    check_patterns(options.skip, [*named, of_base])
     if options.missing == "error":
         _check_same_names(named, of_base if rule.needs_base else None, options)
     slots = [_slot(name, named, of_base, known, rule, options) for name in named[0]]
@@ -111,18 +111,31 @@ def _kind(leaf: AnyArray) -> str:
     return "discrete" if discrete else "none"
 
 
-def is_skipped(name: str, options: MergeOptions) -> bool:
-    """Returns whether the options leave out a leaf of this path."""
+def is_skipped(name: str, patterns: Sequence[str]) -> bool:
+    """Returns whether patterns name a leaf by its path, or by what holds it."""
     return any(fnmatch.fnmatchcase(name, pattern + end)
-               for pattern in options.skip for end in ("", "/*", ".*"))  # fmt: skip
+               for pattern in patterns for end in ("", "/*", ".*"))  # fmt: skip
 
 
-def _check_patterns(options: MergeOptions, trees: Sequence[Mapping[str, Any]]) -> None:
-    """Checks that each pattern of `skip` matches something; a misspelt one would be merged."""
+def with_heads(tree: Variables, other: Variables, patterns: Sequence[str]) -> Variables:
+    """Returns a model with another's structure, and the leaves of it that patterns name."""
+    if not patterns:
+        return tree
+    of_other, own = name_leaves(other, "the model"), name_leaves(tree, "the model")
+    return jax.tree.unflatten(jax.tree.structure(other), [
+        leaf if is_skipped(name, patterns) else own.get(name, leaf)
+        for name, leaf in of_other.items()])  # fmt: skip
+
+
+def check_patterns(patterns: Sequence[str], trees: Sequence[Mapping[str, Any]]) -> None:
+    """Checks that each pattern names a leaf; a misspelt one would be merged.
+
+    Raises:
+        MergeError: one names nothing; the line names the nearest leaf.
+    """
     names = sorted(set().union(*trees))
-    for pattern in options.skip:
-        one = MergeOptions(skip=(pattern,))
-        if not any(is_skipped(name, one) for name in names):
+    for pattern in patterns:
+        if not any(is_skipped(name, (pattern,)) for name in names):
             raise MergeError(unknown("leaf to skip", pattern, names[:20]))
 
 
@@ -133,8 +146,8 @@ def _check_same_names(
     trees = {f"models[{i}]": tree for i, tree in enumerate(named)}
     trees |= {} if base is None else {"the base": base}
     for who, tree in trees.items():
-        lacking = [n for n in named[0] if n not in tree and not is_skipped(n, options)]
-        extra = [n for n in tree if n not in named[0] and not is_skipped(n, options)]
+        lacking = [n for n in named[0] if n not in tree and not is_skipped(n, options.skip)]
+        extra = [n for n in tree if n not in named[0] and not is_skipped(n, options.skip)]
         lora = any("lora" in name.lower() for name in (*lacking, *extra))
         advice = "fold the LoRA factors into the weights" if lora else "name it in skip"
         for names, verb, than in ((lacking, "lacks", "has"), (extra, "has", "lacks")):
@@ -157,7 +170,7 @@ def _slot(
     """Returns one leaf of the result, checked."""
     holders = tuple(i for i, tree in enumerate(named) if name in tree)
     leaves, base = tuple(named[i][name] for i in holders), of_base.get(name)
-    kind, skipped = _kind(leaves[0]), is_skipped(name, options)
+    kind, skipped = _kind(leaves[0]), is_skipped(name, options.skip)
     fits = base is not None and (np.shape(base), dtype_of(base)) == (
         np.shape(leaves[0]), dtype_of(leaves[0]))  # fmt: skip
     incomplete = len(holders) < len(named) and options.missing == "first"

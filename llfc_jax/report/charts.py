@@ -34,6 +34,9 @@ class Chart:
         spread: how `band` is drawn: an area around a line, or error bars.
         dots: columns of single values drawn as faint dots behind a `y` column, which then repeats
             its value in the rows of a group: y column -> column.
+        unless: column that makes the chart superfluous: pages and files leave it out where rows
+            hold numbers there, as a chart of the loss where another shows the error.
+        compares: whether it is left out, too, where `lines` has fewer than two values.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Chart:
     mark: Literal["line", "dots", "bars", "heat"] = "line"
     spread: Literal["area", "bars"] = "area"
     dots: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unless: str = ""
+    compares: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,10 @@ def join_runs(runs: Sequence[Run]) -> list[tuple[Section, Rows]]:
             rows.setdefault(section.name, []).extend({**row, RUN: run.name} for row in mine)
     return [
         (
-            dataclasses.replace(s, charts=tuple(compare_chart(c, rows[name]) for c in s.charts)),
+            dataclasses.replace(
+                s,
+                charts=tuple(compare_chart(c, rows[name]) for c in s.charts if not c.compares),
+            ),
             rows[name],
         )
         for name, s in sections.items()

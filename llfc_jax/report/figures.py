@@ -15,7 +15,7 @@ from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.html import sentence
 from llfc_jax.report.marks import wrap_titles
 from llfc_jax.report.numbers import Rows, clean, describe
-from llfc_jax.report.points import read
+from llfc_jax.report.points import is_shown, read
 from llfc_jax.report.vega import Spec, build_spec, floor_words
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ def save_all(
     formats: Iterable[str] = ("svg",),
     theme: style.Theme = style.SCREEN,
 ) -> list[Path]:
-    """Writes every chart of a section as `directory/NAME.FORMAT`; returns the paths."""
+    """Writes the charts that a page shows as `directory/NAME.FORMAT`; returns the paths."""
     return [
         save(spec, Path(directory) / f"{chart.name}.{kind}")
         for chart in section.charts
-        for spec in [build_spec(chart, rows, theme)]
+        for points in [read(chart, rows)]
+        if is_shown(chart, rows, points)
+        for spec in [build_spec(chart, rows, theme, points)]
         for kind in formats
     ]
 

@@ -22,7 +22,8 @@ from llfc_jax.report.numbers import (
 
 def inline(text: object) -> Markup:
     """Returns one line of words with `code` in backticks."""
-    parts = clean(text).replace(" - ", "\xa0−\xa0").split("`")  # a minus sign ends no line
+    text = clean(text).replace(" - ", "\xa0−\xa0").replace("α = ", "α\xa0=\xa0")  # on one line
+    parts = text.split("`")
     if len(parts) % 2 == 0:  # an odd backtick out stays what it is
         parts[-2:] = ["`".join(parts[-2:])]
     coded = (f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(parts))
@@ -46,6 +47,15 @@ def with_keys(rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
     keys = {k: words for k, words in KEYS.items() if any(row.get(k) is not None for row in rows)}
     return {k: columns.get(k, words) for k, words in keys.items()} | {
         k: words for k, words in columns.items() if k not in keys
+    }
+
+
+def with_content(rows: Rows, columns: Mapping[str, str]) -> dict[str, str]:
+    """Returns the columns in which any row holds something, as an error where the task has one."""
+    return {
+        column: words
+        for column, words in columns.items()
+        if any((cell := row.get(column)) is not None and cell == cell for row in rows)
     }
 
 

@@ -18,11 +18,12 @@ from llfc_jax.io import write_text
 from llfc_jax.report import html, numbers, style, vega
 from llfc_jax.report.charts import Chart, Section
 from llfc_jax.report.numbers import Rows, clean, distinct, plain
-from llfc_jax.report.points import Points, parameter, read
+from llfc_jax.report.points import Points, is_shown, parameter, read
 
 if TYPE_CHECKING:
     from llfc_jax.report.figures import Figure
 
+FIRST = 8  # sentences; more than that are folded away
 MARKS = {"holds": "✓", "fails": "✗", "warning": "!", "plain": "–"}
 Json = dict[str, Any]
 
@@ -106,6 +107,7 @@ def write_page(path: str | os.PathLike[str], report: Report) -> None:
     text = html.environment().get_template("page.html").render(
         report=report,
         marks=MARKS,
+        verdicts=[part for part in (report.verdicts[:FIRST], report.verdicts[FIRST:]) if part],
         headline=next((v for v in every if headline in (None, v["name"])), None),
         sections=[
             {"title": s.title, "text": s.text, "name": s.name, "charts": charts}
@@ -153,9 +155,9 @@ def _details(details: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 
 
 def _views(section: Section, rows: Rows) -> list[Json]:
-    """Returns the section's charts, without those of which the rows hold nothing."""
+    """Returns the section's charts, without those that these rows do not need."""
     views = [_view(chart, rows) for chart in section.charts]
-    return [view for view in views if view["read"].labels or not rows]
+    return [v for v in views if not rows or is_shown(v["chart"], rows, v["read"])]
 
 
 def _view(chart: Chart, rows: Rows) -> Json:
@@ -201,7 +203,7 @@ def _data(sections: Sequence[tuple[Section, Rows]], views: Sequence[Json]) -> Js
         charts.append({name: view[name] for name in shown} | {"choices": mine})
     tables = {}
     for section, rows in sections:
-        columns = html.with_keys(rows, section.columns)
+        columns = html.with_keys(rows, html.with_content(rows, section.columns))
         keys = [choice["column"] for choice in choices if choice["value"] is None]
         table = records(rows, [*columns, *keys])
         tables[section.name] = {"columns": columns, "keys": keys, "rows": table}

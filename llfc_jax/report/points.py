@@ -125,6 +125,13 @@ def read(chart: Chart, rows: Rows) -> Points:
     )
 
 
+def is_shown(chart: Chart, rows: Rows, points: Points) -> bool:
+    """Returns whether pages and files show a chart: it has something to draw, and something new."""
+    if chart.unless and any(not math.isnan(finite(row.get(chart.unless))) for row in rows):
+        return False
+    return bool(points.labels) and not (chart.compares and len(points.lines) < 2)
+
+
 def _point(chart: Chart, row: Row, y: str) -> dict[str, Any]:
     """Returns what a row has to draw of one y column."""
     point: dict[str, Any] = {"column": clean(chart.y[y]), "value": plain(finite(row.get(y)))}

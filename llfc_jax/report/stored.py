@@ -37,6 +37,8 @@ def read(directory: str | os.PathLike[str]) -> Report:
         WorkdirError: there is no report, or a file of it is missing or damaged.
     """
     directory = Path(directory).expanduser()
+    if not directory.is_dir():
+        raise WorkdirError(f"there is no directory {directory}")
     if not (directory / WORDS).is_file():
         raise WorkdirError(f"{directory} holds no {WORDS}; has the run ended?")
     words = read_sealed(directory / WORDS)

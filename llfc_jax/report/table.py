@@ -17,6 +17,7 @@ BETWEEN = 3  # blanks between two columns
 _LATEX = {c: f"\\{c}" for c in "#$%&_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
           "\\": r"\textbackslash{}", "±": r"$\pm$", "α": r"$\alpha$", "θ": r"$\theta$",
           "ε": r"$\varepsilon$", "×": r"$\times$", "≤": r"$\leq$", "–": "--"}  # fmt: skip
+_LATEX_WORDS = {"1 - cosine_α": r"$1 - \cos_\alpha$", "1 - cosine_AB": r"$1 - \cos_{AB}$"}
 
 
 def show(
@@ -90,7 +91,8 @@ def _latex(text: str) -> str:
     """Returns a cell for LaTeX: numbers as mathematics, everything else escaped."""
     number = re.fullmatch(r"(-?)(\(?-?[\d.]+(?: ± [\d.]+)?\)?)(?:e(-?\d+))?", text)
     if number is None:
-        return "".join(_LATEX.get(c, c) for c in text)
+        parts = re.split("(" + "|".join(_LATEX_WORDS) + ")", text)
+        return "".join(_LATEX_WORDS.get(p) or "".join(_LATEX.get(c, c) for c in p) for p in parts)
     power = "" if number[3] is None else rf" \times 10^{{{number[3]}}}"
     return "".join(["$", number[1], number[2].replace("±", r"\pm"), power, "$"])
 

@@ -15,6 +15,7 @@ from llfc_jax.symmetry.checking import check
 from llfc_jax.symmetry.derive import derive, permutation_spec
 from llfc_jax.symmetry.spec import Group, PermutationSpec
 from llfc_jax.symmetry.stored import load
+from llfc_jax.symmetry.untying import untie
 
 __all__ = [
     "Element",
@@ -29,4 +30,5 @@ __all__ = [
     "permutation_spec",
     "permutation_spec_from_axes",
     "symmetry_spec",
+    "untie",
 ]

@@ -59,6 +59,12 @@ def random_element(spec: SymmetrySpec, rng: np.random.Generator) -> Element:
         *outer, n = spec.shape(action.group)
         m = n - 1 if action.keeps_ones else n
         if action.matrix != "none":
+            if action.pairs:
+                size, angle = rng.normal(size=(2, *outer, len(action.pairs)))
+                size = np.exp(0.3 * size)
+                turned = action.turned(n, size * np.cos(3 * angle), size * np.sin(3 * angle))
+                matrices[action.group] = turned
+                continue
             own = np.linalg.qr(rng.normal(size=(*outer, m, m)))[0]
             if action.matrix == "any":
                 own = own @ (np.eye(m) + 0.3 * rng.normal(size=own.shape) / m**0.5)
@@ -197,7 +203,7 @@ def _moves(
     """Yields what is done to the network, in words, and the leaves that it changes, by number."""
     leaves = jax.tree.leaves(variables)
     if isinstance(spec, PermutationSpec):
-        for group in spec.groups:
+        for group in (g for g in spec.groups if not g.rigid):
             moved = _permuted(spec, derange(spec, group.name, rng), group.name, leaves)
             yield f"moving the units of group {group.name!r}", moved
         return

@@ -11,6 +11,7 @@ read again with it.
 
 import dataclasses
 import math
+from collections.abc import Container, Sequence
 from typing import Any
 
 from llfc_jax.graph import Graph, trace
@@ -18,6 +19,7 @@ from llfc_jax.symmetry.axes import Axis, units
 from llfc_jax.symmetry.naming import Names
 from llfc_jax.symmetry.reading import Key, read
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.symmetry.values import Turn
 
 MOST_READINGS = 6
 
@@ -40,21 +42,24 @@ def derive(graph: Graph) -> Derived:
     return describe_values(graph, name_axes(graph))
 
 
-def name_axes(graph: Graph, uniform: frozenset[int] = frozenset()) -> Names:
+def name_axes(
+    graph: Graph, uniform: frozenset[int] = frozenset(), turns: Sequence[Turn] = ()
+) -> Names:
     """Reads a network again and again, until nothing more is found to stand apart.
 
     Args:
         graph: the traced network.
         uniform: numbers of the leaves that hold one and the same number everywhere.
+        turns: where units are turned in pairs; they are read as if nothing were done there.
     """
     apart: frozenset[Key] = frozenset()
-    best = Names(graph, read(graph.program, apart, uniform))
+    best = Names(graph, read(graph.program, apart, uniform, turns))
     for _ in range(MOST_READINGS):
         more = apart | best.reading.apart_keys
         if more == apart:
             break
         apart = more
-        again = Names(graph, read(graph.program, apart, uniform))
+        again = Names(graph, read(graph.program, apart, uniform, turns))
         if _freedom(again) < _freedom(best):
             break
         best = again
@@ -67,8 +72,14 @@ def _freedom(names: Names) -> float:
     return sum(copies.get(group.parent, 1) * math.lgamma(group.size + 1) for group in names.groups)
 
 
-def describe_values(graph: Graph, names: Names) -> Derived:
-    """Returns the spec of a network whose groups have names, and its values' axes."""
+def describe_values(graph: Graph, names: Names, rigid: Container[str] = ()) -> Derived:
+    """Returns the spec of a network whose groups have names, and its values' axes.
+
+    Args:
+        graph: the traced network.
+        names: of its groups.
+        rigid: the groups whose units keep their places.
+    """
     program, reading = graph.program, names.reading
     values = {number: names.axes(value.axes) for number, value in reading.values.items()}
     sites = tuple(
@@ -77,7 +88,8 @@ def describe_values(graph: Graph, names: Names) -> Derived:
         if any(True for axis in values[site.value] for _ in units(axis))
     )
     leaves = zip(program.paths, (values[n] for n in program.leaves), strict=True)
-    spec = PermutationSpec(names.groups, tuple(leaves), sites, names.notes)
+    groups = tuple(dataclasses.replace(g, rigid=g.name in rigid) for g in names.groups)
+    spec = PermutationSpec(groups, tuple(leaves), sites, names.notes)
     return Derived(spec, values)
 
 

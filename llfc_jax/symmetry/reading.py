@@ -26,10 +26,11 @@ from llfc_jax.symmetry.terms import (
 )
 from llfc_jax.symmetry.ties import is_chosen
 from llfc_jax.symmetry.tying import collapse_where
-from llfc_jax.symmetry.values import Axes, Call, Record, Value
+from llfc_jax.symmetry.values import Axes, Call, Record, Turn, Value
 
 Key = tuple[Any, ...]
 """An axis of a leaf, or of what a reshape gives, by its place in the program."""
+TURN = "rotary embedding"
 MOST_APART = 128
 """Places of an axis up to which what stands beside it may differ from place to place."""
 
@@ -56,11 +57,17 @@ class Reading:
     """
 
     def __init__(
-        self, program: Program, split_at: frozenset[Key], uniform: frozenset[int] = frozenset()
+        self,
+        program: Program,
+        split_at: frozenset[Key],
+        uniform: frozenset[int] = frozenset(),
+        turns: Sequence[Turn] = (),
     ) -> None:
         self.program = program
         self.records: list[Record] = []
         self._uniform = uniform
+        self._turned = {turn.made: turn for turn in turns}
+        self._inside = {number for turn in turns for number in turn.inside}
         self.values: dict[int, Value] = {}
         self.seen: list[Axes] = []
         self.sums: list[tuple[Sequence[Term], Sequence[Term]]] = []
@@ -191,6 +198,8 @@ class Reading:
         self.seen += [value.axes for value in values.values()]
         used = set(program.outputs)
         for number, eq in enumerate(program.equations):
+            if self._turn(eq):
+                continue
             given = [constant(a.val) if is_literal(a) else values[a] for a in eq.inputs]
             used.update(a for a in eq.inputs if not is_literal(a))
             flat = Flat(eq.primitive, eq.params, tuple(program.avals[n] for n in eq.outputs))
@@ -203,6 +212,24 @@ class Reading:
         pin_all((values[n] for n in program.leaves if n not in used), "never used")
         self.settle_all()
         self._pin_unreached()
+
+    def _turn(self, eq: Any) -> bool:
+        """Passes over an equation of a turn: units stay where they are."""
+        (number, *_), values = eq.outputs, self.values
+        if number in self._turned:
+            turn = self._turned[number]
+            source = values[turn.source]
+            for i in turn.places:
+                pin(source.axes[i], TURN)
+            made = values[number] = dataclasses.replace(source)
+            self.seen.append(made.axes)
+            self.records.append(Record("copy", {}, (source,), (made,), TURN))
+            return True
+        if number not in self._inside:
+            return False
+        for n in eq.outputs:  # nothing else looks at them
+            values[n] = Value(fresh_pinned(self.program.avals[n].shape, TURN), data=True)
+        return True
 
     def _pin_unreached(self) -> None:
         """Fixes the places of parameters that are cut off unused: rows beyond a text's length, say.
@@ -258,7 +285,10 @@ class Reading:
 
 
 def read(
-    program: Program, split_at: frozenset[Key], uniform: frozenset[int] = frozenset()
+    program: Program,
+    split_at: frozenset[Key],
+    uniform: frozenset[int] = frozenset(),
+    turns: Sequence[Turn] = (),
 ) -> Reading:
     """Reads a program.
 
@@ -267,8 +297,9 @@ def read(
         split_at: axes whose places may each hold other axes (`Reading.apart_keys` of the reading
             before).
         uniform: numbers of the leaves that hold one and the same number everywhere.
+        turns: where units are turned in pairs; they are read as if nothing were done there.
     """
-    reading = Reading(program, split_at, uniform)
+    reading = Reading(program, split_at, uniform, turns)
     reading.run()
     return reading
 

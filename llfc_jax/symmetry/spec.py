@@ -34,11 +34,13 @@ class Group:
         size: number of units (inside one place of the parent, if there is one).
         parent: name of the group inside whose places this one permutes, independently in each
             (attention: the width of a head inside the heads); "" for none.
+        rigid: its units keep their places, and only what goes beyond permutations moves them.
     """
 
     name: str
     size: int
     parent: str = ""
+    rigid: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,8 @@ class PermutationSpec:
 
     def random(self, key: jax.Array) -> dict[str, jax.Array]:
         """A permutation drawn uniformly; group `i` uses `fold_in(key, i)`."""
-        return algebra.draw(tuple((g.name, self.shape(g.name)) for g in self.groups), key)
+        drawn = algebra.draw(tuple((g.name, self.shape(g.name)) for g in self.groups), key)
+        return drawn | {n: p for n, p in self.identity().items() if self.group[n].rigid}
 
     def apply(self, permutation: Permutation, variables: Any) -> Any:
         """The permuted network π(θ): the same function, its units in other places.
@@ -160,6 +163,11 @@ class PermutationSpec:
                     f"group {name!r} holds no permutation of 0..{shape[-1] - 1}: a number repeats "
                     "or is out of range"
                 )
+            if self.group[name].rigid and (np.asarray(index) != np.arange(shape[-1])).any():
+                raise MatchingError(
+                    f"the units of group {name!r} keep their places; for permutations alone derive "
+                    "permutation_spec"
+                )
 
     def check_variables(self, variables: Any) -> None:
         """See that variables are those of the network of this spec.
@@ -223,7 +231,7 @@ class PermutationSpec:
         """The spec as JSON."""
         return json.dumps(
             {
-                "groups": [[g.name, g.size, g.parent] for g in self.groups],
+                "groups": [list(dataclasses.astuple(g)) for g in self.groups],
                 "leaves": [[path, [to_json(a) for a in axes]] for path, axes in self.leaves],
                 "sites": [[name, [to_json(a) for a in axes]] for name, axes in self.sites],
                 "notes": list(self.notes),

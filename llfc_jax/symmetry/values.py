@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from llfc_jax.symmetry.terms import Term
 
 Axes = tuple[Term, ...]
+Pairs = tuple[tuple[int, int], ...]
+"""Units of an axis, two by two."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +58,27 @@ class Record:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """A value that is another one, with pairs of units turned by their positions.
+
+    Attributes:
+        source: number of the value that is turned.
+        made: number of what comes out.
+        axis: of both, along which units are turned.
+        pairs: those units.
+        places: the other axes, along which they are turned differently from place to place.
+        inside: numbers of the values between them.
+    """
+
+    source: int
+    made: int
+    axis: int
+    pairs: Pairs
+    places: tuple[int, ...]
+    inside: frozenset[int]
 
 
 class Reader(Protocol):

@@ -243,7 +243,7 @@ class Task:
         at = trivial[self.main]
         margin = MARGIN * abs(at)
         if self.main == "error":
-            margin = CHANCE * np.sqrt(max(at * (1 - at), 0) / count)
+            margin = CHANCE * np.sqrt(max(at * (1 - at), 0) / max(count, 1))
         return all(float(end[self.main]) < at - margin for end in ends)
 
     def check_targets(self, targets: Targets) -> None:
@@ -295,15 +295,16 @@ def wide(x: AnyArray) -> jax.Array:
     return x.astype(jnp.float32) if narrow else x
 
 
-def fit_mask(mask: Array, shape: Sequence[int]) -> Array:
-    """Returns a mask [n] or [n, t] for values of a shape [n, ...].
+def fit_mask(mask: AnyArray, shape: Sequence[int]) -> Any:
+    """Returns a mask [n] or [n, t] for values of a shape [n, ...], in the mask's own library.
 
-    A sample with fewer axes than the mask counts where any of its entries does.
+    A sample whose values do not lie along t counts where any of its entries does.
     """
-    if mask.ndim > len(shape):
-        mask = mask.max(tuple(range(len(shape), mask.ndim)))
+    while mask.ndim > 1 and mask.shape[1:] != tuple(shape[1 : mask.ndim]):
+        mask = mask.max(-1)
     mask = mask.reshape(*mask.shape, *(1,) * (len(shape) - mask.ndim))
-    return jnp.broadcast_to(mask, tuple(shape))
+    xp = np if isinstance(mask, np.ndarray) else jnp
+    return xp.broadcast_to(mask, tuple(shape))
 
 
 def shapes_of(tree: PyTree) -> str:

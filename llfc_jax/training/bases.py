@@ -116,7 +116,8 @@ class KeptStates:
             return self._held[name]
         file = self._file(self._directory, name)
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            # NumPy would leave a damaged file open.
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 leaves = [stored[f"arr_{i}"] for i in range(len(jax.tree.leaves(like)))]
         except _DAMAGED as error:
             raise WorkdirError(

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from llfc_jax import data
+from llfc_jax.data.inputs import as_splits
 from llfc_jax.errors import DataError
+from llfc_jax.tasks import read_batch
 
 
 def test_text_is_cut_into_pieces_that_go_on_in_their_targets():
@@ -46,3 +48,11 @@ def test_digits_have_other_tasks_too():
     np.testing.assert_array_equal(shown, digits.test.labels + 1)
     assert (pixels.test.labels[pixels.test.images[..., 0] < 64] == 0).all()
     assert data.load("digits_towers").classes is None
+
+
+def test_a_data_set_that_is_given_for_training_gives_its_train_split():
+    digits = data.load("digits", train_size=30, test_size=20)
+    x, y = np.zeros((7, 2), "f4"), np.zeros(7, "i4")
+    for splits in (as_splits(digits), as_splits(digits, digits), as_splits((x, y), digits)):
+        assert sum(len(read_batch(batch).y) for batch in splits["train"]) == 30
+    assert sum(len(read_batch(batch).y) for batch in as_splits(digits, (x, y))["train"]) == 7

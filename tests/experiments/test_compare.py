@@ -84,7 +84,7 @@ def test_what_lies_apart_is_said_in_words():
         for name, barrier, nan in (("x", 0.25, 1.0), ("y", 0.5, math.nan), ("z", 0.125, math.nan))
     ]
     assert spreads(rows) == [
-        "`p` aligned by weight: the barrier at α = ½ is between 0.125 (`z`) and 0.5 (`y`)."
+        "`p` aligned by weight: the barrier at α = ½ lies between 0.125 (`z`) and 0.5 (`y`)."
     ]
     assert spreads(rows[:1]) == []
 

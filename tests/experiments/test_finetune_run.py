@@ -102,7 +102,8 @@ def test_merges_stand_in_table_page_and_words(ran):
         np.mean([r["loss"] for r in table if r["rule"] == RULES[2]])
     )
     words = str(study)
-    assert f"{PAIR}, merged by mean: loss" in words
+    assert f"{PAIR}, merged: the best model of each task has a loss of" in words
+    assert all(rule in words for rule in RULES)
     assert "Over 4 merges" in words
     assert f"On the data of each task, the features of {PAIR} are" in words
     assert "CTL" in study.summary[0]["verdict"]
@@ -144,6 +145,46 @@ def test_pairs_from_checkpoints_need_no_training(ran, tmp_path):
     with pytest.raises(ConfigError, match="'mine' has none; leave the rule out"):
         check(make_config(pairs=(), checkpoints=without))
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["merges"]["table"]
+
+
+@pytest.mark.slow
+def test_heads_of_ones_own_are_put_on_for_each_task():
+    """On the data of a task both trunks, and what lies between them, carry that task's head."""
+    rng = np.random.default_rng(3)
+    shapes = {"trunk": (4, 6), "head": (6, 3)}
+    base_, a, b = ({n: rng.normal(size=s).astype("f4") for n, s in shapes.items()}
+                   for _ in range(3))  # fmt: skip
+    x, y = rng.normal(size=(40, 4)).astype("f4"), rng.integers(0, 3, 40)
+    parts = {"task_a": (x[:20], y[:20]), "task_b": (x[20:], y[20:])}
+
+    def apply(w, x):
+        return jax.nn.relu(x @ w["trunk"]) @ w["head"]
+
+    def loss(trunk, head, x, y):
+        z = np.maximum(x.astype("f8") @ trunk, 0) @ head
+        return np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(y)), y])
+
+    found = llfc_jax.study(
+        apply, a, b, (x, y), measures=["ctl"], merge=["mean", "greedy_soup"], base=base_,
+        tasks=list(parts.values()), heads="head", alphas=(0.0, 0.5, 1.0),
+    )  # fmt: skip
+    middle = (a["trunk"] + b["trunk"]) / 2
+    for split, owner in (("task_a", a), ("task_b", b)):
+        wanted = loss(middle, owner["head"], *parts[split])
+        ends = [loss(mode["trunk"], owner["head"], *parts[split]) for mode in (b, a)]
+        rows = [row for row in found.rows["ctl"] if row["split"] == split]
+        at = {row["alpha"]: row for row in rows}
+        assert [at[alpha]["loss"] for alpha in (0.0, 1.0)] == pytest.approx(ends, rel=1e-5)
+        assert at[0.5]["loss"] == pytest.approx(wanted, rel=1e-5)
+        assert at[0.0]["addition_loss"] == pytest.approx(
+            loss(base_["trunk"], owner["head"], *parts[split]), rel=1e-5
+        )
+        (row,) = (r for r in found.merges.table if (r["rule"], r["task"]) == ("mean", split))
+        assert row["loss"] == pytest.approx(wanted, rel=1e-5)
+    alone = llfc_jax.study(apply, a, b, (x, y), measures=["ensemble"], merge="mean", heads=["head"])
+    assert {row["task"] for row in alone.merges.table} == {"task_a", "task_b"}
+    with pytest.raises(MergeError, match="did you mean 'head'"):
+        llfc_jax.study(apply, a, b, (x, y), heads=["haed"])
 
 
 @pytest.mark.parametrize(
@@ -203,6 +244,7 @@ def test_study_merges_networks_of_the_users_own():
     found_of = {(row["align"], row["rule"]) for row in both.merges.table}
     assert {("none", "ties"), ("weight", "mean")} <= found_of
     assert ("weight", "ties") not in found_of  # b's units are no longer the base's
+    assert "pair aligned by weight is not merged by ties" in str(both)
     assert {row["rule"] for row in one.merges.table} == {"a", "b", "ensemble", "git_rebasin"}
     for wrong, error in (
         ({"merge": "ties"}, MergeError),

@@ -329,11 +329,11 @@ def test_the_page_says_in_words_what_changes_along_the_axis():
     none, weight = show.findings(means, ["width"])
     assert none.startswith("Not aligned: from width = 1 to 2")
     assert "from 25.00 to 2.50 percentage points" in weight
-    assert "1 - cosine_α is 8 times below 1 - cosine_AB at first and 16 times" in weight
+    assert "1 - cosine_α goes from 8 to 16 times below 1 - cosine_AB" in weight
     assert show.findings(means[:1], ["width"]) == []
     forks = [{**row, "align": "none", "pair": f"k{k}", "k": k, "llfc_ratio": k} for k in (8, 1)]
     (only,) = show.findings(forks, [])
-    assert only.startswith("From k = 1 to 8 in the median layer, 1 - cosine_α is 1 times below")
+    assert only.startswith("From k = 1 to 8 in the median layer, 1 - cosine_α goes from 1 to 8")
 
 
 @pytest.mark.parametrize(

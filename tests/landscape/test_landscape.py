@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llfc_jax import landscape, measures
-from llfc_jax.errors import ConfigError, LlfcError, ModeError
+from llfc_jax.errors import ConfigError, LlfcError, ModeError, WorkdirError
 from llfc_jax.graph import trace
 from llfc_jax.landscape.fit import run_on_batch
 from llfc_jax.pair import Curve
@@ -124,6 +124,39 @@ def test_a_fitted_curve_goes_round_the_barrier(kind):
     assert alone.history[-20:].mean() < alone.history[:20].mean()
     np.testing.assert_allclose(same.history, alone.history, rtol=1e-2, atol=1e-3)
     assert other.curve.kind == kind
+
+
+class Stop(Exception):
+    """A crash."""
+
+
+def test_a_fit_that_was_stopped_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(landscape.begun, "SECONDS", 0.0)
+    options = landscape.CurveOptions(steps=150, batch_size=30)
+    pairs, file = [(A, B), (A, C)], tmp_path / "curves.npz"
+    whole = landscape.fit_curves(mlp, pairs, (X, Y), options)
+
+    def crash(done: int, total: int, words: str) -> None:
+        if done == 100:
+            raise Stop
+
+    with pytest.raises(Stop):
+        landscape.fit_curves(mlp, pairs, (X, Y), options, crash, checkpoint=file)
+    seen = []
+    for _ in range(2):  # once from the middle, once from the end
+        again = landscape.fit_curves(
+            mlp, pairs, (X, Y), options, lambda done, *_: seen.append(done), checkpoint=file
+        )
+        for p, q in zip(whole, again, strict=True):
+            assert p.history.tolist() == q.history.tolist()
+            jax.tree.map(np.testing.assert_array_equal, p.curve.bend, q.curve.bend)
+    assert seen == [100, 150]
+    other = landscape.CurveOptions(steps=150, batch_size=30, seed=1)
+    with pytest.raises(WorkdirError, match="of another fit"):
+        landscape.fit_curves(mlp, pairs, (X, Y), other, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(WorkdirError, match="damaged"):
+        landscape.fit_curves(mlp, pairs, (X, Y), options, checkpoint=file)
 
 
 def _trained(w: Any) -> Any:
@@ -334,9 +367,21 @@ BAD = {
         "not modes of one network",
     ),
     "repair": (
-        lambda: landscape.PointOptions(renormalise="repair"),
+        lambda: landscape.measure_plane(
+            mlp,
+            landscape.plane_through(A, B, C),
+            (X, Y),
+            (0.0,),
+            (0.0,),
+            options=landscape.PointOptions(renormalise="repair"),
+        ),
         ModeError,
         "'none' or 'reset'",
+    ),
+    "renormalisation": (
+        lambda: landscape.PointOptions(renormalise="repaired"),
+        ModeError,
+        "did you mean 'repair'",
     ),
     "measure": (
         lambda: landscape.measure_curve(mlp, Curve(A, B), (X, Y), measures=["stitching"]),

@@ -85,6 +85,35 @@ def test_mixing_two_modes_is_interpolating_them():
     np.testing.assert_array_equal(mixed["f8"].astype("f4"), 1)
 
 
+def repaired(weights):
+    """Loss of a mixture whose hidden units have the modes' mean statistics, in plain float64."""
+    mixed = {n: sum(w * m[n].astype("f8") for w, m in zip(weights, MODES)) for n in MODES[0]}  # noqa: B905
+    each = np.stack([X.astype("f8") @ m["in"] for m in MODES])
+    of_mean, of_std = (np.tensordot(weights, part, 1) for part in (each.mean(1), each.std(1)))
+    product = X.astype("f8") @ mixed["in"]
+    product = (product - product.mean(0)) / product.std(0) * of_std + of_mean
+    logits = np.maximum(product + mixed["bias"], 0) @ mixed["out"]
+    shifted = logits - logits.max(1, keepdims=True)
+    return (np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(Y)), Y]).mean()
+
+
+def test_mixtures_of_any_number_of_modes_are_repaired_to_the_mixture_of_their_statistics():
+    weights = [[0.2, 0.5, 0.3], [0.5, 0.5, 0]]
+    options = landscape.PointOptions(renormalise="repair")
+    found = landscape.measure_mixtures(apply, MODES, (X, Y), weights, options=options)
+    wanted = [evaluate(row)[0] for row in np.eye(3)] + [repaired(row) for row in weights]
+    np.testing.assert_allclose(found.loss, wanted, rtol=1e-5)
+    line = measures.lmc(apply, *MODES[:2], (X, Y), renormalise="repair", train_batches=(X, Y))
+    assert found.loss[4] == pytest.approx(line.loss[line.alphas.index(0.5)], rel=1e-5)
+    plain = landscape.measure_mixtures(apply, MODES, BATCHES)
+    assert plain.points == ("modes[0]", "modes[1]", "modes[2]", "mean")
+    assert plain.loss[3] == pytest.approx(evaluate([1 / 3] * 3)[0], rel=1e-5)
+    assert len(found.records()) == 5 * 3
+    for wrong in ([0.2, 0.8, 0.0], [[0.5, 0.5]], [[1.0, 1.0, 1.0]]):
+        with pytest.raises(ModeError, match="rows of 3 numbers that add up to 1"):
+            landscape.measure_mixtures(apply, MODES, BATCHES, wrong)
+
+
 def test_mistakes_are_said_before_any_work():
     with pytest.raises(ModeError, match="name three modes and 1 step or more, not 2 and 4"):
         landscape.measure_simplex(apply, MODES[:2], BATCHES, steps=4)

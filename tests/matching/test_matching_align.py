@@ -95,11 +95,11 @@ def test_mistakes_are_told_in_one_line_before_the_data_is_read(method: str) -> N
         (ModeError, "up", (a, {name: leaf for name, leaf in b.items() if name != "up"}), {}),
     ):
         with pytest.raises(error, match=words) as caught:
-            align(method, KEY, network, *arguments, unread(), spec=spec, **options)
+            align(method, KEY, network, *arguments, unread, spec=spec, **options)
         assert "\n" not in str(caught.value)
     other = {"w": jnp.ones((4, 3))}
     with pytest.raises(MatchingError, match="are not the spec's"):
-        align(method, KEY, lambda w, x: x @ w["w"], other, other, unread(), spec=spec)
+        align(method, KEY, lambda w, x: x @ w["w"], other, other, unread, spec=spec)
 
 
 @pytest.mark.parametrize("name", METHODS)

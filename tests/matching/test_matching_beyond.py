@@ -22,6 +22,7 @@ from llfc_jax.matching.methods.learned import compare, shuffled
 from llfc_jax.networks.gpt import GPT
 from llfc_jax.networks.vit import ViT
 from llfc_jax.pair import interpolate
+from llfc_jax.symmetry.beyond.element import Action
 from llfc_jax.symmetry.checking import random_element
 
 WORDS, LENGTH = 11, 6
@@ -93,7 +94,10 @@ def test_weight_matching_brings_planted_elements_back(name):
     for seed in range(20):
         a, rng = weights_of(name, seed), np.random.default_rng(seed)
         planted = random_element(spec, rng)
-        moved_units = {k: rng.permuted(p, axis=-1) for k, p in planted.permutation.items()}
+        moved_units = {
+            name: p if spec.permutations.group[name].rigid else rng.permuted(p, axis=-1)
+            for name, p in planted.permutation.items()
+        }
         planted = dataclasses.replace(planted, permutation=moved_units)
         b = noisy(spec.apply(planted, spec.fold(a)), 1e-3, seed)
         problem = matching.Problem(network, spec.permutations, spec.fold(a), b, symmetry=spec)
@@ -109,10 +113,23 @@ def test_features_bring_a_planted_element_back():
     network, x = NETWORKS["vit"]
     x = np.random.default_rng(1).normal(size=(64, 4, 4, 1)).astype(np.float32)
     spec, a = restrict(spec_of("vit"), "heads+stream"), weights_of("vit", 3)
-    b = spec.apply(spec.random(jax.random.key(1), size=0.0), spec.fold(a))
+    b = spec.apply(spec.random(jax.random.key(1), spread=0.0), spec.fold(a))
     match = align("activation", jax.random.key(0), network, a, b, [(x, np.zeros(64, int))],
                   symmetry="heads+stream")  # fmt: skip
     assert distance(a, match.transport.apply(b)) < 1e-2
+
+
+def test_turned_pairs_are_the_best_of_many():
+    rng = np.random.default_rng(0)
+    action, scores = Action("", "orthogonal", pairs=((0, 2), (1, 3))), rng.normal(size=(3, 5, 5))
+    best = nearest(scores, action)
+    np.testing.assert_allclose(best @ best.swapaxes(1, 2), np.broadcast_to(np.eye(5), best.shape),
+                               atol=1e-12)  # fmt: skip
+    angles = rng.uniform(0, 2 * np.pi, (500, 1, 2))
+    others = action.turned(5, np.cos(angles), np.sin(angles))
+    reached = (others * scores).sum((-1, -2))
+    assert (reached <= (best * scores).sum((-1, -2)) + 1e-9).all()
+    assert (reached.max(0) > (best * scores).sum((-1, -2)) - 0.1).all()
 
 
 # -- closed forms --------------------------------------------------------------------------------
@@ -123,7 +140,7 @@ def test_nearest_orthogonal_matrix_is_the_best_of_many():
     scores = rng.normal(size=(5, 5))
     best = np.vdot(nearest(scores), scores)
     assert all(np.vdot(q, scores) <= best for q in ortho_group.rvs(5, size=200, random_state=rng))
-    kept = nearest(scores, keeps_ones=True)
+    kept = nearest(scores, Action("", "orthogonal", keeps_ones=True))
     np.testing.assert_allclose(kept @ np.ones(5), np.ones(5), atol=1e-12)
     np.testing.assert_allclose(kept @ kept.T, np.eye(5), atol=1e-12)
 
@@ -157,7 +174,7 @@ def test_balanced_networks_have_equal_grams_and_the_same_function():
 def test_balancing_takes_whatever_matrix_was_there_away():
     spec, a = spec_of("gpt2"), spec_of("gpt2").fold(weights_of("gpt2", 2))
     name = next(s.group for s in spec.actions if s.matrix == "any")
-    planted = spec.random(jax.random.key(0), size=0.5)
+    planted = spec.random(jax.random.key(0), spread=0.5)
     only = dataclasses.replace(spec.identity(), matrices={name: planted.matrices[name]})
     p, q = (spec.apply(balance(spec, jax.tree.leaves(v)), v) for v in (a, spec.apply(only, a)))
     found = WeightMatching(symmetry="orthogonal")(

@@ -150,7 +150,7 @@ def test_commutativity_is_what_its_formula_says(pair):
     shapes, structure = jax.tree.flatten(abstract((a, x)))
     objective = Commutativity(run, spec, structure, tuple(shapes))
     assert len(find_layers(graph, derive(graph))) == 2
-    values = read_values(objective, a, b, x)
+    values = read_values(objective, a, b, x, jnp.ones(len(x)))
     for seed in range(3):
         permutation = spec.random(jax.random.key(seed))
         ours = objective(values, as_mixture(spec, permutation))

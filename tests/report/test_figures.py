@@ -19,6 +19,7 @@ from llfc_jax.report.charts import Chart
 from llfc_jax.report.points import read
 
 from . import made
+from . import test_page as made_page
 
 vl_convert = pytest.importorskip("vl_convert", reason="vl-convert draws the figures")
 ERROR, LAYERS, ALL, ALONG, BARS = (*made.LMC.charts[:1], *made.LLFC.charts)
@@ -298,3 +299,17 @@ def test_altair_takes_every_spec():
     )
     assert isinstance(single, altair.LayerChart)
     assert "vega-embed" in single._repr_mimebundle_(None, None)["text/html"]  # pyright: ignore
+
+
+def test_a_loss_is_shown_where_there_is_no_error_and_alignments_where_there_are_several(tmp_path):
+    error = dataclasses.replace(ERROR, name="error")
+    loss = dataclasses.replace(made.LMC.charts[1], name="loss", unless="error")
+    lines = dataclasses.replace(loss, name="lines", unless="", lines="align", compares=True)
+    section = dataclasses.replace(made.LMC, charts=(error, loss, lines))
+    judged, one = made.lmc_rows(), made.lmc_rows(aligns=("none",))
+    unjudged = [row | {"error": math.nan} for row in one]
+    for rows, names in ((judged, {"error", "lines"}), (one, {"error"}), (unjudged, {"loss"})):
+        written = figures.save_all(section, rows, tmp_path, ["json"])
+        assert {path.stem for path in written} == names
+        page = made_page.write(tmp_path / "page.html", sections=[(section, rows)])
+        assert {c["name"] for c in made_page.Page(page).data()["charts"]} == names

@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import json
+import math
 import re
 import time
 import zlib
@@ -286,3 +287,15 @@ def test_size_and_time(tmp_path):
     text = write(tmp_path / "report.html", sections=[(section, rows)])
     assert time.process_time() - start < 10  # under 1 s where nothing else runs
     assert len(text) < 2e6, len(text)
+
+
+def test_many_sentences_are_folded_and_columns_without_content_left_out(tmp_path):
+    many = [page.Verdict(f"Sentence {i}.") for i in range(page.FIRST + 3)]
+    rows = [row | {"error": math.nan} for row in made.lmc_rows()]
+    text = write(tmp_path / "report.html", verdicts=many, sections=[(made.LMC, rows)])
+    parsed = Page(text)
+    assert "3 more" in "".join(parsed.text)
+    folded = [inside for tag, _, inside in parsed.elements if tag == "li" and "details" in inside]
+    assert len(folded) == 3
+    assert "error" not in parsed.data()["sections"]["lmc"]["columns"]
+    assert "loss" in parsed.data()["sections"]["lmc"]["columns"]

@@ -67,7 +67,10 @@ def test_a_short_time_and_no_jax(directory):
 
 
 def test_what_is_missing_or_damaged_is_said(directory, tmp_path):
+    (tmp_path / "empty").mkdir()
     with pytest.raises(WorkdirError, match=r"holds no sections\.json"):
+        stored.read(tmp_path / "empty")
+    with pytest.raises(WorkdirError, match="there is no directory"):
         stored.rebuild(tmp_path / "nowhere")
     (directory / "lmc.json").write_text("[1, 2")
     with pytest.raises(WorkdirError, match=r"lmc\.json is missing or damaged"):

@@ -66,14 +66,14 @@ def test_show_follows_the_console():
 
 def test_latex_and_markdown():
     rows = [{"pair": "a_b|c", "n": -1.5e-7, "m": 0.123456, "half": 0.0034}]
-    columns = {"n": "1 - cosine α", "m": "50 % & more"}
+    columns = {"n": "1 - cosine_α", "m": "50 % & more"}
     assert table.to_latex(rows, columns, {"m": "half"}) == (
         "\\begin{tabular}{lrr}\n\\toprule\n"
-        "pair & 1 - cosine $\\alpha$ & 50 \\% \\& more \\\\\n\\midrule\n"
+        "pair & $1 - \\cos_\\alpha$ & 50 \\% \\& more \\\\\n\\midrule\n"
         "a\\_b|c & $-1.5 \\times 10^{-7}$ & $0.123 \\pm 0.003$ \\\\\n\\bottomrule\n\\end{tabular}\n"
     )
     assert table.to_markdown(rows, columns) == (
-        "| pair | 1 - cosine α | 50 % & more |\n| --- | ---: | ---: |\n"
+        "| pair | 1 - cosine_α | 50 % & more |\n| --- | ---: | ---: |\n"
         "| a_b\\|c | -1.5e-7 | 0.1235 |\n"
     )
 

@@ -745,9 +745,10 @@ def element_changes(
         parts = parts_of(whole)
         moved |= {f"{kind} {group}": spec.apply(part, folded) for kind, group, part in parts}
         if moved:
-            units = {
+            units = identity(spec.permutations) | {
                 group.name: rng.permuted(identity(spec.permutations)[group.name], axis=-1)
                 for group in spec.permutations.groups
+                if not group.rigid
             }
             moved["all"] = spec.apply(dataclasses.replace(whole, permutation=units), folded)
         return {

@@ -21,6 +21,7 @@ from llfc_jax.symmetry.checking import double_precision, identity
 
 ANY, ORTHOGONAL, ONES = "invertible matrices", "orthogonal matrices", " that keep the ones"
 PLAIN, SCALES, SIGNS = "permutations", ", positive scales", ", signs"
+TURNED = "scaled rotations of 2 pairs of units"
 WHOLE: dict[str, list[tuple[int, int, str]]] = {
     # (units, units of the parent or 0, what they may be) of every group; behind each, why.
     "gpt2": [
@@ -30,12 +31,13 @@ WHOLE: dict[str, list[tuple[int, int, str]]] = {
         (12, 0, PLAIN),  # gelu
     ],
     "llama": [
-        # Rotary embeddings fix queries and keys; each head's may be scaled as a whole.
-        (2, 0, PLAIN + SCALES + SIGNS), (2, 2, PLAIN), (4, 2, ANY),
+        # Rotary embeddings: queries and keys may be turned and scaled, pair by pair.
+        (2, 0, PLAIN), (2, 2, PLAIN), (4, 2, TURNED), (4, 2, ANY),
         (8, 0, ORTHOGONAL), (12, 0, PLAIN + SCALES + SIGNS),  # SwiGLU: the linear branch
     ],
     "gemma": [
-        (2, 0, PLAIN), (4, 0, ANY),  # one head of values, read by both heads of queries
+        (2, 0, PLAIN), (4, 0, TURNED),
+        (4, 0, ANY),  # one head of values, read by both heads of queries
         (8, 0, PLAIN + SCALES + SIGNS), (12, 0, PLAIN + SCALES + SIGNS),
     ],
     "t5": [
@@ -47,7 +49,7 @@ WHOLE: dict[str, list[tuple[int, int, str]]] = {
         (8, 0, ORTHOGONAL + ONES), (10, 0, PLAIN + SIGNS), (12, 0, PLAIN),
     ],
     "mixtral": [
-        (2, 0, PLAIN + SCALES + SIGNS), (4, 2, ANY), (8, 0, ORTHOGONAL),
+        (2, 0, PLAIN), (4, 2, TURNED), (4, 2, ANY), (8, 0, ORTHOGONAL),
         (4, 0, PLAIN), (6, 4, PLAIN + SCALES + SIGNS),
     ],
     "mlp_mixer": [(7, 0, PLAIN), (8, 0, PLAIN + SCALES + SIGNS), (12, 0, PLAIN)],
@@ -100,6 +102,11 @@ def near_identity(spec: SymmetrySpec, t: Any) -> Element:
             if action.scales:
                 numbers = jnp.concatenate([next(t) for _ in range(action.scales * places * n)])
                 scales[action.group] = numbers.reshape(action.scales, *outer, n)
+            continue
+        if action.pairs:
+            shape = (2, *outer, len(action.pairs))
+            numbers = jnp.concatenate([next(t) for _ in range(int(np.prod(shape)))]).reshape(shape)
+            matrices[action.group] = action.turned(n, 1 + numbers[0], numbers[1])
             continue
         m = n - 1 if action.keeps_ones else n
         skew = action.matrix == "orthogonal"

@@ -458,9 +458,9 @@ def test_our_transformers_have_the_symmetry_of_their_kind(name: str) -> None:
     assert found["block0/attention/out"] == stream, spec.explain()
     assert found["block0/up"] == hidden
     assert found["block0/attention/value.inner"] == ANY
-    assert found.get("block0/attention/query.inner", PLAIN) == (
-        ANY if "positions" in options else PLAIN
-    )
+    turned = "scaled rotations of 1 pair of units"
+    width = "block0/attention/query.inner" + (":2" if "groups" in options else "")
+    assert found[width] == (ANY if "positions" in options else turned)
 
 
 # -- laws ------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Networks and data as strangers write them: the study runs, or says in one right line why not."""
 
 import collections
+import functools
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -8,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import optimize
 
 import llfc_jax
-from llfc_jax import tasks
+from llfc_jax import landscape, matching, measures, merging, tasks
 from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import LlfcError
 
@@ -35,6 +38,7 @@ def study(network, a, b, data, **options):
     return result
 
 
+@functools.cache
 def expected():
     """Rows of LMC of the plain network on plain arrays."""
     return study(plain, weights(0), weights(1), (X, Y)).rows["lmc"]
@@ -111,6 +115,27 @@ DATA = {
 def test_data_of_any_form(form):
     network, data = DATA[form]
     same(study(network, weights(0), weights(1), data))
+
+
+@pytest.mark.parametrize("form", DATA)
+def test_measures_matching_and_merging_read_the_same_forms(form):
+    network, data = DATA[form]
+    modes = weights(0), weights(1)
+    found = measures.lmc(network, *modes, data, alphas=(0.0, 0.5, 1.0), batch_size=8)
+    np.testing.assert_allclose(found.loss, [row["loss"] for row in expected()], rtol=1e-5)
+    match = matching.align("activation", jax.random.key(0), network, *modes, data)
+    assert float(match.objective) == pytest.approx(matched(), rel=1e-4)
+    diagnosed = merging.diagnose(network, modes, data)
+    assert diagnosed.loss.item() == pytest.approx(found.loss[1], rel=1e-5)
+
+
+@functools.cache
+def matched():
+    """The objective of activation matching of the plain network on plain arrays."""
+    x = X.astype(float)
+    p, q = (np.maximum(x @ weights(seed)["w"], 0) for seed in (0, 1))
+    scores = np.corrcoef(p, q, rowvar=False)[:8, 8:]
+    return scores[optimize.linear_sum_assignment(scores, maximize=True)].sum()
 
 
 def test_data_of_a_torch_loader():
@@ -234,3 +259,35 @@ def test_what_does_not_fit_is_one_line(form):
 def test_batches_of_a_stream_can_be_counted_where_it_says_how_many():
     assert len(as_batches([(X, Y)] * 3, 8)) == 3
     assert tasks.count_batches(as_batches(Loader(lambda x, y: (x, y)), 8)) == 0
+
+
+NOT_A_NUMBER = np.where(np.arange(6) == 2, np.nan, X).astype(np.float32)
+ELSEWHERE = {
+    "ste of one-hot labels": ("ste", plain, (X, np.eye(3)[Y]), "pass labels.argmax(-1)"),
+    "ste of an ignored label": ("ste", plain, (X, np.where(Y == 1, -100, Y)), "'ignore': -100}"),
+    "ste of complex outputs": ("ste", complex_, (X, Y), "real logits, not complex64"),
+    "output of complex outputs": ("output", complex_, (X, Y), "outputs are complex64"),
+    "activation of NaN": ("activation", plain, (NOT_A_NUMBER, Y), "hold NaN or infinity"),
+    "activation of a generator": ("activation", plain, iter([(X, Y)]), "data=lambda: ..."),
+    "fisher of numbers": ("fisher", plain, (X, Y.astype(float)), "must be integers"),
+    "fisher of NaN": ("fisher", plain, (NOT_A_NUMBER, Y), "hold NaN or infinity"),
+    "lmc of padding alone": ("lmc", plain, (X, Y, np.zeros(20)), "nothing of the data counts"),
+    "a curve of no data": ("curve", plain, [], "no batch to fit"),
+    "a curve of padding alone": ("curve", plain, (X, Y, np.zeros(20)), "nothing of the data"),
+}
+
+
+@pytest.mark.parametrize("form", ELSEWHERE)
+def test_what_does_not_fit_is_one_line_of_matching_merging_and_curves_too(form):
+    what, network, data, words = ELSEWHERE[form]
+    modes = weights(0), weights(1)
+    calls = {
+        "fisher": lambda: merging.fisher_diagonal(network, modes[0], data),
+        "lmc": lambda: measures.lmc(network, *modes, data),
+        "curve": lambda: landscape.fit_curve(network, *modes, data),
+    }
+    align = partial(matching.align, what, jax.random.key(0), network, *modes, data)
+    with pytest.raises(LlfcError) as caught:
+        calls.get(what, align)()
+    assert "\n" not in str(caught.value)
+    assert words in str(caught.value)

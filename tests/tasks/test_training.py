@@ -94,6 +94,6 @@ def test_a_barrier_of_the_loss_is_held_against_the_way_to_the_trivial_predictor(
     assert lmc_grade(row) == grade
     assert in_short(row) == words
     text = verdicts([row])[0].text
-    way = f"above the mean of the two ends, {100 * share:.2f} % of the way"
+    way = f"above the mean of the two ends, {100 * share:.3g} % of the way"
     assert (way if share > 0 else "0.2 below the mean of the two ends.") in text
     assert in_short(row | {"above_chance": False}).startswith("uninformative")

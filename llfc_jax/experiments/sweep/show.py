@@ -16,20 +16,20 @@ SENTENCES = 8  # more lines than that are read in the figures
 LLFC_COLUMNS = "llfc_"  # columns that mean nothing where LLFC is uninformative
 # Column -> the figure's title, the words of its axis, whether that is logarithmic.
 DRAWN = {
-    "error_barrier": ("Error barrier on the line", "error barrier", False),
+    "error_barrier": ("Error barrier on the line", "error barrier (share of samples)", False),
     "barrier_share": (
-        "Loss barrier at the middle, as a share of the way to a predictor that sees no input",
+        "Loss barrier at α = ½, as a share of the way to a predictor that ignores the input",
         "loss barrier, share",
         False,
     ),
     "llfc_median": ("Distance of the features from LLFC, median layer", "1 - cosine_α", True),
     "llfc_ratio": (
-        "How much closer the features are to the mixture than those of a to those of b",
+        "How many times closer the features are to the mixture than a's are to b's",
         "(1 - cosine_AB) / (1 - cosine_α)",
         True,
     ),
     "com_ratio": (
-        "Commutativity: distance of the products W H against those of W and of H",
+        "Commutativity: distance of the products W H over that of W or of H, whichever is less",
         "Dist_com / min(Dist_W, Dist_H)",
         True,
     ),
@@ -192,19 +192,20 @@ def _name(column: str, value: object) -> str:
 
 
 def _sentence(who: str, x: str, first: Row, last: Row) -> str:
-    def both(name: str, form: str, times: float = 1) -> tuple[str, str] | None:
-        pair = [times * row.get(name, math.nan) for row in (first, last)]
-        return None if any(map(math.isnan, pair)) else (f"{pair[0]:{form}}", f"{pair[1]:{form}}")
+    def both(name: str, times: float = 1) -> tuple[str, str] | None:
+        a, b = (times * row.get(name, math.nan) for row in (first, last))
+        form = ".2f" if times > 1 else ",.0f" if min(a, b) >= 100 else ".3g"
+        return None if math.isnan(a + b) else (f"{a:{form}}", f"{b:{form}}")
 
     parts = []
-    if barrier := both("error_barrier", ".2f", 100):
+    if barrier := both("error_barrier", 100):
         parts.append(f"the error barrier goes from {barrier[0]} to {barrier[1]} percentage points")
-    if barrier := both("barrier_share", ".2f", 100):
+    if barrier := both("barrier_share", 100):
         parts.append(f"the loss barrier goes from {barrier[0]} to {barrier[1]} %")
-    if ratio := both("llfc_ratio", ".3g"):
+    if ratio := both("llfc_ratio"):
         parts.append(
-            f"in the median layer, 1 - cosine_α is {ratio[0]} times below 1 - cosine_AB at first "
-            f"and {ratio[1]} times at last"
+            f"in the median layer, 1 - cosine_α goes from {ratio[0]} to {ratio[1]} times below "
+            "1 - cosine_AB"
         )
     if first is last or not parts:
         return ""
@@ -220,7 +221,7 @@ def columns(means: Sequence[Row]) -> dict[str, str]:
         "pair": "pair",
         "align": "aligned by",
         "seeds": "seeds",
-        "error_barrier": "error barrier",
+        "error_barrier": "error barrier (share)",
         "barrier_share": "loss barrier at ½, share",
         "llfc_median": "1 - cosine_α, median layer",
         "llfc_ratio": "times below 1 - cosine_AB",

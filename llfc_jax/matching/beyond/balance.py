@@ -18,7 +18,7 @@ import numpy as np
 
 from llfc_jax.matching.assignment.family import host_identity
 from llfc_jax.matching.beyond.weights import block_rows
-from llfc_jax.symmetry.beyond.element import Element
+from llfc_jax.symmetry.beyond.element import Action, Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.beyond.transform import keep_mention
 from llfc_jax.symmetry.blocks import blocks
@@ -51,7 +51,7 @@ def _matrices(spec: SymmetrySpec, leaves: Sequence[Any]) -> dict[str, np.ndarray
             grams[how.dual].append(_gram(spec, name, leaves[leaf], leaf, axis, how.part))
         if grams[False] and grams[True]:
             pairs = zip(*(np.sum(grams[side], 0) for side in (False, True)), strict=True)
-            found = np.stack([_equaliser(plain, dual) for plain, dual in pairs])
+            found = np.stack([_equaliser(plain, dual, action) for plain, dual in pairs])
             n = found.shape[-1]
             matrices[name] = found.reshape(*spec.shape(name), n).astype(np.float32)
     return matrices
@@ -95,8 +95,12 @@ def _gram(
     return total
 
 
-def _equaliser(plain: np.ndarray, dual: np.ndarray) -> np.ndarray:
-    """G with G P Gᵀ = G⁻ᵀ D G⁻¹."""
+def _equaliser(plain: np.ndarray, dual: np.ndarray, action: Action) -> np.ndarray:
+    """G with G P Gᵀ = G⁻ᵀ D G⁻¹; where only pairs are turned, both of the same size on each."""
+    if action.pairs:
+        (of_plain, _), (of_dual, _) = action.parts(plain), action.parts(dual)
+        size = np.sqrt(np.sqrt(np.maximum(of_dual, 1e-30) / np.maximum(of_plain, 1e-30)))
+        return action.turned(len(plain), size, np.zeros_like(size))
     root, inverse = _roots(plain)
     middle = _roots(root @ dual @ root)[0]
     return _roots(inverse @ middle @ inverse)[0]

@@ -1,7 +1,8 @@
 """Smooth coordinates of a network's symmetry around an element, for gradients.
 
 - An orthogonal matrix is `Q0 cayley(K - Kᵀ)` with K free, `cayley(S) = (I - S)(I + S)^-1`.
-- An invertible matrix is `G0 (I + E)` with E free.
+- An invertible matrix is `G0 (I + E)` with E free; one that turns pairs of units has a free cosine
+  and sine for each pair.
 - Scales are `t0 + t`.
 - A permutation is relaxed to a doubly stochastic matrix: Sinkhorn's iteration on
   `exp(Z / temperature)`, with Z free; it is hardened by assignment at the end.
@@ -40,7 +41,9 @@ def origin(spec: SymmetrySpec, *, scores: Mapping[str, Any] | None = None) -> Co
     for action in spec.actions:
         *outer, n = spec.shape(action.group)
         m = n - 1 if action.keeps_ones else n
-        if action.matrix != "none":
+        if action.matrix != "none" and action.pairs:
+            matrices[action.group] = jnp.zeros((2, *outer, len(action.pairs)), jnp.float32)
+        elif action.matrix != "none":
             matrices[action.group] = jnp.zeros((*outer, m, m), jnp.float32)
         elif action.scales:
             scales[action.group] = jnp.zeros((action.scales, *outer, n), jnp.float32)
@@ -51,7 +54,11 @@ def change_of(spec: SymmetrySpec, point: Coordinates) -> Element:
     """Returns the element that coordinates stand for, its permutations aside."""
     matrices = {}
     for name, free in point["matrices"].items():
-        action, one = spec.action[name], _one_like(free)
+        action = spec.action[name]
+        if action.pairs:
+            matrices[name] = action.turned(spec.shape(name)[-1], 1 + free[0], free[1])
+            continue
+        one = _one_like(free)
         if action.matrix == "orthogonal":
             skew = (free - jnp.swapaxes(free, -1, -2)) / 2
             own = jnp.linalg.solve(one + skew, one - skew)

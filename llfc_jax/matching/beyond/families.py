@@ -8,16 +8,18 @@ import numpy as np
 
 from llfc_jax.matching.assignment import host
 from llfc_jax.matching.assignment.family import assigned_value, host_identity
-from llfc_jax.symmetry.beyond.element import Element, complement_of_ones
+from llfc_jax.symmetry.beyond.element import Action, Element, complement_of_ones
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 
+SMALLEST = 1e-30
 Family = tuple[str, tuple[str, ...]]
 """A group that is inside no other, and the groups inside it."""
 
 
 def is_plain(spec: SymmetrySpec, family: Family) -> bool:
     """Returns whether a family is one group of units that may be permuted and no more."""
-    return spec.action[family[0]].matrix == "none" and not family[1]
+    action = spec.action[family[0]]
+    return action.matrix == "none" and not action.pairs and not family[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,8 @@ def solve(spec: SymmetrySpec, family: Family, scores: Mapping[str, np.ndarray]) 
     """
     root, inside = family
     value = 0.0
-    if spec.action[root].matrix != "none":
-        found = {root: nearest(scores[root], keeps_ones=spec.action[root].keeps_ones)}
+    if spec.action[root].matrix != "none" or spec.action[root].pairs:
+        found = {root: nearest(scores[root], spec.action[root])}
         index: dict[str, np.ndarray] = {}
         own = np.arange(len(scores[root]))
         value += float(np.vdot(found[root], scores[root]))
@@ -59,11 +61,11 @@ def solve(spec: SymmetrySpec, family: Family, scores: Mapping[str, np.ndarray]) 
         value += float(scores[root][np.arange(len(own)), own].sum())
     for name in inside:
         pairs = _pairs(spec, name, scores[name])[np.arange(len(own)), own]
-        if spec.action[name].matrix == "none":
+        if spec.action[name].matrix == "none" and not spec.action[name].pairs:
             index[name] = host.solve(pairs)
             value += float(assigned_value(pairs, index[name]).sum())
             continue
-        best = nearest(pairs, keeps_ones=spec.action[name].keeps_ones)
+        best = nearest(pairs, spec.action[name])
         value += float(np.vdot(best, pairs))
         found[name] = np.empty_like(best)
         found[name][own] = best
@@ -79,6 +81,8 @@ def _pairs(spec: SymmetrySpec, name: str, scores: np.ndarray) -> np.ndarray:
 def _values(spec: SymmetrySpec, name: str, pairs: np.ndarray) -> np.ndarray:
     """The most that a nested group can give, for each pair of places."""
     action = spec.action[name]
+    if action.pairs:
+        return (nearest(pairs, action) * pairs).sum((-1, -2))
     if action.matrix == "none":
         return assigned_value(pairs, host.solve(pairs))
     if action.keeps_ones:
@@ -88,13 +92,19 @@ def _values(spec: SymmetrySpec, name: str, pairs: np.ndarray) -> np.ndarray:
     return np.linalg.norm(pairs, "nuc", (-2, -1))
 
 
-def nearest(scores: np.ndarray, *, keeps_ones: bool = False) -> np.ndarray:
+def nearest(scores: np.ndarray, action: Action | None = None) -> np.ndarray:
     """Returns the orthogonal Q that maximises `trace(Qᵀ S)`, for each of [..., n, n].
 
-    `keeps_ones`: among those that keep the vector of ones.
+    `action`: among those that it allows.
     """
-    if keeps_ones:
-        n = scores.shape[-1]
+    n = scores.shape[-1]
+    if action is not None and action.pairs:
+        if action.matrix == "none":
+            return np.broadcast_to(np.eye(n, dtype=scores.dtype), scores.shape)
+        cosine, sine = action.parts(scores)
+        size = np.maximum(np.hypot(cosine, sine), SMALLEST)
+        return action.turned(n, cosine / size, sine / size).astype(scores.dtype)
+    if action is not None and action.keeps_ones:
         basis = complement_of_ones(n).astype(scores.dtype)
         inner = nearest(basis.T @ scores @ basis)
         return (np.full((n, n), 1 / n) + basis @ inner @ basis.T).astype(scores.dtype)

@@ -12,19 +12,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from llfc_jax.errors import DataError
 from llfc_jax.graph import Graph, trace
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.trace import Equation
 from llfc_jax.matching.assignment.family import families, units_in_all
 from llfc_jax.matching.beyond.families import Progress, solve
 from llfc_jax.matching.problem import Problem
 from llfc_jax.symmetry.axes import Axis, units
+from llfc_jax.symmetry.beyond.derive import read_folded
 from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.blocks import blocks
-from llfc_jax.symmetry.derive import describe_values, name_axes
-from llfc_jax.tasks import count_batches, read_batch
+from llfc_jax.symmetry.derive import describe_values
+from llfc_jax.tasks import count_batches
 from llfc_jax.types import Apply, Inputs, ProgressFn, Variables
 
 SMALLEST = 1e-12
@@ -47,7 +50,7 @@ class Feature(NamedTuple):
 def features(graph: Graph, spec: SymmetrySpec) -> tuple[Feature, ...]:
     """Returns where features of a folded network are read, in the order of the trace."""
     program = graph.program
-    names = name_axes(graph, frozenset(program.leaves[fold.leaf] for fold in spec.folds))
+    names, _, _ = read_folded(graph, spec.folds)
     axes, values = describe_values(graph, names).values, names.reading.values
     found: dict[tuple[str, int], Feature] = {}
     for equation in program.equations:
@@ -84,9 +87,8 @@ def match_features(
     """
     sums: list[tuple[jax.Array, ...]] | None = None
     total, x = count_batches(problem.batches), None
-    for i, batch in enumerate(problem.batches):
-        x = read_batch(batch).x
-        sums = _accumulate(problem.apply, spec, problem.a, problem.b, x, sums)
+    for i, (x, _, mask) in enumerate(problem.read_batches()):
+        sums = _accumulate(problem.apply, spec, problem.a, problem.b, x, mask, sums)
         if progress:
             progress(i + 1, total, "features")
     if sums is None:
@@ -113,15 +115,21 @@ def _accumulate(
     a: Variables,
     b: Variables,
     x: Inputs,
+    mask: jax.Array,
     sums: list[tuple[jax.Array, ...]] | None,
 ) -> list[tuple[jax.Array, ...]]:
     """Products and squares of a batch's features, added to those before."""
     with jax.default_matmul_precision("highest"):
         graph = trace(apply, a, x)
+        layout = RowLayout.of(graph, apply, a, x, mask)
         of_a, of_b = graph.evaluate(a, x), graph.evaluate(b, x)
         new = []
         for feature in features(graph, spec):
-            p, q = (read(feature, spec, v.all[feature.value]) for v in (of_a, of_b))
+            counts = read_mask(feature, spec, graph, layout)[:, None] > 0
+            p, q = (
+                jnp.where(counts, read(feature, spec, v.all[feature.value]), 0)
+                for v in (of_a, of_b)
+            )
             new.append((p.T @ q, (p * p).sum(), (q * q).sum()))
         if sums is None:
             return new
@@ -137,3 +145,11 @@ def read(feature: Feature, spec: SymmetrySpec, value: jax.Array) -> jax.Array:
             cut = jnp.moveaxis(block.extract(value.astype(jnp.float32)), k, -1)
             parts.append(cut.reshape(-1, cut.shape[-1]))
     return jnp.concatenate(parts)
+
+
+def read_mask(
+    feature: Feature, spec: SymmetrySpec, graph: Graph, layout: RowLayout
+) -> Float[Array, " rows"]:
+    """Returns 1 for each row of a feature (`read`) that counts, 0 for padding."""
+    shape = graph.program.avals[feature.value].shape
+    return read(feature, spec, jnp.broadcast_to(layout.mask_of(feature.value), shape))[:, 0]

@@ -13,8 +13,9 @@ import optax
 from jaxtyping import Array, Float
 
 from llfc_jax.graph import trace
+from llfc_jax.graph.row_layout import RowLayout, output_mask
 from llfc_jax.matching.beyond.coordinates import Coordinates, distance, move
-from llfc_jax.matching.beyond.features import features, read
+from llfc_jax.matching.beyond.features import features, read, read_mask
 from llfc_jax.pair import interpolate
 from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
@@ -79,22 +80,28 @@ class Line:
         middle = interpolate(a, moved, alpha)
         total = descent.penalty * distance(self.spec, point) if descent.penalty else 0.0
         if descent.objective == "loss":
-            return total + self._loss(self.apply(middle, batch.x), batch)
+            return total + self._loss(self.apply(middle, batch.x), a, batch)
         graph = trace(self.apply, a, batch.x)
+        layout = RowLayout.of(graph, self.apply, a, batch.x, batch.mask)
         runs = [graph.evaluate(v, batch.x) for v in (a, moved, middle)]
         gaps = []
         for feature in features(graph, self.spec):
             of_a, of_b, found = (read(feature, self.spec, r.all[feature.value]) for r in runs)
             mixture = (1 - alpha) * of_a + alpha * of_b
             norms = (jnp.sum(mixture**2, -1) + SMALLEST) * (jnp.sum(found**2, -1) + SMALLEST)
-            gaps.append(1 - (jnp.sum(mixture * found, -1) / jnp.sqrt(norms)).mean())
+            cosines = jnp.sum(mixture * found, -1) / jnp.sqrt(norms)
+            counts = read_mask(feature, self.spec, graph, layout)
+            gaps.append(1 - (cosines * counts).sum() / jnp.maximum(counts.sum(), 1))
         linearity = sum(gaps, jnp.zeros((), jnp.float32)) / max(1, len(gaps))
         if descent.objective == "linearity":
             return total + linearity
-        return total + self._loss(runs[2].output, batch) + descent.weight * linearity
+        return total + self._loss(runs[2].output, a, batch) + descent.weight * linearity
 
-    def _loss(self, output: Any, batch: Batch) -> jax.Array:
-        return self.task.train_loss(output, batch.y)[0]
+    def _loss(self, outputs: Any, a: Variables, batch: Batch) -> jax.Array:
+        """The mean loss of what counts."""
+        mask = output_mask(self.apply, a, batch.x, batch.mask)
+        losses, weight = self.task.losses(outputs, batch.y, mask)
+        return (losses * weight).sum() / jnp.maximum(weight.sum(), SMALLEST)
 
 
 class State(NamedTuple):

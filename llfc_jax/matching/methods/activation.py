@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from llfc_jax.errors import DataError, MatchingError, unknown
 from llfc_jax.graph import Graph, Values, trace
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.matching.assignment.family import (
     assign_family,
     assigned_value,
@@ -37,8 +38,8 @@ from llfc_jax.matching.result import Match
 from llfc_jax.symmetry.blocks import blocks
 from llfc_jax.symmetry.derive import derive
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.tasks import count_batches, read_batch
-from llfc_jax.types import AnyArray, Apply, Batches, Model, ProgressFn, Variables
+from llfc_jax.tasks import count_batches
+from llfc_jax.types import AnyArray, Apply, Batches, Inputs, Model, ProgressFn, Variables
 
 Kind = Literal["uncentred", "centred", "pearson"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -57,10 +58,14 @@ class Reading(NamedTuple):
     value: int
     extract: Callable[[jax.Array], jax.Array]
 
-    def units(self, values: Values) -> jax.Array:
-        """Returns [samples and positions, units of all groups together]."""
-        cut = self.extract(values.all[self.value]).astype(jnp.float32)
-        return cut.reshape(len(cut), -1)
+    def units(
+        self, values: Values, layout: RowLayout
+    ) -> tuple[Float[Array, "rows units"], Float[Array, " rows"]]:
+        """Returns the units of all groups together, a row per sample and position, and its mask."""
+        value = values.all[self.value]
+        counts = jnp.broadcast_to(layout.mask_of(self.value), value.shape)
+        cut, counts = (self.extract(part).astype(jnp.float32) for part in (value, counts))
+        return cut.reshape(len(cut), -1), counts.reshape(len(counts), -1)[:, 0]
 
 
 @jax.tree_util.register_dataclass
@@ -76,17 +81,21 @@ class Moments:
     cross: Float[Array, "n n"]  # sum of products of deviations
 
     @classmethod
-    def of(cls, a: jax.Array, b: jax.Array) -> "Moments":
-        """Returns those of activations [samples and positions, n units]."""
-        mean_a, mean_b = a.mean(0), b.mean(0)
-        a, b = a - mean_a[None, :], b - mean_b[None, :]
-        count = jnp.array(len(a), jnp.float32)
+    def of(
+        cls, a: Float[Array, "rows n"], b: Float[Array, "rows n"], mask: Float[Array, " rows"]
+    ) -> "Moments":
+        """Returns those of activations, over the rows that count."""
+        counts, count = mask[:, None] > 0, (mask > 0).sum(dtype=jnp.float32)
+        a, b = (jnp.where(counts, of, 0) for of in (a, b))
+        mean_a, mean_b = (of.sum(0) / jnp.maximum(count, 1) for of in (a, b))
+        a, b = (jnp.where(counts, of - mean[None], 0) for of, mean in ((a, mean_a), (b, mean_b)))
         return cls(count, mean_a, mean_b, (a * a).sum(0), (b * b).sum(0), a.T @ b)
 
     def merge(self, other: "Moments") -> "Moments":
         """Returns those of both sets together, exactly (Chan, Golub, LeVeque 1983)."""
         count = self.count + other.count
-        share, weight = other.count / count, self.count * other.count / count
+        share = other.count / jnp.maximum(count, 1)
+        weight = self.count * share
         by_a, by_b = other.mean_a - self.mean_a, other.mean_b - self.mean_b
         return Moments(
             count,
@@ -99,7 +108,7 @@ class Moments:
 
     def scores(self, kind: Kind) -> np.ndarray:
         """Returns the cross-correlation of this kind, A's units along the rows: [n, n]."""
-        count = np.float32(self.count)
+        count = np.maximum(np.float32(self.count), 1)
         cross = np.asarray(self.cross) / count
         if kind == "uncentred":
             return cross + np.outer(self.mean_a, self.mean_b)
@@ -181,7 +190,7 @@ class ActivationMatching:
     def __call__(
         self, key: jax.Array, problem: Problem, progress: ProgressFn | None = None
     ) -> Match:
-        """Matches B's activations to A's; the batches are read once, labels are not looked at.
+        """Matches B's activations to A's; the batches are read once.
 
         Args:
             key: not used.
@@ -203,10 +212,9 @@ class ActivationMatching:
         places: tuple[Reading, ...] = ()
         sums: list[Moments] | None = None
         total = count_batches(problem.batches)
-        for i, batch in enumerate(problem.batches):
-            x = read_batch(batch).x
+        for i, (x, _, mask) in enumerate(problem.read_batches()):
             places = places or readings(trace(apply, problem.a, x), problem.spec)
-            sums = _accumulate(apply, problem.spec, problem.a, problem.b, x, sums)
+            sums = _accumulate(apply, problem.spec, problem.a, problem.b, x, mask, sums)
             if progress:
                 progress(i + 1, total, "activations")
         if sums is None:
@@ -249,14 +257,19 @@ def _accumulate(
     spec: PermutationSpec,
     a: Variables,
     b: Variables,
-    x: jax.Array,
+    x: Inputs,
+    mask: jax.Array,
     sums: list[Moments] | None,
 ) -> list[Moments]:
     """Returns the moments of a batch, merged into those before it."""
     with jax.default_matmul_precision("highest"):
         graph = trace(apply, a, x)
+        layout = RowLayout.of(graph, apply, a, x, mask)
         of_a, of_b = graph.evaluate(a, x), graph.evaluate(b, x)
-        new = [Moments.of(r.units(of_a), r.units(of_b)) for r in readings(graph, spec)]
+        new = []
+        for reading in readings(graph, spec):
+            (p, counts), (q, _) = (reading.units(run, layout) for run in (of_a, of_b))
+            new.append(Moments.of(p, q, counts))
         return new if sums is None else [s.merge(n) for s, n in zip(sums, new, strict=True)]
 
 

@@ -9,9 +9,9 @@ matching the second. This method minimises the product itself,
 
     J(π) = Σ over layers  ||(W_A - π(W_B)) (H_A - π(H_B))||² / ||W_A H_A||²,
 
-over samples of the train split: a quadratic assignment problem in every pair of neighbouring
-groups. A good local optimum is sought by `FrankWolfe`, from the ends of other methods; the result's
-J is at most that of every start.
+over samples of the train split (and tokens, where padding does not count): a quadratic assignment
+problem in every pair of neighbouring groups. A good local optimum is sought by `FrankWolfe`, from
+the ends of other methods; the result's J is at most that of every start.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.graph import Graph, trace
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.graph.trace import abstract
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import build_method, matching_method
@@ -33,7 +34,7 @@ from llfc_jax.matching.search.mixtures import Mixture, mix
 from llfc_jax.symmetry.axes import Axis
 from llfc_jax.symmetry.derive import Derived, derive
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.types import Apply, Batches, Model, ProgressFn, Variables
+from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
 
 
 class Layer(NamedTuple):
@@ -53,12 +54,22 @@ class Layer(NamedTuple):
 
 
 class Values(NamedTuple):
-    """A layer's features and weights in both modes, and what its product is divided by."""
+    """What J needs of a layer.
+
+    Attributes:
+        data_a: its features in a.
+        data_b: its features in b.
+        weight_a: its weight in a.
+        weight_b: its weight in b.
+        mask: what of its product counts, in the product's layout.
+        norm: the squared norm of a's product, by which J is divided.
+    """
 
     data_a: jax.Array
     data_b: jax.Array
     weight_a: jax.Array
     weight_b: jax.Array
+    mask: jax.Array
     norm: jax.Array
 
 
@@ -106,7 +117,7 @@ class Commutativity:
         for layer, v in zip(layers, values, strict=True):
             data = v.data_a - mix(v.data_b, layer.data_axes, mixture, parents)
             weight = v.weight_a - mix(v.weight_b, layer.weight_axes, mixture, parents)
-            off = _product(graph, layer, data, weight)
+            off = _product(graph, layer, data, weight, v.mask)
             total += jnp.vdot(off, off) / v.norm
         return total
 
@@ -129,24 +140,33 @@ def _program(objective: Commutativity) -> Program:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def read_values(objective: Commutativity, a: Variables, b: Variables, x: jax.Array) -> list[Values]:
+def read_values(
+    objective: Commutativity, a: Variables, b: Variables, x: Inputs, mask: jax.Array
+) -> list[Values]:
     """Runs both modes and returns what J needs."""
     graph, layers = _program(objective)
-    values = []
+    layout, values = RowLayout.of(graph, objective.apply, a, x, mask), []
     with jax.default_matmul_precision("highest"):
         of_a, of_b = graph.evaluate(a, x).all, graph.evaluate(b, x).all
         for layer in layers:
-            inputs = graph.program.equations[layer.equation].inputs
-            data, weight = inputs[layer.data], inputs[1 - layer.data]
-            own = _product(graph, layer, of_a[data], of_a[weight])
+            eq = graph.program.equations[layer.equation]
+            data, weight = eq.inputs[layer.data], eq.inputs[1 - layer.data]
+            held = graph.sample_axes[eq.outputs[0]] is not None
+            counts = layout.mask_of(eq.outputs[0]) if held else jnp.ones(())
+            own = _product(graph, layer, of_a[data], of_a[weight], counts)
             norm = jnp.maximum(jnp.vdot(own, own), jnp.finfo(own.dtype).tiny)
-            values.append(Values(of_a[data], of_b[data], of_a[weight], of_b[weight], norm))
+            sides = of_a[data], of_b[data], of_a[weight], of_b[weight]
+            values.append(Values(*sides, counts, norm))
     return values
 
 
-def _product(graph: Graph, layer: Layer, data: jax.Array, weight: jax.Array) -> jax.Array:
+def _product(
+    graph: Graph, layer: Layer, data: jax.Array, weight: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Returns a layer's product, 0 where a token is padding."""
     pair = (data, weight) if layer.data == 0 else (weight, data)
-    return graph.program.equations[layer.equation].bind(*pair)[0].astype(jnp.float32)
+    product = graph.program.equations[layer.equation].bind(*pair)[0].astype(jnp.float32)
+    return jnp.where(mask > 0, product, 0)
 
 
 @matching_method("commutativity")
@@ -164,8 +184,8 @@ class CommutativityMatching(DescentOptions):
 
         Args:
             key: for weight matching, where it is a start.
-            problem: its spec is the one that `permutation_spec` derived for the network; the
-                labels of its batches are not looked at.
+            problem: its spec is the one that `permutation_spec` derived for the network; of the
+                labels of its batches only those that mark padding are looked at.
             progress: called as (starts done, starts, words).
 
         Returns:
@@ -177,10 +197,10 @@ class CommutativityMatching(DescentOptions):
             DataError: there is no batch.
         """
         problem = problem.checked()
-        x = problem.first_inputs(self.samples)
+        x, _, mask = problem.first_batch(self.samples)
         shapes, structure = jax.tree.flatten(abstract((problem.a, x)))
         objective = Commutativity(problem.apply, problem.spec, structure, tuple(shapes))
-        values = read_values(objective, problem.a, problem.b, x)
+        values = read_values(objective, problem.a, problem.b, x, mask)
         return self.descend(key, problem, objective, values, "commutativity", progress)
 
 

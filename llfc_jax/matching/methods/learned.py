@@ -299,8 +299,8 @@ def compare(history: Sequence[float], control: Sequence[float]) -> str:
         return f"{words}: it gained nothing"
     share = (start - other) / (start - end)
     if share <= 0:
-        return f"{words}: all that was gained owes to B"
-    return f"{words}: {100 * min(share, 1):.0f} % of what was gained owes nothing to B"
+        return f"{words}: none of the gain is reached without B's weights"
+    return f"{words}: {100 * min(share, 1):.0f} % of the gain is reached without B's weights"
 
 
 def shuffled(variables: Variables, key: jax.Array) -> Variables:
@@ -325,7 +325,7 @@ def held(problem: Problem, samples: int) -> Batch:
     parts, need = [], samples
     for batch in problem.read_batches():
         parts.append(jax.tree.map(lambda leaf, need=need: np.asarray(leaf[:need]), batch))
-        need -= len(jax.tree.leaves(parts[-1].x)[0])
+        need -= len(parts[-1].mask)
         if need <= 0:
             break
     if not parts:

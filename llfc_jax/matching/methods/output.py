@@ -7,10 +7,10 @@ midpoint is from it is one number,
     D(π) = mean over samples of KL( p || softmax f((A + π(B)) / 2) ),
     p = softmax (f(A) + f(B)) / 2
 
-(where the task has no labels, the mean square of the midpoint's outputs minus the ends' mean),
-
-which sums up what all layers' failing commutativity and weak additivity do. It needs no labels. It
-is lowered by `FrankWolfe`, through mixtures: the midpoint then is (A + Σ_k w_k π_k(B)) / 2.
+over tokens where outputs are of tokens, padding left out. (Where the task has no labels, it is the
+mean square of the midpoint's outputs minus the ends' mean.) It sums up what all layers' failing
+commutativity and weak additivity do, and needs no labels. It is lowered by `FrankWolfe`, through
+mixtures: the midpoint then is (A + Σ_k w_k π_k(B)) / 2.
 """
 
 import dataclasses
@@ -19,9 +19,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.graph.convolutions import adapted
+from llfc_jax.graph.pointwise import widen
+from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import build_method, matching_method
 from llfc_jax.matching.result import Match
@@ -29,6 +32,7 @@ from llfc_jax.matching.search.descents import DescentOptions
 from llfc_jax.matching.search.mixtures import Mixture, mix
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.spec import PermutationSpec
+from llfc_jax.tasks.task import fit_mask
 from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
 
 
@@ -39,6 +43,7 @@ class Values(NamedTuple):
     b: Variables
     x: Inputs
     target: Any  # what the midpoint's outputs aim at
+    mask: jax.Array  # what of them counts, [n] or [n, t]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,25 +69,34 @@ class Deviation:
             for leaf, (_, axes) in zip(leaves, self.spec.leaves, strict=True)
         ]
         middle = interpolate(values.a, jax.tree.unflatten(structure, mixed), 0.5)
-        outputs = jax.tree.map(_wide, adapted(self.apply)(middle, values.x))
+        outputs = jax.tree.map(widen, adapted(self.apply)(middle, values.x))
         if not self.labelled:
-            gaps = jax.tree.map(lambda p, q: ((p - q) ** 2).mean(), outputs, values.target)
+            gaps = jax.tree.map(
+                lambda p, q: _mean(jnp.real((p - q) * jnp.conj(p - q)), values.mask),
+                outputs,
+                values.target,
+            )
             return jax.tree.reduce(jnp.add, gaps)
         found = jax.nn.log_softmax(outputs)
-        return (jnp.exp(values.target) * (values.target - found)).sum(-1).mean()
+        return _mean((jnp.exp(values.target) * (values.target - found)).sum(-1), values.mask)
 
 
-def _wide(output: jax.Array) -> jax.Array:
-    return output.astype(jnp.float32)
+def _mean(values: Float[Array, "n ..."], mask: Float[Array, "n ..."]) -> Float[Array, ""]:
+    """Returns the mean of what counts."""
+    counts = fit_mask(mask, values.shape) > 0
+    return jnp.where(counts, values, 0).sum() / counts.sum()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _target(apply: Apply, labelled: bool, a: Variables, b: Variables, x: Inputs) -> Any:
-    """Returns the mean of both ends' outputs; of logits, log p."""
+def _target(
+    apply: Apply, labelled: bool, a: Variables, b: Variables, x: Inputs, mask: jax.Array
+) -> tuple[Any, jax.Array]:
+    """Returns the mean of both ends' outputs (of logits, log p), and what of it counts."""
     with jax.default_matmul_precision("highest"):
         run = adapted(apply)
-        mean = jax.tree.map(lambda p, q: (_wide(p) + _wide(q)) / 2, run(a, x), run(b, x))
-    return jax.nn.log_softmax(mean) if labelled else mean
+        mean = jax.tree.map(lambda p, q: (widen(p) + widen(q)) / 2, run(a, x), run(b, x))
+        mask = output_mask(apply, a, x, mask)
+    return jax.nn.log_softmax(mean) if labelled else mean, mask
 
 
 @matching_method("output")
@@ -101,7 +115,7 @@ class OutputMatching(DescentOptions):
 
         Args:
             key: for weight matching, where it is a start.
-            problem: the labels of its batches are not looked at.
+            problem: of the labels of its batches only those that mark padding are looked at.
             progress: called as (starts done, starts, words).
 
         Returns:
@@ -114,15 +128,20 @@ class OutputMatching(DescentOptions):
             DataError: there is no batch.
         """
         problem, apply = problem.checked(), problem.apply
-        x = problem.first_inputs(self.samples)
+        x, _, mask = problem.first_batch(self.samples)
         labelled = problem.task.labelled
-        target = _target(apply, labelled, problem.a, problem.b, x)
+        target, mask = _target(apply, labelled, problem.a, problem.b, x, mask)
+        if labelled and not jnp.issubdtype(target.dtype, jnp.floating):
+            raise MatchingError(
+                f"output matching compares class probabilities; outputs are {target.dtype}: give "
+                "the task that judges them"
+            )
         if labelled and (target.ndim < 2 or target.shape[-1] < 2):
             raise MatchingError(
                 f"output matching compares class probabilities, and outputs of shape "
                 f"{target.shape} have none: match weights, activations or commutativity instead"
             )
-        values = Values(problem.a, problem.b, x, target)
+        values = Values(problem.a, problem.b, x, target, mask)
         objective = Deviation(apply, problem.spec, labelled)
         return self.descend(key, problem, objective, values, "output", progress)
 

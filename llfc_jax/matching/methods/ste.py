@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from llfc_jax.errors import DataError, MatchingError
 from llfc_jax.graph.convolutions import adapted
+from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.matching.assignment.solvers import Solver, check_solver
 from llfc_jax.matching.methods.weight import (
     DEFAULT_START,
@@ -87,9 +88,11 @@ class StraightThroughMatching:
         Raises:
             ModeError: the modes are none of one network.
             MatchingError: they do not fit the spec.
-            DataError: there is no batch.
+            GraphError: the task does not judge the network's outputs.
+            DataError: there is no batch, or labels that the task does not take.
         """
         problem, apply = problem.checked(), problem.apply
+        problem.check_outputs()
         spec, a, b = problem.spec, problem.a, problem.b
         theta = learnt_leaves(spec, a)
         memory = _first_memory(theta)
@@ -204,7 +207,8 @@ def _losses(
     """Returns the summed loss at the midpoint of A and a permuted B, and how many it sums."""
     with jax.default_matmul_precision("highest"):
         outputs = adapted(apply)(interpolate(a, moved, 0.5), batch.x)
-    losses, weight = task.losses(outputs, batch.y, batch.mask)
+        mask = output_mask(apply, a, batch.x, batch.mask)
+    losses, weight = task.losses(outputs, batch.y, mask)
     return (losses * weight).sum(), weight.sum()
 
 

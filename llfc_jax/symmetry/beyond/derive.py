@@ -7,6 +7,7 @@ the network is read again as one whose gain is 1.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llfc_jax.graph import Graph, trace
@@ -16,12 +17,15 @@ from llfc_jax.symmetry.beyond.element import Action
 from llfc_jax.symmetry.beyond.equations import read_actions
 from llfc_jax.symmetry.beyond.exponents import independent
 from llfc_jax.symmetry.beyond.nested import Held, own_exponents
+from llfc_jax.symmetry.beyond.rotary import find_turns
 from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
 from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom, merge_parts
 from llfc_jax.symmetry.derive import describe_values, name_axes
 from llfc_jax.symmetry.naming import Names
+from llfc_jax.symmetry.reading import TURN
 from llfc_jax.symmetry.spec import Group
-from llfc_jax.symmetry.terms import Unknown, atoms, find
+from llfc_jax.symmetry.terms import Term, Unknown, atoms, find
+from llfc_jax.symmetry.values import Pairs, Turn
 from llfc_jax.types import Inputs, Model, Variables
 
 
@@ -60,24 +64,63 @@ def derive_symmetry(graph: Graph) -> SymmetrySpec:
     solved = acting.actions.solve(leaves)
     folds, notes = _folds(graph, plain, acting, solved)
     while True:
-        names, again = plain, acting
-        if folds:
-            held = frozenset(graph.program.leaves[fold.leaf] for fold in folds)
-            names = name_axes(graph, held)
-            again = read_actions(names.reading)
+        names, again, turned = read_folded(graph, folds)
         kept = [fold for fold in folds if _is_larger(graph, names, again, fold)]
         if len(kept) == len(folds):
             break
         folds = kept
     actions, places = _actions(graph, names, again)
+    actions = tuple(
+        dataclasses.replace(action, pairs=turned[action.group], why=TURN)
+        if action.group in turned
+        else action
+        for action in actions
+    )
     return SymmetrySpec(
-        describe_values(graph, names).spec,
+        describe_values(graph, names, turned).spec,
         actions,
         places,
         describe_values(graph, plain).spec,
         tuple(folds),
         tuple(notes),
     )
+
+
+def read_folded(graph: Graph, folds: Sequence[Fold]) -> tuple[Names, Acting, dict[str, Pairs]]:
+    """Reads a network whose gains are folded, seeing through what turns pairs of units.
+
+    Returns:
+        Its groups, what they may do, and the pairs of those that are turned. A turn is seen
+        through only where a matrix could act if nothing were turned.
+    """
+    held = frozenset(graph.program.leaves[fold.leaf] for fold in folds)
+    turns = find_turns(graph)
+    while True:
+        names = name_axes(graph, held, turns)
+        acting = read_actions(names.reading)
+        named: dict[Term, str] = {atom: name for name, atom in names.terms.items()}
+        found: dict[str, set[Pairs]] = {}
+        for turn in turns:
+            found.setdefault(_turned_group(names, acting, named, turn), set()).add(turn.pairs)
+        kept = [
+            turn
+            for turn in turns
+            if (name := _turned_group(names, acting, named, turn)) and len(found[name]) == 1
+        ]
+        if len(kept) == len(turns):
+            return names, acting, {name: pairs for name, (pairs,) in found.items()}
+        turns = tuple(kept)
+
+
+def _turned_group(names: Names, acting: Acting, named: Mapping[Term, str], turn: Turn) -> str:
+    """The group whose pairs are turned, "" where no matrix may act."""
+    atom = find(names.reading.values[turn.source].axes[turn.axis])
+    name = named.get(atom, "")
+    if not name or any(group.parent == name for group in names.groups):
+        return ""
+    assert isinstance(atom, Unknown)
+    freedom = acting.actions.freedom.get(atom, Freedom("none"))
+    return name if freedom.matrix != "none" and not freedom.keeps_ones else ""
 
 
 def _actions(

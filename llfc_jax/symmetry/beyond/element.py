@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from llfc_jax.symmetry.axes import library
+from llfc_jax.symmetry.values import Pairs
 from llfc_jax.types import AnyArray
 
 Arrays = Mapping[str, Any]
@@ -50,6 +52,8 @@ class Action:
         signs: signs per unit that may be changed.
         why: the equation that allows no larger matrix ("" where any is allowed).
         why_ones: the equation that asks for the ones.
+        pairs: units that are turned two by two, and nothing else: the matrix consists of scaled
+            rotations of them ("any"), or of rotations ("orthogonal"); and no unit may be permuted.
     """
 
     group: str
@@ -59,10 +63,17 @@ class Action:
     signs: int = 0
     why: str = ""
     why_ones: str = ""
+    pairs: Pairs = ()
 
     @property
     def kind(self) -> str:
         """The group in words."""
+        if self.pairs and self.matrix != "none":
+            scaled = "scaled " if self.matrix == "any" else ""
+            many = f"{len(self.pairs)} pairs" if len(self.pairs) > 1 else "1 pair"
+            return f"{scaled}rotations of {many} of units"
+        if self.pairs:
+            return "nothing"
         if self.matrix != "none":
             kind = "invertible matrices" if self.matrix == "any" else "orthogonal matrices"
             return kind + (" that keep the ones" if self.keeps_ones else "")
@@ -73,9 +84,40 @@ class Action:
 
     def degrees(self, n: int) -> int:
         """Returns the number of continuous parameters of one such group of n units."""
+        if self.pairs:
+            return {"any": 2, "orthogonal": 1, "none": 0}[self.matrix] * len(self.pairs)
         free = n - 1 if self.keeps_ones else n
         matrix = {"any": free * free, "orthogonal": free * (free - 1) // 2, "none": 0}
         return matrix[self.matrix] + (self.scales * n if self.matrix == "none" else 0)
+
+    def turned(self, n: int, cosine: AnyArray, sine: AnyArray) -> Any:
+        """Returns the matrix that turns each pair, `[[cosine, -sine], [sine, cosine]]` [..., n, n].
+
+        Where only rotations may act, the two are divided by their norm.
+
+        Args:
+            n: number of units.
+            cosine: [..., pairs].
+            sine: [..., pairs].
+        """
+        xp = library(cosine, sine)
+        if self.matrix == "orthogonal":
+            size = xp.sqrt(cosine**2 + sine**2)
+            cosine, sine = cosine / size, sine / size
+        first, second = (np.eye(n, dtype=np.float32)[[p[k] for p in self.pairs]] for k in (0, 1))
+        still = np.diag(1 - (first + second).sum(0))
+
+        def spread(numbers: AnyArray, rows: np.ndarray, columns: np.ndarray) -> Any:
+            return xp.einsum("...p,pi,pj->...ij", numbers, rows, columns)
+
+        turned = spread(cosine, first, first) + spread(cosine, second, second)
+        return still + turned + spread(sine, second, first) - spread(sine, first, second)
+
+    def parts(self, matrix: AnyArray) -> tuple[Any, Any]:
+        """Returns how much of a matrix [..., n, n] is along each pair's cosine and sine."""
+        first, second = (np.array([pair[k] for pair in self.pairs]) for k in (0, 1))
+        cosine = matrix[..., first, first] + matrix[..., second, second]
+        return cosine, matrix[..., second, first] - matrix[..., first, second]
 
 
 def complement_of_ones(n: int) -> np.ndarray:

@@ -151,29 +151,35 @@ class SymmetrySpec:
         """The element that changes nothing."""
         return Element(self.permutations.identity())
 
-    def random(self, key: jax.Array, *, size: float = 0.3) -> Element:
+    def random(self, key: jax.Array, *, spread: float = 0.3) -> Element:
         """A random element: permutations, rotations and matrices near them, scales and signs.
 
         Args:
             key: a JAX random key.
-            size: how far matrices are from orthogonal ones and scales from 1.
+            spread: how far matrices are from orthogonal ones and scales from 1.
         """
         matrices, scales, signs = {}, {}, {}
         for i, action in enumerate(self.actions):
             keys = jax.random.split(jax.random.fold_in(key, i), 4)
             *outer, n = self.shape(action.group)
+            if action.matrix != "none" and action.pairs:
+                size, angle = jax.random.normal(keys[0], (2, *outer, len(action.pairs)))
+                grown, angle = jnp.exp(size * spread), 3 * angle
+                turned = action.turned(n, grown * jnp.cos(angle), grown * jnp.sin(angle))
+                matrices[action.group] = turned
+                continue
             if action.matrix != "none":
                 m = n - 1 if action.keeps_ones else n
                 own = jnp.linalg.qr(jax.random.normal(keys[0], (*outer, m, m)))[0]
                 if action.matrix == "any":
-                    grown = size * jax.random.normal(keys[1], own.shape) / m**0.5
+                    grown = spread * jax.random.normal(keys[1], own.shape) / m**0.5
                     grown += jnp.broadcast_to(jnp.eye(m), own.shape)
                     own = own @ grown
                 matrices[action.group] = within_ones(own) if action.keeps_ones else own
                 continue
             if action.scales:
                 shape = (action.scales, *outer, n)
-                scales[action.group] = size * jax.random.normal(keys[2], shape)
+                scales[action.group] = spread * jax.random.normal(keys[2], shape)
             if action.signs:
                 shape = (action.signs, *outer, n)
                 signs[action.group] = jax.random.rademacher(keys[3], shape, jnp.float32)
@@ -312,7 +318,10 @@ class SymmetrySpec:
                 PermutationSpec.from_json(json.dumps(value[name]))
                 for name in ("permutations", "unfolded")
             )
-            actions = tuple(Action(*entry) for entry in value["actions"])
+            actions = tuple(
+                Action(*entry, pairs=tuple((i, j) for i, j in pairs))
+                for *entry, pairs in value["actions"]
+            )
             places = tuple(
                 tuple(
                     (leaf, axis, Exponents(dual, tuple(map(Fraction, scales)), tuple(signs), part))

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from llfc_jax.errors import GraphError
-from llfc_jax.graph import Graph, Site
-from llfc_jax.graph import rows as rows_of_samples
+from llfc_jax.graph.graph import Graph, trace
+from llfc_jax.graph.graph import rows as rows_of_samples
+from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.queries import unit_axes
-from llfc_jax.graph.sites import find_sites
+from llfc_jax.graph.sites import Site, find_sites
 from llfc_jax.graph.trace import Program, abstract, flatten
-from llfc_jax.measures.precision import wide
 from llfc_jax.types import Apply, Inputs, Variables
 
 Axes = Mapping[int, int | None]
@@ -103,6 +103,26 @@ class RowLayout:
     token_axes: Axes | None = None
     per_token: bool = False
 
+    @classmethod
+    def of(
+        cls, graph: Graph, apply: Apply, variables: Variables, x: Inputs, mask: jax.Array
+    ) -> "RowLayout":
+        """Returns the layout of a batch, a row for each sample, from the network's trace."""
+        if mask.ndim == 1:
+            return cls(graph, mask)
+        axes = find_token_axes(graph, apply, variables, x, mask.shape[1])
+        return cls(graph, mask, axes)
+
+    @property
+    def output_mask(self) -> jax.Array:
+        """1 for what counts of the outputs: [n] where the inputs hold tokens and they do not."""
+        program = self.graph.program
+        held, kept = (
+            any((self.token_axes or {}).get(number) is not None for number in numbers)
+            for numbers in (program.inputs, program.outputs)
+        )
+        return self.mask.max(1) if held and not kept else self.mask
+
     @property
     def row_mask(self) -> Float[Array, " rows"]:
         """1 for each row that counts."""
@@ -168,7 +188,7 @@ class RowLayout:
         Columns are samples times positions; those that do not count are zeros.
         """
         product, units = unit_axes(self.graph, site)
-        value, mask = wide(values[product]), self.mask_of(product)
+        value, mask = widen(values[product]), self.mask_of(product)
         front = range(len(units))
         counts = jnp.moveaxis(jnp.broadcast_to(mask, value.shape), units, front)
         value = jnp.moveaxis(value * mask, units, front)
@@ -178,3 +198,10 @@ class RowLayout:
     def features(self, values: Mapping[int, jax.Array], site: Site) -> jax.Array:
         """Returns what is read at a site as rows [rows, d]."""
         return self.rows(site.value, values[site.value])
+
+
+def output_mask(apply: Apply, variables: Variables, x: Inputs, mask: jax.Array) -> jax.Array:
+    """Returns what counts of a network's outputs, from a batch's mask (`RowLayout.output_mask`)."""
+    if mask.ndim == 1:
+        return mask
+    return RowLayout.of(trace(apply, variables, x), apply, variables, x, mask).output_mask

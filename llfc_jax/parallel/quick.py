@@ -9,13 +9,13 @@ rounding at most.
 from typing import Any
 
 import jax
-import jaxlib
+from jaxlib.version import __version__ as jaxlib_version
 
 FLAGS: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
-if jaxlib.__version__.startswith("0.10."):  # later ones have only the slower emitters
+if jaxlib_version.startswith("0.10."):  # later ones have only the slower emitters
     FLAGS["xla_cpu_use_fusion_emitters"] = False
 
 

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from llfc_jax import measures
 from llfc_jax.errors import ConfigError, GraphError, ModeError
+from llfc_jax.measures import evaluator
 from llfc_jax.measures.batch import compiled
 
 APPLY = oracle.network(oracle.MLP)
@@ -61,6 +62,17 @@ class TestOnePass:
         swapped.measure(measures.build_all(SHARED, OPTIONS))
         assert len(runs) == 2 * len(BATCHES) * len(oracle.ALPHAS)
         assert count_programs() - before == 1  # the pair is no part of the program
+
+    def test_only_a_short_pass_is_compiled_quickly_and_the_numbers_are_the_same(self, monkeypatch):
+        found = []
+        for quickly, short in ((True, evaluator.SHORT), (False, 0)):
+            monkeypatch.setattr(evaluator, "SHORT", short)
+            apply, _ = counting_network()
+            before = compiled(quickly)._cache_size()
+            pair = measures.PairEvaluator(apply, A, B, BATCHES, OPTIONS)
+            found.append(pair.measure([measures.build("lmc")])["lmc"])
+            assert compiled(quickly)._cache_size() - before == 1
+        np.testing.assert_allclose(found[0].loss, found[1].loss, rtol=1e-5)
 
     def test_the_network_is_traced_once(self):
         traces = []

@@ -71,6 +71,16 @@ def test_what_measures_and_matches_imports_no_heavy_package(part):
     assert done.stdout.strip() == "[]"
 
 
+def test_a_run_imports_what_is_slow_only_where_it_is_used():
+    slow = ("tensorflow_datasets", "tensorflow", "orbax.checkpoint", "grain", "altair",
+            "vl_convert", "matplotlib", "pandas", "scipy.stats", "scipy.optimize", "scipy.linalg",
+            "IPython")  # fmt: skip
+    code = f"import sys, llfc_jax.experiments.run; print([m for m in {slow!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_package_alone_imports_nothing_and_names_everything():
     code = (
         "import sys, llfc_jax\n"

@@ -1,12 +1,12 @@
 """One batch through a pair: the ends, every point between them, and what the measures read there.
 
-`measure_batch` is the one compiled program of a request: the network runs once for each end and
-once for each other α, and every measure reads its statistics from these runs.
+`measure_batch`, compiled by `compiled`, is the one program of a request: the network runs once for
+each end and once for each other α, and every measure reads its statistics from these runs.
 """
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -21,7 +21,7 @@ from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide
 from llfc_jax.pair import Curve, interpolate
-from llfc_jax.parallel import loops
+from llfc_jax.parallel import loops, quick
 from llfc_jax.tasks import Task
 from llfc_jax.types import AnyArray, Apply, Inputs, Targets, Variables
 
@@ -176,7 +176,6 @@ class Points:
         return jax.tree.map(lambda leaf: leaf[place], self)
 
 
-@partial(jax.jit, static_argnames=("network", "task", "parts", "places", "alpha_loop"))
 def measure_batch(
     network: TracedNetwork,
     task: Task,
@@ -224,6 +223,20 @@ def measure_batch(
         "on_grid": _read_grid(batch, readings),
         "on_line": _read_line(batch, points, readings),
     }
+
+
+@cache
+def compiled(quickly: bool) -> Callable[..., dict[str, Any]]:
+    """Returns `measure_batch` as a compiled program.
+
+    Args:
+        quickly: whether it is compiled quickly rather than well (`parallel.quick`).
+    """
+    return jax.jit(
+        measure_batch,
+        static_argnames=("network", "task", "parts", "places", "alpha_loop"),
+        compiler_options=quick.compiler_options(quickly),
+    )
 
 
 def _read_grid(batch: PairBatch, readings: Mapping[str, Reading]) -> dict[str, Any]:

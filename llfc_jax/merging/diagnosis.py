@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from scipy import stats
 
 from llfc_jax.data.inputs import as_batches
 from llfc_jax.errors import DataError, MergeError
@@ -187,7 +186,9 @@ class Diagnosis(Result):
 
 def correlate_ranks(x: Float[ArrayLike, " merges"], y: Float[ArrayLike, " merges"]) -> float:
     """Returns Spearman's ρ; NaN where either is the same for all."""
-    ranks = np.stack([stats.rankdata(np.asarray(of)) for of in (x, y)])
+    from scipy.stats import rankdata  # half a second, paid on first use
+
+    ranks = np.stack([rankdata(np.asarray(of)) for of in (x, y)])
     return float(np.corrcoef(ranks)[0, 1]) if ranks.std(1).all() else float("nan")
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Key
 
 from llfc_jax import fields
 from llfc_jax.errors import ConfigError, LlfcError, unknown
+from llfc_jax.parallel import quick
 from llfc_jax.types import Variables
 
 NETWORKS: dict[str, type[nn.Module]] = {}
@@ -101,9 +102,7 @@ def _compiled() -> Callable[..., Any]:
     XLA:CPU needs most of a second to optimise the random numbers of each parameter (12 s for a
     ResNet-18), and a sixth of that if it does not try; they are drawn only once.
     """
-    cpu = jax.default_backend() == "cpu"
-    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if cpu else {}
-    return jax.jit(_init, static_argnums=(0, 2, 3), compiler_options=options)
+    return jax.jit(_init, static_argnums=(0, 2, 3), compiler_options=quick.compiler_options())
 
 
 def count(variables: Mapping[str, Variables]) -> int:

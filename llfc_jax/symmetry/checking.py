@@ -15,6 +15,7 @@ from jax.extend.core import jaxpr_as_fun
 from llfc_jax.errors import LlfcError, MatchingError
 from llfc_jax.frameworks import Network
 from llfc_jax.graph.trace import subjaxprs
+from llfc_jax.parallel import quick
 from llfc_jax.parallel.spread import follow, is_spread
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Permutation, permute
@@ -28,7 +29,6 @@ MOST_WORK = 2e9  # multiplications of the whole proof, beyond which fewer sample
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-3}
 _COARSE = 0.1  # for networks that compute in bfloat16 or less
 _SMALLEST = 1e-6  # outputs below it are taken for rounding
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def identity(spec: PermutationSpec) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _compiled(
     """The network at this batch, compiled quickly, and how exact its outputs are."""
     closed = jax.make_jaxpr(apply)(variables, x)
     flat = jax.jit(jaxpr_as_fun(closed)).lower(*jax.tree.leaves((variables, x)))
-    compiled = flat.compile(compiler_options=_QUICK if jax.default_backend() == "cpu" else None)
+    compiled = flat.compile(compiler_options=quick.compiler_options())
 
     def widen(output: jax.Array) -> np.ndarray:
         wide = jnp.promote_types(output.dtype, np.float32)

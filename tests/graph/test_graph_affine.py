@@ -14,7 +14,7 @@ from llfc_jax import measures
 from llfc_jax import networks as zoo
 from llfc_jax.graph import Graph, trace
 from llfc_jax.measures import renormalise
-from llfc_jax.measures.batch import Points, Reading, TracedNetwork, measure_batch
+from llfc_jax.measures.batch import Points, Reading, TracedNetwork, compiled
 from llfc_jax.pair import Curve, interpolate
 from llfc_jax.tasks import classification
 
@@ -152,7 +152,7 @@ def test_no_alpha_computes_the_first_product():
     flops = []
     for apply in (module.apply, hidden):
         network = TracedNetwork(apply, a, x)
-        run = measure_batch.lower(
+        run = compiled(quickly=False).lower(
             network, classification(), ((Outputs(), None),), (0, 10), "unroll", *rest
         )
         flops.append(run.compile().cost_analysis()["flops"])

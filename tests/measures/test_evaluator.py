@@ -13,7 +13,8 @@ from flax import linen as nn
 
 from llfc_jax import measures
 from llfc_jax.errors import ConfigError, GraphError, ModeError
-from llfc_jax.measures.batch import measure_batch
+from llfc_jax.measures import evaluator
+from llfc_jax.measures.batch import compiled
 
 APPLY = oracle.network(oracle.MLP)
 A, B = (oracle.weights(oracle.MLP, seed) for seed in (0, 1))
@@ -39,24 +40,39 @@ def counting_network() -> tuple[Any, list[int]]:
     return apply, runs
 
 
+def count_programs():
+    return sum(compiled(quickly)._cache_size() for quickly in (False, True))
+
+
 class TestOnePass:
     """Five measures cost the forward passes and the compilation of one."""
 
     def test_the_network_runs_once_for_every_alpha_and_compiles_once(self):
         apply, runs = counting_network()
-        before = measure_batch._cache_size()
+        before = count_programs()
         pair = measures.PairEvaluator(apply, A, B, BATCHES, OPTIONS)
         found = pair.measure(measures.build_all(SHARED, OPTIONS))
         assert set(found) == set(SHARED)
         assert len(runs) == len(BATCHES) * len(oracle.ALPHAS)
-        assert measure_batch._cache_size() - before == 1
+        assert count_programs() - before == 1
 
         runs.clear()
         pair.measure(measures.build_all(SHARED, OPTIONS))
         swapped = measures.PairEvaluator(apply, B, A, BATCHES, OPTIONS)
         swapped.measure(measures.build_all(SHARED, OPTIONS))
         assert len(runs) == 2 * len(BATCHES) * len(oracle.ALPHAS)
-        assert measure_batch._cache_size() - before == 1  # the pair is no part of the program
+        assert count_programs() - before == 1  # the pair is no part of the program
+
+    def test_only_a_short_pass_is_compiled_quickly_and_the_numbers_are_the_same(self, monkeypatch):
+        found = []
+        for quickly, short in ((True, evaluator.SHORT), (False, 0)):
+            monkeypatch.setattr(evaluator, "SHORT", short)
+            apply, _ = counting_network()
+            before = compiled(quickly)._cache_size()
+            pair = measures.PairEvaluator(apply, A, B, BATCHES, OPTIONS)
+            found.append(pair.measure([measures.build("lmc")])["lmc"])
+            assert compiled(quickly)._cache_size() - before == 1
+        np.testing.assert_allclose(found[0].loss, found[1].loss, rtol=1e-5)
 
     def test_the_network_is_traced_once(self):
         traces = []

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llfc_jax.graph.trace import Program, body, is_literal
+from llfc_jax.graph.trace import Equation, Program, body, is_literal
 from llfc_jax.symmetry.control import RULES
 from llfc_jax.symmetry.rules import NUMBERED, STACKED, fresh_pinned, pin_all, settle, unknown
 from llfc_jax.symmetry.terms import (
@@ -213,7 +213,7 @@ class Reading:
         self.settle_all()
         self._pin_unreached()
 
-    def _turn(self, eq: Any) -> bool:
+    def _turn(self, eq: Equation) -> bool:
         """Passes over an equation of a turn: units stay where they are."""
         (number, *_), values = eq.outputs, self.values
         if number in self._turned:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from llfc_jax.pair import interpolate
 from llfc_jax.parallel.loops import LoopPlan
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.tasks import Batch, Task
-from llfc_jax.types import Apply, Variables
+from llfc_jax.types import Apply, Outputs, Variables
 
 Objective = Literal["loss", "linearity", "both"]
 CHUNK = 20  # steps in one compiled call
@@ -97,7 +97,7 @@ class Line:
             return total + linearity
         return total + self._loss(runs[2].output, a, batch) + descent.weight * linearity
 
-    def _loss(self, outputs: Any, a: Variables, batch: Batch) -> jax.Array:
+    def _loss(self, outputs: Outputs, a: Variables, batch: Batch) -> jax.Array:
         """The mean loss of what counts."""
         mask = output_mask(self.apply, a, batch.x, batch.mask)
         losses, weight = self.task.losses(outputs, batch.y, mask)
@@ -161,7 +161,14 @@ def advance(
     return [end for end, _ in found], np.stack([losses for _, losses in found])
 
 
-def _repeated(call: Any, own: tuple[Any, ...], a: Any, b: Any, data: Any, state: Any) -> Any:
+def _repeated(
+    call: Callable[..., Any],
+    own: tuple[Any, ...],
+    a: Variables,
+    b: Variables,
+    data: Batch,
+    state: State,
+) -> tuple[State, np.ndarray]:
     """A compiled call again and again until it has taken all steps of a chunk."""
     losses = []
     for _ in range(CHUNK // own[2]):

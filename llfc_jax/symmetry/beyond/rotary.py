@@ -138,9 +138,10 @@ class _Search:
         equations = self._needed(source, made)
         key = _key(self.program, equations, source, made)
         if key not in self._measured:
+            aval = self.program.avals[source]
             self._measured[key] = measure(
                 lambda s: _run(self.program, equations, source, made, s),
-                self.program.avals[source],
+                jax.ShapeDtypeStruct(aval.shape, aval.dtype),
             )
         return self._measured[key]
 
@@ -199,7 +200,7 @@ class Measured(NamedTuple):
     places: tuple[int, ...]
 
 
-def measure(call: Callable[[jax.Array], jax.Array], aval: Any) -> Measured | None:
+def measure(call: Callable[[jax.Array], jax.Array], aval: jax.ShapeDtypeStruct) -> Measured | None:
     """Returns what a linear map turns, in pairs of units of one axis.
 
     Args:
@@ -215,7 +216,9 @@ def measure(call: Callable[[jax.Array], jax.Array], aval: Any) -> Measured | Non
     return next(filter(None, found), None)
 
 
-def _along(call: Callable[[jax.Array], jax.Array], aval: Any, axis: int) -> Measured | None:
+def _along(
+    call: Callable[[jax.Array], jax.Array], aval: jax.ShapeDtypeStruct, axis: int
+) -> Measured | None:
     """What a map turns along one axis."""
     n, shape = aval.shape[axis], aval.shape
     others = [k for k in range(len(shape)) if k != axis]

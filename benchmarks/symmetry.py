@@ -6,8 +6,7 @@
     python benchmarks/symmetry.py --table vit.jsonl --figure symmetry.svg      # and the lines drawn
 
 Each row: a pair of independent networks of one seed, B aligned with A in one way, by train data.
-Measured on the test split: the loss at the ends and along the line, LLFC, Dist_com, the loss of
-networks stitched together. Beside the
+Measured on the test split: the loss at the ends and along the line, LLFC, Dist_com. Beside the
 trained B stand controls, aligned in the same way with the same data: B before its training, and B
 with the entries of each weight shuffled. What a control's middle reaches was not in B: the
 symmetry's own parameters were trained into it. A study that was cut off goes on where it stopped.
@@ -153,7 +152,7 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
             x = read_batch(next(iter(pair.train))).x
             b = permutation_spec(pair.network, pair.a, x).apply(match.permutation, b)
     seconds = time.perf_counter() - started
-    chosen = [measures.build(name) for name in ("lmc", "llfc", "commutativity", "stitching")]
+    chosen = [measures.build(name) for name in ("lmc", "llfc", "commutativity")]
     results = PairEvaluator(pair.network, pair.a, b, pair.test, pair.options).measure(
         chosen, pair.test
     )
@@ -163,7 +162,6 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
     lines = results["lmc"].records()
     losses = {line["alpha"]: line["loss"] for line in lines}
     found["line"] = list(losses.items())
-    found["stitched"] = float(np.median([line["loss"] for line in results["stitching"].records()]))
     found["loss_a"], found["loss_b"] = losses[0.0], losses[1.0]
     found["loss_middle"] = losses[0.5]
     found["barrier_middle"] = losses[0.5] - (losses[0.0] + losses[1.0]) / 2
@@ -254,9 +252,9 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
         )
         yield (
             "| row | barrier at ½ | left of it | largest | Δ error, points | 1 - cos, median | "
-            "ends', over it | stitched | middle's loss | untrained B | shuffled B |"
+            "ends', over it | middle's loss | untrained B | shuffled B |"
         )
-        yield "|---|" + "---|" * 10
+        yield "|---|" + "---|" * 9
         for row in ROWS:
             held = [r for r in own if r["row"] == row]
             if not held:
@@ -270,7 +268,6 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
                 _spread([100 * r["midpoint_barrier"] for r in trained if "error_a" in r], digits=3),
                 _spread([r["llfc_median"] for r in trained]),
                 _spread([r["llfc_ratio"] for r in trained]),
-                _spread([r["stitched"] for r in trained if "stitched" in r]),
                 *(
                     _spread([r["loss_middle"] for r in held if r["control"] == control])
                     for control in CONTROLS
@@ -301,7 +298,7 @@ def lines(rows: Sequence[Options]) -> list[Options]:
             ]
             plain = [(r, SETS[0]) for r in own if r["row"] == "none"]
             found += [
-                {"network": f"{network[0]}, width {network[1]}", "method": title,
+                {"network": short_name(*network), "method": title,
                  "aligned over": name, "alpha": alpha, "seed": r["seed"], "loss": loss}
                 for r, name in (*plain, *aligned)
                 for alpha, loss in r["line"]
@@ -314,6 +311,13 @@ def lines(rows: Sequence[Options]) -> list[Options]:
     for row in found:
         row["median"] = float(np.median(groups[tuple(row[key] for key in keys)]))
     return sorted(found, key=lambda row: SETS.index(row["aligned over"]))
+
+
+def short_name(config: str, width: int) -> str:
+    """Returns the name of a network for a figure: what it is, fields that were changed, width."""
+    file, *changed = config.split(", ")
+    words = [Path(file).stem.split("_")[0], *(field.split("=")[-1] for field in changed)]
+    return f"{' '.join(words)}, width {width}"
 
 
 def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:

@@ -247,6 +247,7 @@ def test_the_same_key_learns_the_same_and_a_control_is_reported():
     assert "67 % of what was gained" in compare([2.0] * 20 + [0.5] * 20, [1.0] * 20)
 
 
+@pytest.mark.slow
 def test_learning_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "SECONDS", -1.0)
     network, _ = NETWORKS["small"]
@@ -277,6 +278,7 @@ def test_learning_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch
     assert steps == [20, 40, 60, 80]  # another search
 
 
+@pytest.mark.slow
 def test_of_several_restarts_the_best_is_taken():
     network, _ = NETWORKS["small"]
     a, b = weights_of("small", 1), weights_of("small", 2)

@@ -184,7 +184,8 @@ def test_a_paragraph_groups_merges_by_what_became_of_them():
     )
     assert [found.outcome(i) for i in range(4)] == ["holds", "holds", "models", "breaks"]
     text = found.paragraph()
-    assert "of the best model for each task the loss is 0.1, of the mean" in text
-    assert "`mean` (0.105) and `slerp` (0.11) hold. `ties` (2): the mean of the outputs" in text
-    assert "`dare` (nan) breaks, and no single layer of a model's own makes it better." in text
+    assert "the best model of each task has a loss of 0.1, the mean of the models' outputs 2" in text
+    assert "`mean` (0.105) and `slerp` (0.11) hold. " in text
+    assert "`ties` (2)" in text
+    assert "`dare` (nan) breaks, and taking a single layer from one of the models does not" in text
     assert np.isnan(found.rank_correlation)

@@ -184,7 +184,7 @@ def test_a_paragraph_groups_merges_by_what_became_of_them():
     )
     assert [found.outcome(i) for i in range(4)] == ["holds", "holds", "models", "breaks"]
     text = found.paragraph()
-    assert "the best model of each task has a loss of 0.1, the mean of the models' outputs 2" in text
+    assert "the best model of each task has a loss of 0.1, the mean of the models'" in text
     assert "`mean` (0.105) and `slerp` (0.11) hold. " in text
     assert "`ties` (2)" in text
     assert "`dare` (nan) breaks, and taking a single layer from one of the models does not" in text

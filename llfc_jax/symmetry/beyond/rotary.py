@@ -47,7 +47,7 @@ def find_turns(graph: Graph) -> tuple[Turn, ...]:
     """Returns the turns of a network, of queries and keys; each network is looked at once."""
     program = graph.program
     if program not in _FOUND:
-        with jax.ensure_compile_time_eval():
+        with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
             _FOUND[program] = tuple(_Search(program).run())
     return _FOUND[program]
 

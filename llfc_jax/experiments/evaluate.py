@@ -30,7 +30,7 @@ from llfc_jax.tasks import read_batch
 from llfc_jax.types import Batches, ProgressFn
 
 MATCHING_STREAM = 7  # folded into the seed's key for whatever randomness a matching method needs
-PARTLY = ".partly"  # of files in which a method keeps how far it is
+BEGUN = ".begun"  # in names of files in which a method keeps what it has reached
 
 
 class Reporter(Protocol):
@@ -244,7 +244,7 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
         spec=spec,
         task=settings.eval.task,
         progress=evaluation.reporter.task(f"{pair.name}, {method} matching"),
-        state=file and file.with_suffix(PARTLY),
+        checkpoint=file and file.with_suffix(f"{BEGUN}.npz"),
     )
     if match.transport is not None:
         aligned = _transported(match.transport, pair, network)
@@ -255,7 +255,7 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
         save = functools.partial(spec.save, permutation=match.permutation)
     if file:
         save(file)
-        for kept in file.parent.glob(f"{file.stem}{PARTLY}.*"):
+        for kept in file.parent.glob(f"{file.stem}{BEGUN}*.npz"):
             kept.unlink()
         multihost.barrier()
     return aligned

@@ -13,6 +13,7 @@ running statistics mean nothing afterwards: measure it with `renormalise="reset"
 """
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from llfc_jax import fields, tasks
+from llfc_jax.checkpoints.begun import Begun
 from llfc_jax.data.inputs import Data, as_splits, hash_arrays
 from llfc_jax.errors import ConfigError, DataError, ModeError, unknown
 from llfc_jax.frameworks import Network
@@ -33,7 +35,6 @@ from llfc_jax.graph.outputs import check_finite, check_outputs
 from llfc_jax.graph.row_layout import output_mask
 from llfc_jax.graph.running_statistics import Held, read_normalisers
 from llfc_jax.graph.trace import abstract
-from llfc_jax.landscape.begun import BegunFit
 from llfc_jax.measures.batch import TracedNetwork
 from llfc_jax.measures.precision import wide
 from llfc_jax.measures.renormalise import Place, find_places, rescale
@@ -138,8 +139,8 @@ def fit_curves(
             it lies on the device.
         options: how; the defaults if None.
         progress: called as (steps done, steps in all, words).
-        checkpoint: an `.npz` file that keeps what was reached, every half a minute: the same call
-            goes on from there with the same bits.
+        checkpoint: an `.npz` file that keeps what was reached, every quarter of a minute: the
+            same call goes on from there with the same bits.
 
     Raises:
         ModeError: no pair, modes that are none, or a curve that diverged.
@@ -160,7 +161,7 @@ def fit_curves(
     check_outputs(traced.graph, first, options.task, samples)
     ends = [stack(side) for side in zip(*modes, strict=True)]
     bends = interpolate(ends[0], ends[1], 0.5)
-    begun = BegunFit(checkpoint, _identify(traced, options, ends, samples) if checkpoint else "")
+    begun = Begun(checkpoint, _identify(traced, options, ends, samples) if checkpoint else "")
     bends, losses = _fit(traced, options, ends, bends, samples, begun, progress)
     curves = []
     for i, (a, b) in enumerate(modes):
@@ -198,7 +199,7 @@ def _fit(
     ends: Sequence[Variables],
     bends: Variables,
     samples: Batch,
-    begun: BegunFit,
+    begun: Begun,
     progress: ProgressFn | None,
 ) -> tuple[Variables, Float[np.ndarray, "steps pairs"]]:
     """Runs all steps, `STRIDE` of them a call; the bends are held in float32 or wider."""
@@ -206,8 +207,12 @@ def _fit(
     moving = _trainable(network.graph)
     state = [wide(leaves[i]) for i in moving]
     state = state, jax.vmap(_optimizer(options).init)(state)
-    state, losses = begun.load(state)
-    losses = np.zeros((0, len(jax.tree.leaves(ends)[0]))) if losses is None else losses
+    losses, kept = np.zeros((0, len(jax.tree.leaves(ends)[0]))), begun.read()
+    if kept is not None:
+        losses = kept.pop("losses")
+        state = jax.tree.unflatten(
+            jax.tree.structure(state), [kept[str(i)] for i in range(len(kept))]
+        )
     for first in range(len(losses), options.steps, STRIDE):
         numbers = jnp.arange(first, min(first + STRIDE, options.steps))
         state, found = _run(network, options, moving, (*ends, bends), state, numbers, samples)
@@ -219,7 +224,8 @@ def _fit(
                 f"the curve diverged within {done} steps; lower learning_rate, now "
                 f"{options.learning_rate}"
             )
-        begun.store(state, losses, last=done == options.steps)
+        named = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+        begun.write({"losses": losses, **named}, last=done == options.steps)
     for i, leaf in zip(moving, state[0], strict=True):
         leaves[i] = leaf.astype(leaves[i].dtype)
     return jax.tree.unflatten(structure, leaves), losses
@@ -228,11 +234,12 @@ def _fit(
 def _identify(
     network: TracedNetwork, options: CurveOptions, ends: Sequence[Variables], samples: Batch
 ) -> str:
-    """Returns all that a fit's bits depend on, in words."""
+    """Returns a digest of all that a fit's bits depend on."""
     program = network.graph.program
     equations = [equation.name for equation in program.equations]
     arrays = hash_arrays(list(ends)), hash_arrays([samples])
-    return repr((fields.to_dict(options), program.paths, equations, arrays))
+    words = repr((fields.to_dict(options), program.paths, equations, arrays))
+    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def _optimizer(options: CurveOptions) -> Any:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def align(
     spec: PermutationSpec | None = None,
     task: Task | None = None,
     progress: ProgressFn | None = None,
-    state: Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     **options: object,
 ) -> Match:
     """Permutes B towards A by a method chosen by name.
@@ -57,8 +58,8 @@ def align(
         spec: which units may move; derived from the network's trace by default.
         task: how outputs are judged, for the methods that look at them; classification if None.
         progress: called as (done, in all or 0, words).
-        state: where a method that takes long keeps how far it is, and goes on from when called
-            again after it was killed; files are named after it. Learned matching does.
+        checkpoint: an `.npz` file in which learned matching keeps what it has reached: the same
+            call goes on from there to the same bits. A control has one of its own beside it.
         **options: the fields of the method's class.
 
     Returns:
@@ -76,16 +77,17 @@ def align(
         raise MatchingError("a method that is built already takes no further options")
     if spec is not None and batches is None:
         raise MatchingError("pass batches so that the spec can be proved, or call weight_matching")
+    kept = None if checkpoint is None else Path(checkpoint)
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)
     batches = spread.follow(as_train_batches(() if batches is None else batches), (a, b))
     if goes_beyond(method):
         if spec is not None:
             check_modes(spec, a, b)
-        return _align_beyond(method, key, network, a, b, batches, task, progress, state)
+        return _align_beyond(method, key, network, a, b, batches, task, progress, kept)
     if spec is None:
         spec = symmetry.permutation_spec(network, a, _inputs(batches))
-    problem = Problem(network, spec, a, b, batches, task or classification(), state=state)
+    problem = Problem(network, spec, a, b, batches, task or classification(), checkpoint=kept)
     problem.checked(narrow=True)
     if any(map(is_discrete, jax.tree.leaves(a))):
         check_used_leaves(trace(network.apply, a, _inputs(batches)), a, b)
@@ -108,7 +110,7 @@ def _align_beyond(
     batches: Batches,
     task: Task | None,
     progress: ProgressFn | None,
-    state: Path | None,
+    checkpoint: Path | None,
 ) -> Match:
     """Aligns B by more than permutations; methods see both networks folded."""
     graph = trace(network.apply, a, _inputs(batches))
@@ -124,7 +126,7 @@ def _align_beyond(
         batches=batches,
         task=task or classification(),
         symmetry=spec,
-        state=state,
+        checkpoint=checkpoint,
         **folded,
     )
     match = method(key, problem, progress)

@@ -40,7 +40,7 @@ class Problem:
             some.
         task: how outputs are judged, for the methods that look at outputs.
         symmetry: what may be done beyond permutations; a and b are then folded (`symmetry.fold`).
-        state: where a method that takes long keeps how far it is; files are named after it.
+        checkpoint: an `.npz` file in which a method that takes long keeps what it has reached.
     """
 
     network: Any
@@ -50,7 +50,7 @@ class Problem:
     batches: Batches = ()
     task: Task = dataclasses.field(default_factory=classification)
     symmetry: SymmetrySpec | None = None
-    state: Path | None = None
+    checkpoint: Path | None = None
 
     @property
     def apply(self) -> Apply:

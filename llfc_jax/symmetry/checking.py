@@ -19,7 +19,8 @@ from llfc_jax.parallel import quick
 from llfc_jax.parallel.spread import follow, is_spread
 from llfc_jax.symmetry import algebra
 from llfc_jax.symmetry.axes import Permutation, permute
-from llfc_jax.symmetry.beyond.element import Element, within_ones
+from llfc_jax.symmetry.beyond.draw import draw
+from llfc_jax.symmetry.beyond.element import Element
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.symmetry.spec import PermutationSpec
 from llfc_jax.types import AnyArray, Apply, Inputs, Variables
@@ -54,27 +55,8 @@ def derange(spec: PermutationSpec, name: str, rng: np.random.Generator) -> dict[
 
 def random_element(spec: SymmetrySpec, rng: np.random.Generator) -> Element:
     """Returns a random element in NumPy: matrices, scales and signs; no unit leaves its place."""
-    matrices, scales, signs = {}, {}, {}
-    for action in spec.actions:
-        *outer, n = spec.shape(action.group)
-        m = n - 1 if action.keeps_ones else n
-        if action.matrix != "none":
-            if action.pairs:
-                size, angle = rng.normal(size=(2, *outer, len(action.pairs)))
-                size = np.exp(0.3 * size)
-                turned = action.turned(n, size * np.cos(3 * angle), size * np.sin(3 * angle))
-                matrices[action.group] = turned
-                continue
-            own = np.linalg.qr(rng.normal(size=(*outer, m, m)))[0]
-            if action.matrix == "any":
-                own = own @ (np.eye(m) + 0.3 * rng.normal(size=own.shape) / m**0.5)
-            matrices[action.group] = within_ones(own) if action.keeps_ones else own
-            continue
-        if action.scales:
-            scales[action.group] = 0.5 * rng.normal(size=(action.scales, *outer, n))
-        if action.signs:
-            signs[action.group] = rng.choice([-1.0, 1.0], (action.signs, *outer, n))
-    return Element(identity(spec.permutations), matrices, scales, signs)
+    groups = [(action, spec.shape(action.group)) for action in spec.actions]
+    return Element(identity(spec.permutations), *draw(groups, rng, spread=0.3))
 
 
 def parts_of(element: Element) -> Iterator[tuple[str, str, Element]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llfc_jax import landscape, measures
+from llfc_jax.checkpoints import begun
 from llfc_jax.errors import ConfigError, LlfcError, ModeError, WorkdirError
 from llfc_jax.graph import trace
 from llfc_jax.landscape.fit import run_on_batch
@@ -131,7 +132,7 @@ class Stop(Exception):
 
 
 def test_a_fit_that_was_stopped_goes_on_with_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(landscape.begun, "SECONDS", 0.0)
+    monkeypatch.setattr(begun, "SECONDS", 0.0)
     options = landscape.CurveOptions(steps=150, batch_size=30)
     pairs, file = [(A, B), (A, C)], tmp_path / "curves.npz"
     whole = landscape.fit_curves(mlp, pairs, (X, Y), options)
@@ -152,7 +153,7 @@ def test_a_fit_that_was_stopped_goes_on_with_the_same_bits(tmp_path, monkeypatch
             jax.tree.map(np.testing.assert_array_equal, p.curve.bend, q.curve.bend)
     assert seen == [100, 150]
     other = landscape.CurveOptions(steps=150, batch_size=30, seed=1)
-    with pytest.raises(WorkdirError, match="of another fit"):
+    with pytest.raises(WorkdirError, match="of other work"):
         landscape.fit_curves(mlp, pairs, (X, Y), other, checkpoint=file)
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(WorkdirError, match="damaged"):

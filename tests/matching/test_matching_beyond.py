@@ -12,8 +12,9 @@ from scipy.stats import ortho_group
 
 import llfc_jax
 from llfc_jax import matching, symmetry
-from llfc_jax.errors import ConfigError, MatchingError
-from llfc_jax.matching import LearnedMatching, WeightMatching, align, journal
+from llfc_jax.checkpoints import begun
+from llfc_jax.errors import ConfigError, MatchingError, WorkdirError
+from llfc_jax.matching import LearnedMatching, WeightMatching, align
 from llfc_jax.matching.beyond.balance import balance
 from llfc_jax.matching.beyond.coordinates import change_of, harden, move, origin, soften
 from llfc_jax.matching.beyond.families import nearest
@@ -249,7 +250,7 @@ def test_the_same_key_learns_the_same_and_a_control_is_reported():
 
 @pytest.mark.slow
 def test_learning_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "SECONDS", -1.0)
+    monkeypatch.setattr(begun, "SECONDS", -1.0)
     network, _ = NETWORKS["small"]
     a, b = weights_of("small", 1), weights_of("small", 2)
     options = {"steps": 80, "symmetry": "heads+stream", "objective": "loss", "restarts": 2}
@@ -265,17 +266,21 @@ def test_learning_that_is_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch
 
         return progress
 
-    whole, where = learn(), tmp_path / "here"
+    whole, where = learn(), tmp_path / "b.npz"
     for at in (20, 40, 60, 80):
         with pytest.raises(KeyboardInterrupt):
-            learn(state=where, progress=cut_off(at))
+            learn(checkpoint=where, progress=cut_off(at))
     steps = []
-    again = learn(state=where, progress=lambda done, *_: steps.append(done))
+    again = learn(checkpoint=where, progress=lambda done, *_: steps.append(done))
     assert steps == []  # all steps were kept
     for one, other in zip(*map(jax.tree.leaves, (whole, again)), strict=True):
         np.testing.assert_array_equal(one, other)
-    learn(key=1, state=where, progress=lambda done, *_: steps.append(done))
-    assert steps == [20, 40, 60, 80]  # another search
+    with pytest.raises(WorkdirError, match="of other work"):
+        learn(key=1, checkpoint=where)
+    for damaged in (b"", where.read_bytes()[:200], where.read_bytes()[:-30], b"no archive"):
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with pytest.raises(WorkdirError, match="is damaged"):
+            learn(checkpoint=str(tmp_path / "damaged.npz"))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ entries of each of B's weights shuffled; only what is gained beyond that says so
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -20,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llfc_jax.checkpoints.begun import Begun
+from llfc_jax.data.inputs import hash_arrays
 from llfc_jax.errors import DataError, MatchingError, unknown
 from llfc_jax.matching.assignment.family import families
 from llfc_jax.matching.beyond.closed_form import Start, closed_form
@@ -36,7 +39,6 @@ from llfc_jax.matching.beyond.learning import (
 )
 from llfc_jax.matching.beyond.sets import parse_symmetry
 from llfc_jax.matching.beyond.weights import unit_cosines
-from llfc_jax.matching.journal import Journal, fingerprint
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import matching_method
 from llfc_jax.matching.result import Match
@@ -56,7 +58,7 @@ SPREAD = 0.1  # of the coordinates in which further restarts begin
 class LearnedMatching(Descent):
     """Learns the symmetry that connects b with a, by gradients; looks at labels for the loss.
 
-    Killed within a run or a call with `state=`, it goes on where it was, to the same bits.
+    Killed within a run or a call with `checkpoint=`, it goes on where it was, to the same bits.
 
     Attributes:
         objective: "loss" of the line, "linearity" of its features (no labels), or "both".
@@ -132,11 +134,11 @@ class LearnedMatching(Descent):
             raise MatchingError("learned matching needs the symmetry; call it through align()")
         problem = problem.checked()
         data = held(problem, self.samples)
-        element, history = self._learn(key, problem, spec, data, progress, "learned")
+        element, history = self._learn(key, problem, spec, data, progress)
         remark = ""
         if self.control:
             other = dataclasses.replace(problem, b=shuffled(problem.b, key))
-            control = self._learn(key, other, spec, data, progress, "control")
+            control = self._learn(key, other, spec, data, progress, control=True)
             remark = compare(history, control[1])
         return Match(
             {name: jnp.asarray(index) for name, index in element.permutation.items()},
@@ -154,7 +156,8 @@ class LearnedMatching(Descent):
         spec: SymmetrySpec,
         data: Batch,
         progress: ProgressFn | None,
-        what: str,
+        *,
+        control: bool = False,
     ) -> tuple[Element, list[float]]:
         """Returns the best restart's element, and its objective at every step."""
         soft = self.permutations and any(
@@ -162,8 +165,8 @@ class LearnedMatching(Descent):
         )
         phases = (True, False) if soft else (False,)
         chunks = max(1, -(-self.steps // len(phases) // CHUNK))
-        journal = self._journal(key, problem, spec, data, what)
-        saved = journal.read()
+        begun = self._begun(key, problem, spec, data, control)
+        saved = begun.read()
         if saved is None:
             element, _ = closed_form(self.start, problem, spec)
             place = Place(0, [element] * self.restarts, None, np.zeros((self.restarts, 0)))
@@ -191,7 +194,7 @@ class LearnedMatching(Descent):
                 )
                 history = np.concatenate([history, losses], 1)
                 self._check(history)
-                journal.write(Place(phase, elements, states, history).arrays())
+                begun.write(Place(phase, elements, states, history).arrays())
                 if progress:
                     done = min(history.shape[1], self.steps)
                     progress(done, self.steps, f"learning: {history[:, -1].min():.3f}")
@@ -200,7 +203,7 @@ class LearnedMatching(Descent):
                 for state, element in zip(states, elements, strict=True)
             ]
             place = Place(phase + 1, elements, None, history)
-        journal.write(place.arrays(), now=True)
+        begun.write(place.arrays(), last=True)
         best = int(np.argmin([at_end(list(one)) for one in place.history]))
         return place.elements[best], place.history[best].tolist()
 
@@ -211,15 +214,17 @@ class LearnedMatching(Descent):
                 f"{self.learning_rate}"
             )
 
-    def _journal(
-        self, key: jax.Array, problem: Problem, spec: SymmetrySpec, data: Batch, what: str
-    ) -> Journal:
-        """Returns the file of this search, of its own for what it learns."""
-        if problem.state is None:
-            return Journal(None, "")
-        path = problem.state.with_name(f"{problem.state.name}.{what}.npz")
-        words = (repr(self), spec.to_json())
-        return Journal(path, fingerprint(words, (key, problem.a, problem.b, data)))
+    def _begun(
+        self, key: jax.Array, problem: Problem, spec: SymmetrySpec, data: Batch, control: bool
+    ) -> Begun:
+        """Returns what was begun; a control has a file of its own, beside the other."""
+        path = problem.checkpoint
+        if path is None:
+            return Begun(None, "")
+        arrays = hash_arrays([jax.random.key_data(key), problem.a, problem.b, data])
+        words = "\n".join((repr(self), spec.to_json(), arrays))
+        own = path.with_name(f"{path.stem}-control{path.suffix}") if control else path
+        return Begun(own, hashlib.sha256(words.encode()).hexdigest())
 
 
 @dataclasses.dataclass(frozen=True)

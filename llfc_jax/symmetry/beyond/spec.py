@@ -15,7 +15,8 @@ from jax.core import Tracer
 from llfc_jax.errors import MatchingError, unknown
 from llfc_jax.symmetry.axes import library
 from llfc_jax.symmetry.beyond import algebra
-from llfc_jax.symmetry.beyond.element import Action, Element, within_ones
+from llfc_jax.symmetry.beyond.draw import draw
+from llfc_jax.symmetry.beyond.element import Action, Element
 from llfc_jax.symmetry.beyond.transform import Change, transform
 from llfc_jax.symmetry.beyond.unknowns import Exponents
 from llfc_jax.symmetry.spec import PermutationSpec
@@ -154,36 +155,16 @@ class SymmetrySpec:
     def random(self, key: jax.Array, *, spread: float = 0.3) -> Element:
         """A random element: permutations, rotations and matrices near them, scales and signs.
 
+        All but the permutations are drawn on the host.
+
         Args:
             key: a JAX random key.
             spread: how far matrices are from orthogonal ones and scales from 1.
         """
-        matrices, scales, signs = {}, {}, {}
-        for i, action in enumerate(self.actions):
-            keys = jax.random.split(jax.random.fold_in(key, i), 4)
-            *outer, n = self.shape(action.group)
-            if action.matrix != "none" and action.pairs:
-                size, angle = jax.random.normal(keys[0], (2, *outer, len(action.pairs)))
-                grown, angle = jnp.exp(size * spread), 3 * angle
-                turned = action.turned(n, grown * jnp.cos(angle), grown * jnp.sin(angle))
-                matrices[action.group] = turned
-                continue
-            if action.matrix != "none":
-                m = n - 1 if action.keeps_ones else n
-                own = jnp.linalg.qr(jax.random.normal(keys[0], (*outer, m, m)))[0]
-                if action.matrix == "any":
-                    grown = spread * jax.random.normal(keys[1], own.shape) / m**0.5
-                    grown += jnp.broadcast_to(jnp.eye(m), own.shape)
-                    own = own @ grown
-                matrices[action.group] = within_ones(own) if action.keeps_ones else own
-                continue
-            if action.scales:
-                shape = (action.scales, *outer, n)
-                scales[action.group] = spread * jax.random.normal(keys[2], shape)
-            if action.signs:
-                shape = (action.signs, *outer, n)
-                signs[action.group] = jax.random.rademacher(keys[3], shape, jnp.float32)
-        return Element(self.permutations.random(key), matrices, scales, signs)
+        rng = np.random.default_rng(np.ravel(jax.random.key_data(key)))
+        groups = [(action, self.shape(action.group)) for action in self.actions]
+        drawn = jax.tree.map(jnp.asarray, draw(groups, rng, spread=spread))
+        return Element(self.permutations.random(key), *drawn)
 
     def apply(self, element: Element, variables: Variables) -> Any:
         """The network moved by an element: the same function.

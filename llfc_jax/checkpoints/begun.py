@@ -35,10 +35,12 @@ class Begun:
         """Returns what was kept last, or None where nothing was.
 
         Raises:
-            WorkdirError: the file is damaged, or of other work.
+            WorkdirError: the file is damaged, of other work, or cannot be read.
         """
         if self._path is None or not self._path.exists():
             return None
+        if self._path.is_dir():
+            raise WorkdirError(f"{self._path} is a directory; name a file to keep the work in")
         try:
             # NumPy would leave a damaged file open.
             with self._path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:

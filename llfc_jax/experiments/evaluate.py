@@ -232,7 +232,7 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
     evaluation.reporter.say(f"aligning {pair.name} by {method} matching")
     build = settings.build_method(method)
     x = read_batch(next(iter(batches))).x
-    beyond = matching.goes_beyond(build)
+    beyond, learns = matching.goes_beyond(build), isinstance(build, matching.LearnedMatching)
     spec = None if beyond else symmetry.permutation_spec(network.apply, pair.a, x)
     match = matching.align(
         build,
@@ -244,7 +244,7 @@ def align_pair(evaluation: Evaluation, pair: ModePair, method: str) -> Alignment
         spec=spec,
         task=settings.eval.task,
         progress=evaluation.reporter.task(f"{pair.name}, {method} matching"),
-        checkpoint=file and file.with_suffix(f"{BEGUN}.npz"),
+        checkpoint=file.with_suffix(f"{BEGUN}.npz") if file and learns else None,
     )
     if match.transport is not None:
         aligned = _transported(match.transport, pair, network)

@@ -77,6 +77,10 @@ def align(
         raise MatchingError("a method that is built already takes no further options")
     if spec is not None and batches is None:
         raise MatchingError("pass batches so that the spec can be proved, or call weight_matching")
+    if checkpoint is not None and not isinstance(method, LearnedMatching):
+        raise MatchingError(
+            f"{type(method).__name__} keeps no checkpoint; only learned matching does"
+        )
     kept = None if checkpoint is None else Path(checkpoint)
     network = Network.of(network)
     a, b = network.variables(a), network.variables(b)

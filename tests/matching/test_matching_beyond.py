@@ -384,6 +384,15 @@ def test_wrong_options_of_learning_get_one_line(options, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_that_cannot_be_kept_is_refused(tmp_path):
+    network, _ = NETWORKS["vit"]
+    a, b = weights_of("vit", 1), weights_of("vit", 2)
+    with pytest.raises(MatchingError, match="WeightMatching keeps no checkpoint"):
+        align("weight", jax.random.key(0), network, a, b, batches_of("vit"), checkpoint="b.npz")
+    with pytest.raises(WorkdirError, match="is a directory"):
+        begun.Begun(tmp_path, "").read()
+
+
 def test_learning_needs_data():
     network, _ = NETWORKS["vit"]
     with pytest.raises(llfc_jax.errors.DataError, match="no batch"):

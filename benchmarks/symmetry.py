@@ -2,6 +2,7 @@
 
     python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --seeds 0 1 2 --out vit.jsonl
     python benchmarks/symmetry.py configs/gpt_text_symmetry.py:small --network norm=layer mlp=swiglu
+    python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --train weight_decay=0.05
     python benchmarks/symmetry.py --table vit.jsonl gpt.jsonl      # tables in Markdown
     python benchmarks/symmetry.py --table vit.jsonl --figure symmetry.svg      # and the lines drawn
 
@@ -170,11 +171,13 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What is measured: a config with some fields of its network changed, seeds, rows.
+    """What is measured: a config with some fields changed, seeds, rows.
 
     Attributes:
         config: FILE.py or FILE.py:scale.
-        network: fields that are changed.
+        data: fields of the data that are changed.
+        network: fields of the network that are changed.
+        train: fields of the training that are changed.
         seeds: one pair each.
         rows: of `ROWS`.
         controls: whether controls are aligned too.
@@ -182,7 +185,9 @@ class Study:
     """
 
     config: str
+    data: Options
     network: Options
+    train: Options
     seeds: Sequence[int]
     rows: Sequence[str]
     controls: bool
@@ -191,14 +196,20 @@ class Study:
     @property
     def name(self) -> str:
         """The config's name, with the fields that are changed but the width."""
-        changed = [f"{k}={v}" for k, v in self.network.items() if k not in ("dim", "mlp_dim")]
+        fields = self.data | self.network | self.train
+        changed = [f"{k}={v}" for k, v in fields.items() if k not in ("dim", "mlp_dim")]
         return ", ".join([self.config, *changed])
 
     def read(self, seed: int) -> configs.Config:
         """Returns the config of one seed."""
         config = read_config(self.config)
-        fields = {**config.network, **self.network}
-        return dataclasses.replace(config, seed=seed, network=fields)
+        return dataclasses.replace(
+            config,
+            seed=seed,
+            data=dataclasses.replace(config.data, **self.data),
+            network={**config.network, **self.network},
+            train=dataclasses.replace(config.train, **self.train),
+        )
 
     def run(self, out: Path) -> None:
         """Measures all rows of all seeds that a file does not have yet, and adds them to it."""
@@ -331,14 +342,24 @@ def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
     return words[0] + (f" {unit}" if unit else "") + tail
 
 
+def _field(text: str) -> tuple[str, Any]:
+    """FIELD=VALUE as a pair; numbers are read as such."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
 def main() -> None:
     """Runs the study, or prints its tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("config", nargs="?", help="FILE.py or FILE.py:scale")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--width", type=int, help="instead of the config's")
-    parser.add_argument("--network", nargs="+", default=[], metavar="FIELD=VALUE",
-                        help="fields of the network that are changed")  # fmt: skip
+    for part in ("data", "network", "train"):
+        parser.add_argument(f"--{part}", nargs="+", default=[], metavar="FIELD=VALUE", type=_field,
+                            help=f"fields of config.{part} that are changed")  # fmt: skip
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--brief", action="store_true", help="the rows that tell most")
     parser.add_argument("--no-controls", action="store_true", help="align no controls")
@@ -356,13 +377,20 @@ def main() -> None:
                 parser.error("these rows were measured before lines were kept; measure them again")
             figures.save(figures.draw(CHART, drawn), options.figure)
         return
-    fields: Options = dict(field.split("=", 1) for field in options.network)
+    network: Options = dict(options.network)
     if options.width is not None:
-        fields |= {"dim": options.width, "mlp_dim": 4 * options.width}
+        network |= {"dim": options.width, "mlp_dim": 4 * options.width}
     rows = BRIEF if options.brief else options.rows
-    Study(options.config, fields, options.seeds, rows, not options.no_controls, options.steps).run(
-        options.out
-    )
+    Study(
+        options.config,
+        dict(options.data),
+        network,
+        dict(options.train),
+        options.seeds,
+        rows,
+        not options.no_controls,
+        options.steps,
+    ).run(options.out)
 
 
 if __name__ == "__main__":

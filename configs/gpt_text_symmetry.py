@@ -31,8 +31,8 @@ def get_config(scale: str = "small") -> Any:
             "epochs": 20,
             "batch_size": 64,
             "optimizer": "adamw",
-            "learning_rate": 3e-3,
-            "weight_decay": 0.1,
+            "learning_rate": 4e-3,
+            "weight_decay": 1.0,
             "decay": "kernels",
             "clip_norm": 1.0,
             "schedule": "warmup_cosine",
@@ -43,7 +43,6 @@ def get_config(scale: str = "small") -> Any:
         small={
             "data": {"name": "text", "length": 32, "train_size": 8_000, "test_size": 1_000},
             "network": {"dim": 48, "depth": 2, "mlp_dim": 192, "length": 32},
-            "train": {"epochs": 12},
         },
         tiny={
             "data": {"name": "text", "length": 16, "train_size": 512, "test_size": 64},

@@ -31,8 +31,8 @@ def get_config(scale: str = "small") -> Any:
             "epochs": 60,
             "batch_size": 64,
             "optimizer": "adamw",
-            "learning_rate": 2e-3,
-            "weight_decay": 0.05,
+            "learning_rate": 4e-3,
+            "weight_decay": 1.0,
             "decay": "kernels",
             "clip_norm": 1.0,
             "schedule": "warmup_cosine",
@@ -41,7 +41,6 @@ def get_config(scale: str = "small") -> Any:
         pairs=("independent",),
         small={
             "network": {"dim": 32, "depth": 2, "mlp_dim": 128},
-            "train": {"epochs": 30},
         },
         tiny={
             "data": {"name": "digits", "train_size": 256, "test_size": 100},

@@ -1,8 +1,9 @@
-"""What each part of a transformer's symmetry connects, and what the control says about it.
+"""What each part of a network's symmetry connects, and what the control says about it.
 
     python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --seeds 0 1 2 --out vit.jsonl
     python benchmarks/symmetry.py configs/gpt_text_symmetry.py:small --network norm=layer mlp=swiglu
     python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --train weight_decay=0.05
+    python benchmarks/symmetry.py configs/vgg16plain_cifar10_spawn.py:small --permutations
     python benchmarks/symmetry.py --table vit.jsonl gpt.jsonl      # tables in Markdown
     python benchmarks/symmetry.py --table vit.jsonl --figure symmetry.svg      # and the lines drawn
 
@@ -19,7 +20,7 @@ import importlib.util
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,18 @@ ROWS: dict[str, tuple[Options, bool]] = {
     "activation, permutations": ({"method": "activation"}, False),
     "activation, + heads": ({"method": "activation", "symmetry": "heads"}, False),
     "activation, full": ({"method": "activation", "symmetry": "full"}, True),
+    "commutativity, permutations": ({"method": "commutativity"}, False),
+    "output, permutations": ({"method": "output"}, False),
+    "ste, permutations": ({"method": "ste"}, False),
     "learned, permutations": ({**LEARNED, "symmetry": "permutation"}, True),
+    "learned, permutations, on the loss alone": (
+        {**LEARNED, "symmetry": "permutation", "objective": "loss"},
+        True,
+    ),
+    "learned, permutations, without labels": (
+        {**LEARNED, "symmetry": "permutation", "objective": "linearity"},
+        True,
+    ),
     "learned, + heads": ({**LEARNED, "symmetry": "heads"}, True),
     "learned, + stream": ({**LEARNED, "symmetry": "stream"}, False),
     "learned, orthogonal": ({**LEARNED, "symmetry": "orthogonal"}, True),
@@ -62,6 +74,7 @@ ROWS: dict[str, tuple[Options, bool]] = {
     "learned without labels": ({**LEARNED, "symmetry": "full", "objective": "linearity"}, True),
 }
 LONG = 4  # times the steps, in the long row
+WIDTHS = ("dim", "mlp_dim", "width")
 CONTROLS = ("trained", "untrained", "shuffled")
 # What a row moves, in the order of the figure's legend.
 SETS = ("as trained", "permutations", "+ heads", "+ stream", "+ heads + stream", "orthogonal",
@@ -91,6 +104,10 @@ BRIEF = (
     "learned, full",
     "learned without labels",
 )
+
+
+# For networks that have no other symmetry than permutations: every method.
+PERMUTATIONS = ("none", *(row for row in ROWS if ", permutations" in row))
 
 
 def read_config(name: str) -> configs.Config:
@@ -174,7 +191,7 @@ class Study:
     """What is measured: a config with some fields changed, seeds, rows.
 
     Attributes:
-        config: FILE.py or FILE.py:scale.
+        config: FILE.py or FILE.py:scale; its pair is an independent one, whatever pairs it has.
         data: fields of the data that are changed.
         network: fields of the network that are changed.
         train: fields of the training that are changed.
@@ -197,7 +214,7 @@ class Study:
     def name(self) -> str:
         """The config's name, with the fields that are changed but the width."""
         fields = self.data | self.network | self.train
-        changed = [f"{k}={v}" for k, v in fields.items() if k not in ("dim", "mlp_dim")]
+        changed = [f"{k}={v}" for k, v in fields.items() if k not in WIDTHS]
         return ", ".join([self.config, *changed])
 
     def read(self, seed: int) -> configs.Config:
@@ -206,6 +223,7 @@ class Study:
         return dataclasses.replace(
             config,
             seed=seed,
+            pairs=("independent",),
             data=dataclasses.replace(config.data, **self.data),
             network={**config.network, **self.network},
             train=dataclasses.replace(config.train, **self.train),
@@ -217,7 +235,7 @@ class Study:
                 for r in read_rows([out])}  # fmt: skip
         for seed in self.seeds:
             config = self.read(seed)
-            own = {"config": self.name, "seed": seed, "width": config.network["dim"]}
+            own = {"config": self.name, "seed": seed, "width": width_of(config.network)}
             wanted = [
                 (row, control)
                 for row in self.rows
@@ -239,6 +257,18 @@ class Study:
                 with out.open("a") as file:
                     file.write(json.dumps({**line, **sizes, **found}, default=float) + "\n")
                 print(line, {k: found[k] for k in ("loss_middle", "barrier_middle")}, flush=True)
+
+
+def width_of(network: Mapping[str, Any]) -> float:
+    """Returns the width of a network by its fields; 1 where it has none."""
+    return network.get("dim", network.get("width", 1))
+
+
+def with_width(config: str, width: float) -> Options:
+    """Returns the fields of a config's network for a width."""
+    if "dim" not in read_config(config).network:
+        return {"width": width}
+    return {"dim": int(width), "mlp_dim": 4 * int(width)}
 
 
 def read_rows(files: Sequence[Path]) -> list[Options]:
@@ -324,7 +354,7 @@ def lines(rows: Sequence[Options]) -> list[Options]:
     return sorted(found, key=lambda row: SETS.index(row["aligned over"]))
 
 
-def short_name(config: str, width: int) -> str:
+def short_name(config: str, width: float) -> str:
     """Returns the name of a network for a figure: what it is, fields that were changed, width."""
     file, *changed = config.split(", ")
     words = [Path(file).stem.split("_")[0], *(field.split("=")[-1] for field in changed)]
@@ -356,12 +386,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("config", nargs="?", help="FILE.py or FILE.py:scale")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--width", type=int, help="instead of the config's")
+    parser.add_argument("--width", type=float, help="instead of the config's")
     for part in ("data", "network", "train"):
         parser.add_argument(f"--{part}", nargs="+", default=[], metavar="FIELD=VALUE", type=_field,
                             help=f"fields of config.{part} that are changed")  # fmt: skip
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--brief", action="store_true", help="the rows that tell most")
+    parser.add_argument("--permutations", action="store_true", help="the rows that permute only")
     parser.add_argument("--no-controls", action="store_true", help="align no controls")
     parser.add_argument("--steps", type=int, default=400, help="of learned matching")
     parser.add_argument("--out", type=Path, default=Path("symmetry.jsonl"))
@@ -379,8 +410,8 @@ def main() -> None:
         return
     network: Options = dict(options.network)
     if options.width is not None:
-        network |= {"dim": options.width, "mlp_dim": 4 * options.width}
-    rows = BRIEF if options.brief else options.rows
+        network |= with_width(options.config, options.width)
+    rows = BRIEF if options.brief else PERMUTATIONS if options.permutations else options.rows
     Study(
         options.config,
         dict(options.data),

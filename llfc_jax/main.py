@@ -250,7 +250,7 @@ def _run_experiment(
     from llfc_jax.experiments.workdir import claim
     from llfc_jax.report import table
 
-    with claim(workdir, config.identity()) as held:
+    with claim(workdir, config.identity(), type(config)().identity()) as held:
         study = run.run(config, held, reporter)
     if not out.quiet:
         columns = {n: study.columns[n] for n in TERMINAL_COLUMNS if n in study.columns}

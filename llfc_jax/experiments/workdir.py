@@ -85,10 +85,17 @@ class NullWorkdir:
 
 
 @contextlib.contextmanager
-def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[Workdir]:
+def claim(
+    path: str | os.PathLike[str], config: Mapping[str, Any], defaults: Mapping[str, Any] = {}
+) -> Iterator[Workdir]:
     """Holds a directory for the experiment that `config` describes.
 
     Of several processes the primary one holds it for all.
+
+    Args:
+        path: the directory; made if need be.
+        config: what the experiment is.
+        defaults: what fields stand for in a directory that was made before there were such fields.
 
     Raises:
         WorkdirError: it cannot be written, another process holds it, or it belongs to another
@@ -101,7 +108,7 @@ def claim(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[W
         return
     lock = _acquire(directory)
     try:
-        _identify(directory, json.loads(to_json({"format": FORMAT, **config})))
+        _identify(directory, as_stored({"format": FORMAT, **config}), as_stored(defaults))
         for leftover in directory.rglob(".*"):  # what a killed run left half-written
             if LEFT.fullmatch(leftover.name):
                 leftover.unlink(missing_ok=True)
@@ -128,7 +135,21 @@ def _acquire(directory: Path) -> filelock.BaseFileLock:
     return lock
 
 
-def _identify(directory: Path, config: dict[str, Any]) -> None:
+def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config as its file gives it back."""
+    return json.loads(to_json(dict(config)))
+
+
+def filled(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored config with the fields that were added after it, at their defaults."""
+    whole = {**defaults, **stored}
+    for key, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(whole[key], Mapping):
+            whole[key] = filled(whole[key], default)
+    return whole
+
+
+def _identify(directory: Path, config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """Compares the config with the one that the directory was made for, or writes it there.
 
     A run that stored nothing, since its input was refused, leaves the directory free.
@@ -147,7 +168,7 @@ def _identify(directory: Path, config: dict[str, Any]) -> None:
             )
         differ = [
             f"{key} ({old!r} there, {new!r} here)"
-            for key, old, new in _differences(made_for, config)
+            for key, old, new in _differences(filled(made_for, defaults), config)
             if key.split(".")[0] not in ADDITIVE
         ]
         if differ:

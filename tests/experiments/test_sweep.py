@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from llfc_jax.errors import ConfigError
+from llfc_jax.errors import ConfigError, WorkdirError
 from llfc_jax.experiments import run as experiment
 from llfc_jax.experiments import sweep
 from llfc_jax.experiments.config import base, check
 from llfc_jax.experiments.sweep import show
+from llfc_jax.io import read_sealed, write_sealed
 from llfc_jax.progress import Reporter
 from llfc_jax.report import stored
 
@@ -222,6 +223,37 @@ def test_a_changed_sweep_keeps_what_still_fits(whole, monkeypatch):
         {"seed": (0,), "network": {"widths": ((8,),)}}, eval={"alphas": (0.0, 0.25, 0.5, 1.0)}
     )
     assert [sweep.done(path, one) for one in sweep.expand(other)] == [False]
+
+
+def test_a_directory_that_holds_another_run_is_refused_before_training(tmp_path, monkeypatch):
+    small = {"seed": (0, 1)}
+    run(swept({"seed": (1,)}, measures=("lmc",)), tmp_path)
+    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("trained"))
+    other = swept(small, measures=("lmc",), eval={"alphas": (0.0, 0.25, 0.5, 1.0)})
+    with pytest.raises(WorkdirError, match=r"seed=1 holds another experiment.*eval\.alphas"):
+        run(other, tmp_path)
+
+
+def test_a_run_made_before_a_field_was_there_goes_on(tmp_path, monkeypatch):
+    config = swept({"seed": (0,)}, measures=("lmc",))
+    run(config, tmp_path)
+    (one,) = sweep.expand(config)
+    directory = tmp_path / "runs" / one.name
+    for file, read, write in (
+        (directory / "summary.json", read_sealed, write_sealed),
+        (directory / "config.json", lambda f: {"config": json.loads(f.read_text())}, None),
+    ):
+        content = read(file)
+        del content["config"]["finetune"], content["config"]["eval"]["per"]
+        if write:
+            write(file, content)
+        else:
+            file.write_text(json.dumps(content["config"]))
+    assert sweep.done(tmp_path, one)
+    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("trained"))
+    assert len(run(config, tmp_path)[0]) == 2
+    more = swept({"seed": (0,)}, measures=("lmc",), finetune={"heads": ("dense",)})
+    assert not sweep.done(tmp_path, sweep.expand(more)[0])
 
 
 def test_the_config_of_every_run_is_in_its_summary(whole):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from llfc_jax.errors import ConfigError
 from llfc_jax.experiments.config import SEED, Config, check, identity
+from llfc_jax.experiments.workdir import as_stored, filled
 from llfc_jax.io import read_sealed
 from llfc_jax.training import Rates
 
@@ -128,8 +128,10 @@ def word(value: Any) -> str:
 def done(workdir: Path, run: Run) -> bool:
     """Returns whether a run has its summary, for this very config."""
     file = workdir / "runs" / run.name / "summary.json"
-    ours = json.loads(json.dumps(run.config.identity()))
-    return file.exists() and identity(read_sealed(file).get("config", {})) == ours
+    if not file.exists():
+        return False
+    stored = filled(identity(read_sealed(file).get("config", {})), as_stored(Config().identity()))
+    return stored == as_stored(run.config.identity())
 
 
 def families(runs: Iterable[Run]) -> list[list[Run]]:

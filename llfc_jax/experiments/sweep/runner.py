@@ -1,7 +1,9 @@
 """Running a sweep, or a part of it: what has one shape is trained as one batch, then measured."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from llfc_jax.errors import TrainingError
@@ -9,7 +11,7 @@ from llfc_jax.experiments import run as experiment
 from llfc_jax.experiments.config import Config
 from llfc_jax.experiments.sweep.gather import gather
 from llfc_jax.experiments.sweep.grid import Run, done, expand, families, shard, together
-from llfc_jax.experiments.workdir import claim
+from llfc_jax.experiments.workdir import Workdir, claim
 from llfc_jax.io import Row
 from llfc_jax.parallel import multihost
 from llfc_jax.progress import Reporter
@@ -41,10 +43,18 @@ def run(
         f"a sweep of {len(runs)} runs, {mine} of them here, trained in {len(batches)} batches; "
         f"into {workdir}"
     )
+    for run in itertools.chain(*batches):
+        with _claim(workdir, run):
+            pass  # a directory that holds something else is found before anything is trained
     for number, batch in enumerate(batches):
         reporter.say(f"[{number + 1}/{len(batches)}] {', '.join(run.name for run in batch)}")
         _run_batch(batch, workdir, reporter)
     return gather(config, workdir) if multihost.is_primary() else ([], [])
+
+
+def _claim(workdir: Path, run: Run) -> AbstractContextManager[Workdir]:
+    """Holds the directory of one run."""
+    return claim(workdir / "runs" / run.name, run.config.identity(), Config().identity())
 
 
 def _run_batch(batch: Sequence[Run], workdir: Path, reporter: Reporter) -> None:
@@ -57,7 +67,7 @@ def _run_batch(batch: Sequence[Run], workdir: Path, reporter: Reporter) -> None:
     for run, trained in zip(batch, pairs, strict=True):
         if run not in missing:
             continue
-        with claim(workdir / "runs" / run.name, run.config.identity()) as held:
+        with _claim(workdir, run) as held:
             try:
                 experiment.run(run.config, held, reporter, trained)
             except TrainingError as error:  # said in its summary; the other runs go on

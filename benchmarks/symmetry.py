@@ -170,7 +170,7 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
             x = read_batch(next(iter(pair.train))).x
             b = permutation_spec(pair.network, pair.a, x).apply(match.permutation, b)
     seconds = time.perf_counter() - started
-    chosen = [measures.build(name) for name in ("lmc", "llfc", "commutativity")]
+    chosen = [measures.build(name) for name in ("lmc", "llfc", "commutativity", "stitching")]
     results = PairEvaluator(pair.network, pair.a, b, pair.test, pair.options).measure(
         chosen, pair.test
     )
@@ -182,6 +182,8 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
     found["line"] = list(losses.items())
     found["loss_a"], found["loss_b"] = losses[0.0], losses[1.0]
     found["loss_middle"] = losses[0.5]
+    stitched = [row["loss"] for row in results["stitching"].records()]
+    found["stitched"] = [min(stitched), max(stitched)]
     found["barrier_middle"] = losses[0.5] - (losses[0.0] + losses[1.0]) / 2
     return found
 
@@ -293,9 +295,9 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
         )
         yield (
             "| row | barrier at ½ | left of it | largest | Δ error, points | 1 - cos, median | "
-            "ends', over it | middle's loss | untrained B | shuffled B |"
+            "ends', over it | stitched, highest loss | middle's loss | untrained B | shuffled B |"
         )
-        yield "|---|" + "---|" * 9
+        yield "|---|" + "---|" * 10
         for row in ROWS:
             held = [r for r in own if r["row"] == row]
             if not held:
@@ -309,6 +311,7 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
                 _spread([100 * r["midpoint_barrier"] for r in trained if "error_a" in r], digits=3),
                 _spread([r["llfc_median"] for r in trained]),
                 _spread([r["llfc_ratio"] for r in trained]),
+                _spread([r["stitched"][1] for r in trained if "stitched" in r]),
                 *(
                     _spread([r["loss_middle"] for r in held if r["control"] == control])
                     for control in CONTROLS

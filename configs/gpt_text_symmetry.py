@@ -49,7 +49,7 @@ def get_config(scale: str = "small") -> Any:
             "network": {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 24, "length": 16},
             "train": {"epochs": 1},
         },
-        measures=("lmc", "llfc", "commutativity"),
+        measures=("lmc", "llfc", "commutativity", "stitching"),
     )
     config.eval.update(per="token", batch_size=128)
     recipes.align_beyond_permutations(config, scale)

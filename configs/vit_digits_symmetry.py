@@ -47,7 +47,7 @@ def get_config(scale: str = "small") -> Any:
             "network": {"dim": 8, "depth": 1, "heads": 2, "mlp_dim": 16},
             "train": {"epochs": 2},
         },
-        measures=("lmc", "llfc", "commutativity"),
+        measures=("lmc", "llfc", "commutativity", "stitching"),
     )
     recipes.align_beyond_permutations(config, scale)
     return config

@@ -9,6 +9,7 @@ import numpy as np
 
 from llfc_jax.errors import GraphError
 from llfc_jax.graph import Graph
+from llfc_jax.graph.sites import Site
 from llfc_jax.measures.batch import PairBatch, Reading
 from llfc_jax.measures.evaluator import measure_pair
 from llfc_jax.measures.measure import Measure, Totals
@@ -65,9 +66,10 @@ class Stitching(Measure):
     It visits no α, so the grid does not bear on it.
 
     Attributes:
-        sites: "cuts" for those of the options' sites that every path from input to output passes;
-            or kinds or name patterns of sites, whether they cut the network or not: the result
-            says of each whether it does.
+        sites: "cuts" for those that every path from input to output passes, of the options' sites
+            and, where these are all linear layers, of the blocks that hold some; or kinds or name
+            patterns of sites, whether they cut the network or not: the result says of each whether
+            it does.
     """
 
     sites: str | tuple[str, ...] = CUTS
@@ -140,8 +142,12 @@ class Stitching(Measure):
         """
         if self.sites != CUTS:
             return tuple(site.name for site in graph.select(self.sites))
-        cuts = set(graph.cut_sites)
-        found = tuple(site.name for site in graph.select(options.sites) if site.name in cuts)
+        cuts, chosen = set(graph.cut_sites), graph.select(options.sites)
+        own = {site.name for site in chosen}
+        if "linear" in options.sites:
+            values = {site.value for site in chosen}
+            own |= {site.name for site in _blocks(graph) if site.value not in values}
+        found = tuple(site.name for site in graph.sites if site.name in own & cuts)
         if not found:
             raise GraphError(
                 f"no site among {', '.join(options.sites)} cuts the network; give stitching "
@@ -249,3 +255,13 @@ def stitching(
     return measure_pair(
         "stitching", network, a, b, batches, options, train_batches, progress, changes
     )
+
+
+def _blocks(graph: Graph) -> list[Site]:
+    """The modules that hold linear layers, as the blocks of a residual network."""
+    linear = [site.name for site in graph.sites if site.kind == "linear"]
+    return [
+        site
+        for site in graph.sites
+        if site.kind == "module" and any(name.startswith(f"{site.name}/") for name in linear)
+    ]

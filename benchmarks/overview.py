@@ -42,6 +42,7 @@ class Claim:
 CONNECTED = "connected, LLFC (figures)"
 CLAIMS = (
     Claim("S1, MLP", "full recipe, 8,000 MNIST digits", "s1_mnist", "spawn_k1", "none", CONNECTED),
+    Claim("S1, MLP", "full, on Fashion-MNIST", "s1_full", "spawn_k1", "none", CONNECTED),
     Claim("S1, MLP", "small", "s1_sweep_small", "spawn_k1", "none", CONNECTED),
     Claim("S2, LeNet-5", "small", "s2_small", "spawn_k1", "none", CONNECTED),
     Claim(

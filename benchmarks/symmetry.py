@@ -4,14 +4,13 @@
     python benchmarks/symmetry.py configs/gpt_text_symmetry.py:small --network norm=layer mlp=swiglu
     python benchmarks/symmetry.py configs/vit_digits_symmetry.py:small --train weight_decay=0.05
     python benchmarks/symmetry.py configs/vgg16plain_cifar10_spawn.py:small --permutations
-    python benchmarks/symmetry.py --table vit.jsonl gpt.jsonl      # tables in Markdown
-    python benchmarks/symmetry.py --table vit.jsonl --figure symmetry.svg      # and the lines drawn
 
 Each row: a pair of independent networks of one seed, B aligned with A in one way, by train data.
-Measured on the test split: the loss at the ends and along the line, LLFC, Dist_com. Beside the
-trained B stand controls, aligned in the same way with the same data: B before its training, and B
-with the entries of each weight shuffled. What a control's middle reaches was not in B: the
-symmetry's own parameters were trained into it. A study that was cut off goes on where it stopped.
+Measured on the test split: the loss at the ends and along the line, LLFC, Dist_com, stitching.
+Beside the trained B stand controls, aligned in the same way with the same data: B before its
+training, and B with the entries of each weight shuffled. What a control's middle reaches was not in
+B: the symmetry's own parameters were trained into it. A study that was cut off goes on where it
+stopped. `symmetry_tables.py` makes tables and a figure of what is found.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import importlib.util
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,6 @@ from llfc_jax.matching import align
 from llfc_jax.matching.methods.learned import shuffled
 from llfc_jax.measures import PairEvaluator
 from llfc_jax.progress import Reporter
-from llfc_jax.report import figures
-from llfc_jax.report.charts import Chart
 from llfc_jax.symmetry import permutation_spec, symmetry_spec
 from llfc_jax.tasks import read_batch
 
@@ -76,22 +73,6 @@ ROWS: dict[str, tuple[Options, bool]] = {
 LONG = 4  # times the steps, in the long row
 WIDTHS = ("dim", "mlp_dim", "width")
 CONTROLS = ("trained", "untrained", "shuffled")
-# What a row moves, in the order of the figure's legend.
-SETS = ("as trained", "permutations", "+ heads", "+ stream", "+ heads + stream", "orthogonal",
-        "full")  # fmt: skip
-CHART = Chart(
-    name="symmetry",
-    title="Loss along the line, by what may be moved to align the networks",
-    caption="Test loss of α a + (1 - α) b, a panel for each matching method and a line for each "
-    "set of symmetries; median over seeds, and each seed as a dot.",
-    x="alpha",
-    y={"median": "loss"},
-    x_label="α (0: b, 1: a)",
-    y_label="loss",
-    lines="aligned over",
-    panels=("network", "method"),
-    dots={"median": "loss"},
-)
 # What tells most, for networks that are too large for all rows.
 BRIEF = (
     "none",
@@ -283,98 +264,6 @@ def read_rows(files: Sequence[Path]) -> list[Options]:
     ]
 
 
-def tables(rows: Sequence[Options]) -> Iterator[str]:
-    """Yields tables in Markdown: one for each config and width."""
-    for config, width in dict.fromkeys((r["config"], r["width"]) for r in rows):
-        own = [r for r in rows if (r["config"], r["width"]) == (config, width)]
-        first, seeds = own[0], sorted({r["seed"] for r in own})
-        plain = {r["seed"]: r["barrier_middle"] for r in own if r["row"] == "none"}
-        yield (
-            f"{config}, width {width}: {first['parameters']:,} parameters, the symmetry has "
-            f"{first['degrees']:,}; {len(seeds)} seed{'s' * (len(seeds) > 1)}\n"
-        )
-        yield (
-            "| row | barrier at ½ | left of it | largest | Δ error, points | 1 - cos, median | "
-            "ends', over it | stitched, highest loss | middle's loss | untrained B | shuffled B |"
-        )
-        yield "|---|" + "---|" * 10
-        for row in ROWS:
-            held = [r for r in own if r["row"] == row]
-            if not held:
-                continue
-            trained = [r for r in held if r["control"] == "trained"]
-            left = [r["barrier_middle"] / plain[r["seed"]] for r in trained if r["seed"] in plain]
-            cells = [
-                _spread([r["barrier_middle"] for r in trained]),
-                _spread([100 * x for x in left], "%", digits=3),
-                _spread([r["loss_barrier"] for r in trained]),
-                _spread([100 * r["midpoint_barrier"] for r in trained if "error_a" in r], digits=3),
-                _spread([r["llfc_median"] for r in trained]),
-                _spread([r["llfc_ratio"] for r in trained]),
-                _spread([r["stitched"][1] for r in trained if "stitched" in r]),
-                *(
-                    _spread([r["loss_middle"] for r in held if r["control"] == control])
-                    for control in CONTROLS
-                ),
-            ]
-            yield f"| {row} | {' | '.join(cells)} |"
-        ends = [r["loss_a"] for r in own if r["row"] == "none"]
-        yield f"\nLoss of A: {_spread(ends)}.\n"
-
-
-def lines(rows: Sequence[Options]) -> list[Options]:
-    """Returns a row per network, method, set of symmetries, α and seed, for `CHART`.
-
-    The line as trained stands beside those of every method; learned matching of a B with shuffled
-    weights counts as a method of its own. Rows whose line was not kept are left out.
-    """
-    found: list[Options] = []
-    methods = {"weight": "trained", "activation": "trained", "learned": "trained"}
-    panels = [(m, m, control) for m, control in methods.items()]
-    panels.append(("learned", "learned, b shuffled", "shuffled"))
-    for network in dict.fromkeys((r["config"], r["width"]) for r in rows):
-        own = [r for r in rows if (r["config"], r["width"]) == network and "line" in r]
-        for method, title, control in panels:
-            aligned = [
-                (r, r["row"].removeprefix(f"{method}, "))
-                for r in own
-                if r["row"].startswith(f"{method}, ") and r["control"] == control
-            ]
-            plain = [(r, SETS[0]) for r in own if r["row"] == "none"]
-            found += [
-                {"network": short_name(*network), "method": title,
-                 "aligned over": name, "alpha": alpha, "seed": r["seed"], "loss": loss}
-                for r, name in (*plain, *aligned)
-                for alpha, loss in r["line"]
-                if aligned and name in SETS
-            ]  # fmt: skip
-    groups: dict[tuple[Any, ...], list[float]] = {}
-    keys = ("network", "method", "aligned over", "alpha")
-    for row in found:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row["loss"])
-    for row in found:
-        row["median"] = float(np.median(groups[tuple(row[key] for key in keys)]))
-    return sorted(found, key=lambda row: SETS.index(row["aligned over"]))
-
-
-def short_name(config: str, width: float) -> str:
-    """Returns the name of a network for a figure: what it is, fields that were changed, width."""
-    file, *changed = config.split(", ")
-    words = [Path(file).stem.split("_")[0], *(field.split("=")[-1] for field in changed)]
-    return f"{' '.join(words)}, width {width}"
-
-
-def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
-    """The median, and the least and largest of several."""
-    values = [v for v in values if np.isfinite(v)]
-    if not values:
-        return "–"
-    words = [f"{v:.{digits}g}" if abs(v) < 100 else f"{v:.0f}"
-             for v in (np.median(values), min(values), max(values))]  # fmt: skip
-    tail = f" ({words[1]} to {words[2]})" if len(values) > 1 else ""
-    return words[0] + (f" {unit}" if unit else "") + tail
-
-
 def _field(text: str) -> tuple[str, Any]:
     """FIELD=VALUE as a pair; numbers are read as such."""
     name, _, value = text.partition("=")
@@ -385,9 +274,9 @@ def _field(text: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Runs the study, or prints its tables."""
+    """Runs the study."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("config", nargs="?", help="FILE.py or FILE.py:scale")
+    parser.add_argument("config", help="FILE.py or FILE.py:scale")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--width", type=float, help="instead of the config's")
     for part in ("data", "network", "train"):
@@ -399,18 +288,7 @@ def main() -> None:
     parser.add_argument("--no-controls", action="store_true", help="align no controls")
     parser.add_argument("--steps", type=int, default=400, help="of learned matching")
     parser.add_argument("--out", type=Path, default=Path("symmetry.jsonl"))
-    parser.add_argument("--table", type=Path, nargs="+", help="print the tables of these files")
-    parser.add_argument("--figure", type=Path, help="with --table: draw the lines, as SVG or PDF")
     options = parser.parse_args()
-    if options.table:
-        rows = read_rows(options.table)
-        print("\n".join(tables(rows)))
-        if options.figure:
-            drawn = lines(rows)
-            if not drawn:
-                parser.error("these rows were measured before lines were kept; measure them again")
-            figures.save(figures.draw(CHART, drawn), options.figure)
-        return
     network: Options = dict(options.network)
     if options.width is not None:
         network |= with_width(options.config, options.width)

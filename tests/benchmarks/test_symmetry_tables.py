@@ -1,51 +1,47 @@
-"""The tables of docs/beyond_permutations.md are those of the rows that are kept."""
+"""The tables of docs/beyond_permutations*.md are those of the rows that are kept."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+import symmetry_tables as script
+from symmetry import read_rows
 
 ROOT = Path(__file__).parents[2]
 ROWS = sorted((ROOT / "benchmarks" / "measured").glob("symmetry_*.jsonl"))
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("symmetry", ROOT / "benchmarks" / "symmetry.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["symmetry"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
-def test_every_line_stands_on_the_page(script, path):
-    page = (ROOT / "docs" / "beyond_permutations.md").read_text("utf-8")
-    for block in script.tables(script.read_rows([path])):
+def test_every_line_stands_on_the_page(path):
+    page = (ROOT / "docs" / "beyond_permutations_tables.md").read_text("utf-8")
+    for block in script.tables(read_rows([path])):
         for line in block.strip().split("\n"):
             assert line in page, line
 
 
-def test_a_median_stands_with_its_spread(script):
+def test_the_summary_stands_on_the_first_page():
+    page = (ROOT / "docs" / "beyond_permutations.md").read_text("utf-8")
+    for line in script.summary(read_rows(ROWS)):
+        assert line in page, line
+
+
+def test_a_median_stands_with_its_spread():
     assert script._spread([1.0, 2.0, 4.0]) == "2 (1 to 4)"
     assert script._spread([101.4], "%", digits=3) == "101 %"
     assert script._spread([]) == "–"
 
 
-def test_the_figure_has_a_panel_per_method_and_the_median_over_seeds(script):
+def test_the_figure_has_a_panel_per_method_and_the_median_over_seeds():
     def row(name, seed, loss, control="trained"):
         own = {"config": "c", "width": 8, "row": name, "control": control, "seed": seed}
         return own | {"line": [[0.0, 0.1], [0.5, loss]]}
 
     rows = [row("none", seed, 3.0) for seed in (0, 1, 2)]
     rows += [row("learned, full", seed, loss) for seed, loss in ((0, 1.0), (1, 5.0), (2, 2.0))]
+    rows += [row("weight, permutations", 0, 3.0)]
     rows += [row("learned, full", 0, 4.0, "shuffled"), row("learned without labels", 0, 9.0)]
     drawn = script.lines(rows)
-    assert {r["method"] for r in drawn} == {"learned", "learned, b shuffled"}
-    assert {r["aligned over"] for r in drawn} == {"as trained", "full"}
+    assert {r["method"] for r in drawn} == {"weight", "learned", "learned, b shuffled"}
+    assert {r["aligned over"] for r in drawn} == {"as trained", "permutations", "full"}
     middle = [r for r in drawn if r["alpha"] == 0.5 and r["aligned over"] == "full"]
     assert {r["median"] for r in middle if r["method"] == "learned"} == {2.0}
     assert {r["median"] for r in middle if r["method"] != "learned"} == {4.0}

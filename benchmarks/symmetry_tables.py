@@ -1,0 +1,201 @@
+"""Tables and the figure of what `symmetry.py` measured.
+
+python benchmarks/symmetry_tables.py vit.jsonl gpt.jsonl                 # a table per network
+python benchmarks/symmetry_tables.py vit.jsonl gpt.jsonl --summary       # a line per network
+python benchmarks/symmetry_tables.py vit.jsonl --figure symmetry.svg     # the lines drawn
+
+Rows of several files that have one network and width are rows of one table.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from symmetry import CONTROLS, ROWS, Options, read_rows
+
+from llfc_jax.report import figures
+from llfc_jax.report.charts import Chart
+
+# What a row moves, in the order of the figure's legend.
+SETS = ("as trained", "permutations", "+ heads", "+ stream", "+ heads + stream", "orthogonal",
+        "full")  # fmt: skip
+CHART = Chart(
+    name="symmetry",
+    title="Loss along the line, by what may be moved to align the networks",
+    caption="Test loss of α a + (1 - α) b, a panel for each matching method and a line for each "
+    "set of symmetries; median over seeds, and each seed as a dot.",
+    x="alpha",
+    y={"median": "loss"},
+    x_label="α (0: b, 1: a)",
+    y_label="loss",
+    lines="aligned over",
+    panels=("network", "method"),
+    dots={"median": "loss"},
+)
+
+
+# Columns of the summary, and fields whose values name a network there.
+SUMMARY = (
+    "activation, permutations",
+    "learned, permutations",
+    "weight, full",
+    "activation, full",
+    "learned, full",
+    "learned without labels",
+)
+TOLD = ("name", "norm", "positions", "mlp", "activation")
+
+
+def tables(rows: Sequence[Options]) -> Iterator[str]:
+    """Yields tables in Markdown: one for each config and width."""
+    for config, width in dict.fromkeys((r["config"], r["width"]) for r in rows):
+        own = [r for r in rows if (r["config"], r["width"]) == (config, width)]
+        first, seeds = own[0], sorted({r["seed"] for r in own})
+        plain = {r["seed"]: r["barrier_middle"] for r in own if r["row"] == "none"}
+        yield (
+            f"{config}, width {width}: {first['parameters']:,} parameters, the symmetry has "
+            f"{first['degrees']:,}; {len(seeds)} seed{'s' * (len(seeds) > 1)}\n"
+        )
+        yield (
+            "| row | barrier at ½ | left of it | largest | Δ error, points | 1 - cos, median | "
+            "ends', over it | stitched, highest loss | middle's loss | untrained B | shuffled B |"
+        )
+        yield "|---|" + "---|" * 10
+        for row in ROWS:
+            held = [r for r in own if r["row"] == row]
+            if not held:
+                continue
+            trained = [r for r in held if r["control"] == "trained"]
+            left = [r["barrier_middle"] / plain[r["seed"]] for r in trained if r["seed"] in plain]
+            cells = [
+                _spread([r["barrier_middle"] for r in trained]),
+                _spread([100 * x for x in left], "%", digits=3),
+                _spread([r["loss_barrier"] for r in trained]),
+                _spread([100 * r["midpoint_barrier"] for r in trained if "error_a" in r], digits=3),
+                _spread([r["llfc_median"] for r in trained]),
+                _spread([r["llfc_ratio"] for r in trained]),
+                _spread([r["stitched"][1] for r in trained if "stitched" in r]),
+                *(
+                    _spread([r["loss_middle"] for r in held if r["control"] == control])
+                    for control in CONTROLS
+                ),
+            ]
+            yield f"| {row} | {' | '.join(cells)} |"
+        ends = [r["loss_a"] for r in own if r["row"] == "none"]
+        yield f"\nLoss of A: {_spread(ends)}.\n"
+
+
+def lines(rows: Sequence[Options]) -> list[Options]:
+    """Returns a row per network, method, set of symmetries, α and seed, for `CHART`.
+
+    The line as trained stands beside those of every method; learned matching of a B with shuffled
+    weights counts as a method of its own. Rows whose line was not kept are left out, and networks
+    that were not permuted alone.
+    """
+    found: list[Options] = []
+    methods = {"weight": "trained", "activation": "trained", "learned": "trained"}
+    panels = [(m, m, control) for m, control in methods.items()]
+    panels.append(("learned", "learned, b shuffled", "shuffled"))
+    permuted = {(r["config"], r["width"]) for r in rows if ", permutations" in r["row"]}
+    for network in dict.fromkeys((r["config"], r["width"]) for r in rows):
+        if network not in permuted:
+            continue
+        own = [r for r in rows if (r["config"], r["width"]) == network and "line" in r]
+        for method, title, control in panels:
+            aligned = [
+                (r, r["row"].removeprefix(f"{method}, "))
+                for r in own
+                if r["row"].startswith(f"{method}, ") and r["control"] == control
+            ]
+            plain = [(r, SETS[0]) for r in own if r["row"] == "none"]
+            found += [
+                {"network": short_name(*network), "method": title,
+                 "aligned over": name, "alpha": alpha, "seed": r["seed"], "loss": loss}
+                for r, name in (*plain, *aligned)
+                for alpha, loss in r["line"]
+                if aligned and name in SETS
+            ]  # fmt: skip
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    keys = ("network", "method", "aligned over", "alpha")
+    for row in found:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row["loss"])
+    for row in found:
+        row["median"] = float(np.median(groups[tuple(row[key] for key in keys)]))
+    return sorted(found, key=lambda row: SETS.index(row["aligned over"]))
+
+
+def short_name(config: str, width: float) -> str:
+    """Returns the name of a network for people: data and network, what was changed, width."""
+    file, *changed = config.split(", ")
+    fields = dict(field.split("=") for field in changed)
+    words = [Path(file).stem.split("_")[0], *(v for k, v in fields.items() if k in TOLD)]
+    if "weight_decay" in fields:
+        words.append(f"decay {fields['weight_decay']}")
+    return f"{' '.join(words)}, width {width:g}"
+
+
+def summary(rows: Sequence[Options]) -> Iterator[str]:
+    """Yields a table with a line per network: what is left of the barrier, medians over seeds."""
+    yield (
+        f"| network | pairs | loss of A | barrier | {' | '.join(SUMMARY)} | "
+        "middle's loss then | of a shuffled B |"
+    )
+    yield "|---|" + "---|" * (len(SUMMARY) + 5)
+    for network in dict.fromkeys((r["config"], r["width"]) for r in rows):
+        own = [r for r in rows if (r["config"], r["width"]) == network]
+        plain = {r["seed"]: r for r in own if r["row"] == "none"}
+        found = {name: {r["seed"]: r for r in own if (r["row"], r["control"]) == (name, "trained")}
+                 for name in SUMMARY}  # fmt: skip
+        last = [r for r in own if r["row"] == SUMMARY[-1]]
+        cells = [
+            _median([r["loss_a"] for r in plain.values()]),
+            _median([r["barrier_middle"] for r in plain.values()]),
+            *(
+                _median([100 * r["barrier_middle"] / plain[seed]["barrier_middle"]
+                         for seed, r in found[name].items() if seed in plain], " %")
+                for name in SUMMARY
+            ),
+            *(
+                _median([r["loss_middle"] for r in last if r["control"] == control])
+                for control in ("trained", "shuffled")
+            ),
+        ]  # fmt: skip
+        yield f"| {short_name(*network)} | {len(plain)} | {' | '.join(cells)} |"
+
+
+def _median(values: Sequence[float], unit: str = "") -> str:
+    return f"{np.median(values):.2g}{unit}" if len(values) else "–"
+
+
+def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
+    """The median, and the least and largest of several."""
+    values = [v for v in values if np.isfinite(v)]
+    if not values:
+        return "–"
+    words = [f"{v:.{digits}g}" if abs(v) < 100 else f"{v:.0f}"
+             for v in (np.median(values), min(values), max(values))]  # fmt: skip
+    tail = f" ({words[1]} to {words[2]})" if len(values) > 1 else ""
+    return words[0] + (f" {unit}" if unit else "") + tail
+
+
+def main() -> None:
+    """Prints tables, or draws the figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--summary", action="store_true", help="a line per network")
+    parser.add_argument("--figure", type=Path, help="draw the lines, as SVG or PDF")
+    options = parser.parse_args()
+    rows = read_rows(options.files)
+    if not options.figure:
+        print("\n".join(summary(rows) if options.summary else tables(rows)))
+        return
+    drawn = lines(rows)
+    if not drawn:
+        parser.error("no row of these files has its line, or none of its network permutes alone")
+    figures.save(figures.draw(CHART, drawn), options.figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ read again with it.
 
 import dataclasses
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from llfc_jax.graph import Graph, trace
@@ -43,7 +43,10 @@ def derive(graph: Graph) -> Derived:
 
 
 def name_axes(
-    graph: Graph, uniform: frozenset[int] = frozenset(), turns: Sequence[Turn] = ()
+    graph: Graph,
+    uniform: frozenset[int] = frozenset(),
+    turns: Sequence[Turn] = (),
+    same: Mapping[int, int] = {},
 ) -> Names:
     """Reads a network again and again, until nothing more is found to stand apart.
 
@@ -51,15 +54,16 @@ def name_axes(
         graph: the traced network.
         uniform: numbers of the leaves that hold one and the same number everywhere.
         turns: where units are turned in pairs; they are read as if nothing were done there.
+        same: numbers of values that are read as if they were others, by number.
     """
     apart: frozenset[Key] = frozenset()
-    best = Names(graph, read(graph.program, apart, uniform, turns))
+    best = Names(graph, read(graph.program, apart, uniform, turns, same))
     for _ in range(MOST_READINGS):
         more = apart | best.reading.apart_keys
         if more == apart:
             break
         apart = more
-        again = Names(graph, read(graph.program, apart, uniform, turns))
+        again = Names(graph, read(graph.program, apart, uniform, turns, same))
         if _freedom(again) < _freedom(best):
             break
         best = again

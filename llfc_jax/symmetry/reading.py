@@ -1,7 +1,7 @@
 """Reads a network's equations, one rule after the other, and keeps the terms of every value."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,10 +62,12 @@ class Reading:
         split_at: frozenset[Key],
         uniform: frozenset[int] = frozenset(),
         turns: Sequence[Turn] = (),
+        same: Mapping[int, int] = {},
     ) -> None:
         self.program = program
         self.records: list[Record] = []
         self._uniform = uniform
+        self._same = same
         self._turned = {turn.made: turn for turn in turns}
         self._inside = {number for turn in turns for number in turn.inside}
         self.values: dict[int, Value] = {}
@@ -200,6 +202,10 @@ class Reading:
         for number, eq in enumerate(program.equations):
             if self._turn(eq):
                 continue
+            if eq.outputs[0] in self._same:
+                self._copy(self._same[eq.outputs[0]], eq.outputs[0], "a number is added")
+                used.update(a for a in eq.inputs if not is_literal(a))
+                continue
             given = [constant(a.val) if is_literal(a) else values[a] for a in eq.inputs]
             used.update(a for a in eq.inputs if not is_literal(a))
             flat = Flat(eq.primitive, eq.params, tuple(program.avals[n] for n in eq.outputs))
@@ -218,18 +224,22 @@ class Reading:
         (number, *_), values = eq.outputs, self.values
         if number in self._turned:
             turn = self._turned[number]
-            source = values[turn.source]
             for i in turn.places:
-                pin(source.axes[i], TURN)
-            made = values[number] = dataclasses.replace(source)
-            self.seen.append(made.axes)
-            self.records.append(Record("copy", {}, (source,), (made,), TURN))
+                pin(values[turn.source].axes[i], TURN)
+            self._copy(turn.source, number, TURN)
             return True
         if number not in self._inside:
             return False
         for n in eq.outputs:  # nothing else looks at them
             values[n] = Value(fresh_pinned(self.program.avals[n].shape, TURN), data=True)
         return True
+
+    def _copy(self, source: int, number: int, why: str) -> None:
+        """Reads a value as another one."""
+        value = self.values[source]
+        made = self.values[number] = dataclasses.replace(value)
+        self.seen.append(made.axes)
+        self.records.append(Record("copy", {}, (value,), (made,), why))
 
     def _pin_unreached(self) -> None:
         """Fixes the places of parameters that are cut off unused: rows beyond a text's length, say.
@@ -289,6 +299,7 @@ def read(
     split_at: frozenset[Key],
     uniform: frozenset[int] = frozenset(),
     turns: Sequence[Turn] = (),
+    same: Mapping[int, int] = {},
 ) -> Reading:
     """Reads a program.
 
@@ -298,8 +309,9 @@ def read(
             before).
         uniform: numbers of the leaves that hold one and the same number everywhere.
         turns: where units are turned in pairs; they are read as if nothing were done there.
+        same: numbers of values that are read as if they were others, by number.
     """
-    reading = Reading(program, split_at, uniform, turns)
+    reading = Reading(program, split_at, uniform, turns, same)
     reading.run()
     return reading
 

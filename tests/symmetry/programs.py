@@ -130,7 +130,10 @@ def norm(b: Builder, h: Any) -> Any:
     axes = b.pick((-1,), tuple(range(1, h.ndim)), (1,))
     mean = h.mean(axes, keepdims=True) if b.pick(0, 1) else 0.0
     h = (h - mean) / jnp.sqrt(((h - mean) ** 2).mean(axes, keepdims=True) + 1e-2)
-    return h * b.weight(h.shape[-1]) if b.pick(0, 1) else h
+    gain = b.pick("none", "weight", "sum")
+    if gain == "sum":
+        return h * (b.weight(h.shape[-1]) + b.pick(1.0, -0.5, 2.0))
+    return h * b.weight(h.shape[-1]) if gain == "weight" else h
 
 
 @layer

@@ -18,6 +18,7 @@ from llfc_jax.symmetry.beyond.equations import read_actions
 from llfc_jax.symmetry.beyond.exponents import independent
 from llfc_jax.symmetry.beyond.nested import Held, own_exponents
 from llfc_jax.symmetry.beyond.rotary import find_turns
+from llfc_jax.symmetry.beyond.shifts import Shift, find_shifts
 from llfc_jax.symmetry.beyond.spec import Fold, Places, SymmetrySpec
 from llfc_jax.symmetry.beyond.unknowns import Exponents, Freedom, merge_parts
 from llfc_jax.symmetry.derive import describe_values, name_axes
@@ -58,11 +59,12 @@ def symmetry_spec(network: Model, variables: Variables, x: Inputs) -> SymmetrySp
 
 def derive_symmetry(graph: Graph) -> SymmetrySpec:
     """Derives the symmetries of a traced network."""
-    plain = name_axes(graph)
+    shifts = find_shifts(graph.program)
+    plain = name_axes(graph, same=_sums(shifts))
     acting = read_actions(plain.reading)
     leaves = [plain.reading.values[n] for n in graph.program.leaves]
     solved = acting.actions.solve(leaves)
-    folds, notes = _folds(graph, plain, acting, solved)
+    folds, notes = _folds(graph, plain, acting, solved, shifts)
     while True:
         names, again, turned = read_folded(graph, folds)
         kept = [fold for fold in folds if _is_larger(graph, names, again, fold)]
@@ -94,9 +96,11 @@ def read_folded(graph: Graph, folds: Sequence[Fold]) -> tuple[Names, Acting, dic
         through only where a matrix could act if nothing were turned.
     """
     held = frozenset(graph.program.leaves[fold.leaf] for fold in folds)
+    shifts, folded = find_shifts(graph.program), {fold.leaf for fold in folds}
+    same = _sums({leaf: shift for leaf, shift in shifts.items() if leaf in folded})
     turns = find_turns(graph)
     while True:
-        names = name_axes(graph, held, turns)
+        names = name_axes(graph, held, turns, same)
         acting = read_actions(names.reading)
         named: dict[Term, str] = {atom: name for name, atom in names.terms.items()}
         found: dict[str, set[Pairs]] = {}
@@ -110,6 +114,11 @@ def read_folded(graph: Graph, folds: Sequence[Fold]) -> tuple[Names, Acting, dic
         if len(kept) == len(turns):
             return names, acting, {name: pairs for name, (pairs,) in found.items()}
         turns = tuple(kept)
+
+
+def _sums(shifts: Mapping[int, Shift]) -> dict[int, int]:
+    """Sums of leaves and numbers, read as if they were the leaves."""
+    return {shift.made: shift.source for shift in shifts.values()}
 
 
 def _turned_group(names: Names, acting: Acting, named: Mapping[Term, str], turn: Turn) -> str:
@@ -180,6 +189,7 @@ def _folds(
     names: Names,
     acting: Acting,
     solved: dict[Unknown, dict[tuple[int, int, int], Exponents]],
+    shifts: Mapping[int, Shift],
 ) -> tuple[list[Fold], list[str]]:
     """The gains that can be moved into other weights, and a note for each that cannot."""
     name = {atom: text for text, atom in names.terms.items()}
@@ -207,11 +217,20 @@ def _folds(
                 )
                 continue
             powers = [int(k) for k in reduced[row]]
+            beside = [place for place, k in zip(places, powers, strict=True)
+                      if k and place != gain and place[0] in shifts]  # fmt: skip
+            if beside:
+                notes.append(
+                    f"{path} cannot be moved into the weights behind it: "
+                    f"{program.paths[beside[0][0]]} is among them, to which a number is added"
+                )
+                continue
             odd = {i: k % 2 for i, k in enumerate(powers) if k % 2}
             others = [{i: k for i, k in enumerate(v) if k} for v in signs]
             signed = len(others) not in independent([*others, odd], 2)
             held = tuple((*place, k) for place, k in zip(places, powers, strict=True) if k)
-            folds.append(Fold(gain[0], name[atom], held, signed))
+            shift = shifts[gain[0]].amount if gain[0] in shifts else 0.0
+            folds.append(Fold(gain[0], name[atom], held, signed, shift))
     return folds, notes
 
 

@@ -30,18 +30,22 @@ Places = tuple[tuple[int, int, Exponents], ...]
 class Fold:
     """A gain that is moved into the weights behind it, so that it is 1 everywhere.
 
+    The gain is what a value is multiplied by: a leaf, or a leaf and a number that is added to it.
+
     Attributes:
-        leaf: number of the gain among the leaves.
+        leaf: number of its leaf.
         group: the group along its axis, in the network as it is.
         places: (leaf, axis, mention of the group along it, power of the gain by which the leaf is
             divided there).
         signed: whether gains may be negative.
+        shift: what is added to the leaf.
     """
 
     leaf: int
     group: str
     places: tuple[tuple[int, int, int, int], ...]
     signed: bool
+    shift: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +111,14 @@ class SymmetrySpec:
         leaves, structure = jax.tree.flatten(variables)
         given = list(leaves)
         for fold in self.folds:
-            path, _ = self.unfolded.leaves[fold.leaf]
-            gain = given[fold.leaf].reshape(-1)
+            path = self._gain_of(fold)
+            gain = given[fold.leaf].reshape(-1) + fold.shift
             if not isinstance(gain, Tracer):
                 _check_gain(path, np.asarray(gain), signed=fold.signed)
             leaves = self._scaled(fold, leaves, 1 / gain)
-            leaves[fold.leaf] = library(given[fold.leaf]).ones_like(given[fold.leaf])
+            leaves[fold.leaf] = library(given[fold.leaf]).full_like(
+                given[fold.leaf], 1 - fold.shift
+            )
         return jax.tree.unflatten(structure, leaves)
 
     def unfold(self, variables: Variables, gains: Mapping[str, Any]) -> Any:
@@ -125,7 +131,7 @@ class SymmetrySpec:
         leaves, structure = jax.tree.flatten(variables)
         for fold in self.folds:
             gain = gains[self.unfolded.leaves[fold.leaf][0]]
-            leaves = self._scaled(fold, leaves, gain.reshape(-1))
+            leaves = self._scaled(fold, leaves, gain.reshape(-1) + fold.shift)
             leaves[fold.leaf] = gain
         return jax.tree.unflatten(structure, leaves)
 
@@ -141,10 +147,17 @@ class SymmetrySpec:
                 )
         return scaled
 
+    def _gain_of(self, fold: Fold) -> str:
+        """A gain in words."""
+        path, _ = self.unfolded.leaves[fold.leaf]
+        return f"{fold.shift:g} + {path}" if fold.shift else path
+
     def is_folded(self, variables: Variables) -> bool:
         """Whether all gains that the spec folds are 1."""
         leaves = jax.tree.leaves(variables)
-        return all(bool((np.asarray(leaves[fold.leaf]) == 1).all()) for fold in self.folds)
+        return all(
+            bool((np.asarray(leaves[fold.leaf]) == 1 - fold.shift).all()) for fold in self.folds
+        )
 
     # -- elements --------------------------------------------------------------------------------
 
@@ -259,7 +272,7 @@ class SymmetrySpec:
             into = dict.fromkeys(
                 self.unfolded.leaves[leaf][0] for leaf, *_ in fold.places if leaf != fold.leaf
             )
-            lines.append(f"folded: {self.unfolded.leaves[fold.leaf][0]} into {', '.join(into)}")
+            lines.append(f"folded: {self._gain_of(fold)} into {', '.join(into)}")
         lines += [f"note: {note}" for note in (*self.permutations.notes, *self.notes)]
         return "\n".join(lines)
 
@@ -280,7 +293,7 @@ class SymmetrySpec:
                 "actions": [list(dataclasses.astuple(action)) for action in self.actions],
                 "places": places,
                 "unfolded": json.loads(self.unfolded.to_json()),
-                "folds": [[f.leaf, f.group, list(map(list, f.places)), f.signed]
+                "folds": [[f.leaf, f.group, list(map(list, f.places)), f.signed, f.shift]
                           for f in self.folds],
                 "notes": list(self.notes),
             }
@@ -311,8 +324,8 @@ class SymmetrySpec:
                 for held in value["places"]
             )
             folds = tuple(
-                Fold(leaf, group, tuple((i, j, m, k) for i, j, m, k in held), signed)
-                for leaf, group, held, signed in value["folds"]
+                Fold(leaf, group, tuple((i, j, m, k) for i, j, m, k in held), *rest)
+                for leaf, group, held, *rest in value["folds"]
             )
             return cls(plain, actions, places, unfolded, folds, tuple(value["notes"]))
         except (ValueError, KeyError, TypeError, MatchingError) as error:

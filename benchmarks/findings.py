@@ -3,6 +3,7 @@
     python benchmarks/findings.py                       # of what is kept in benchmarks/measured
     python benchmarks/findings.py out/mlp_k out/mlp_width   # of runs' or sweeps' directories
     python benchmarks/findings.py --figures docs/images # writes the figures as well
+    python benchmarks/findings.py --write               # writes the tables into docs/results.md
 
 The first table has Spearman's rank correlation of the barrier with each quantity of the summary,
 over one point per setting, pair and alignment: means over seeds, without runs at chance. Points of
@@ -30,6 +31,8 @@ from llfc_jax.report.charts import Chart
 from llfc_jax.report.figures import save
 from llfc_jax.report.vega import build_spec
 
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+MARK, END = "<!-- findings -->", "<!-- end -->"
 BROKEN = 1 / LINEARITY[0][1]
 RESAMPLES = 2_000
 ENOUGH = 4  # points from which a correlation inside one sweep counts
@@ -248,21 +251,42 @@ def condition_chart(axis: str) -> Chart:
     )
 
 
+def tables(summaries: Mapping[str, Summary]) -> str:
+    """Returns both tables in Markdown."""
+    groups = {name: informative_means(summary) for name, summary in summaries.items()}
+    lines = ["| quantity at α = ½ | points | sweeps | over all points | within a sweep |"]
+    lines.append("|---|---|---|---|---|")
+    for name, columns in PREDICTORS.items():
+        cells = correlate(groups, columns, np.random.default_rng(0))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *table_of_conditions(conditions(summaries))])
+
+
+def conditions(summaries: Mapping[str, Summary]) -> list[Row]:
+    """Returns both conditions along whatever each sweep varies."""
+    return [row for name, summary in summaries.items() for row in follow_conditions(name, summary)]
+
+
+def rebuild(page: str, found: str) -> str:
+    """Returns a page with the tables between its marks."""
+    before, _, rest = page.partition(MARK)
+    return f"{before}{MARK}\n\n{found}\n\n{END}{rest.partition(END)[2]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directories", nargs="*", type=Path)
     parser.add_argument("--figures", type=Path, help="folder for the figures, as SVG")
+    parser.add_argument("--write", action="store_true", help="write the tables of docs/results.md")
     given = parser.parse_args()
     summaries = {d.name: read(d) for d in given.directories} or load_all()
-    groups = {name: informative_means(summary) for name, summary in summaries.items()}
-    print("| quantity at α = ½ | points | sweeps | over all points | within a sweep |")
-    print("|---|---|---|---|---|")
-    for name, columns in PREDICTORS.items():
-        print(f"| {name} | {' | '.join(correlate(groups, columns, np.random.default_rng(0)))} |")
-    rows = [row for name, s in summaries.items() for row in follow_conditions(name, s)]
-    print("", *table_of_conditions(rows), sep="\n")
+    found = tables(summaries)
+    print(found)
+    if given.write:
+        PAGE.write_text(rebuild(PAGE.read_text("utf-8"), found), encoding="utf-8")
     if given.figures:
-        charts = [scatter(groups)]
+        groups = {name: informative_means(summary) for name, summary in summaries.items()}
+        charts, rows = [scatter(groups)], conditions(summaries)
         for axis in dict.fromkeys(row["axis"] for row in rows):
             charts.append((condition_chart(axis), [row for row in rows if row["axis"] == axis]))
         for chart, drawn in charts:

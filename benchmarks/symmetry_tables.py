@@ -137,7 +137,10 @@ def short_name(config: str, width: float) -> str:
 
 
 def summary(rows: Sequence[Options]) -> Iterator[str]:
-    """Yields a table with a line per network: what is left of the barrier, medians over seeds."""
+    """Yields a table with a line per network: what is left of the barrier, medians over seeds.
+
+    Networks that were only permuted are left out.
+    """
     yield (
         f"| network | pairs | loss of A | barrier | {' | '.join(SUMMARY)} | "
         "middle's loss then | of a shuffled B |"
@@ -145,6 +148,8 @@ def summary(rows: Sequence[Options]) -> Iterator[str]:
     yield "|---|" + "---|" * (len(SUMMARY) + 5)
     for network in dict.fromkeys((r["config"], r["width"]) for r in rows):
         own = [r for r in rows if (r["config"], r["width"]) == network]
+        if not any(r["row"] == "activation, full" for r in own):
+            continue
         plain = {r["seed"]: r for r in own if r["row"] == "none"}
         found = {name: {r["seed"]: r for r in own if (r["row"], r["control"]) == (name, "trained")}
                  for name in SUMMARY}  # fmt: skip
@@ -166,7 +171,10 @@ def summary(rows: Sequence[Options]) -> Iterator[str]:
 
 
 def _median(values: Sequence[float], unit: str = "") -> str:
-    return f"{np.median(values):.2g}{unit}" if len(values) else "–"
+    if not len(values):
+        return "–"
+    median = float(np.median(values))
+    return f"{median:.0f}{unit}" if abs(median) >= 10 else f"{median:.2g}{unit}"
 
 
 def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:

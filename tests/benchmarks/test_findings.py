@@ -6,7 +6,7 @@ import findings
 import numpy as np
 import pytest
 from scipy import stats
-from summaries import Summary
+from summaries import Summary, load_all
 
 
 def group(distances, barriers, others):
@@ -98,3 +98,18 @@ def test_a_run_at_chance_counts_for_nothing():
 
 def test_what_varies_nothing_is_no_sweep():
     assert findings.follow_conditions("made", sweep([(0.2, 0.3)])) == []
+
+
+def test_the_tables_of_the_page_are_those_of_what_is_kept():
+    """The intervals need all resamples; they are compared in the slow test."""
+    page = findings.PAGE.read_text("utf-8")
+    for line in findings.table_of_conditions(findings.conditions(load_all())):
+        assert line in page, line
+    assert findings.rebuild(page, "found").count("| quantity at") == 0
+
+
+@pytest.mark.slow
+def test_the_correlations_of_the_page_are_those_of_what_is_kept(monkeypatch):
+    monkeypatch.setattr(findings, "RESAMPLES", 2_000)
+    page = findings.PAGE.read_text("utf-8")
+    assert findings.rebuild(page, findings.tables(load_all())) == page

@@ -4,8 +4,9 @@ Not in the LLFC paper. The networks' symmetries are read off the trace: permutat
 and heads, invertible matrices inside heads, one orthogonal matrix on the residual stream. Matching
 over them in closed forms and by learning, at the networks' own parameter count.
 Costs: small, about a quarter of an hour on two CPU cores; tiny, half a minute.
-Shows: permutations leave the barrier; the full group, learned, takes it away, with labels or
-without. What a control says about that is in docs/beyond_permutations.md.
+Shows: permutations leave most of the barrier, closed forms over the full group less, and learning,
+with labels or without, next to nothing. The decay makes the weights forget their random start. What
+a control says about all this is in docs/beyond_permutations.md.
 """
 
 from typing import Any

@@ -54,7 +54,12 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+QUICK = ("1 + w", "converted", "under jit")
+
+
+@pytest.mark.parametrize(
+    "way", [w if w in QUICK else pytest.param(w, marks=pytest.mark.slow) for w in WAYS]
+)
 def test_the_sum_is_folded_and_the_stream_may_be_rotated(way):
     apply = network(WAYS[way])
     w, x = values()

@@ -5,11 +5,11 @@ be moved into the weights behind it, and the leaf then holds what makes the sum 
 """
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from llfc_jax.graph.trace import Program, is_literal
+from llfc_jax.graph.trace import Atom, Program, is_literal
 
 # What a leaf may go through before the number is added.
 PASSING = ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "expand_dims", "copy")
@@ -51,9 +51,9 @@ def find_shifts(program: Program) -> dict[int, Shift]:
     return found
 
 
-def _number(program: Program, atom: Any) -> float | None:
+def _number(program: Program, atom: Atom) -> float | None:
     """The finite number that an operand is, None where it is more."""
-    value = atom.val if is_literal(atom) else program.constants.get(atom)
+    value = program.constants.get(atom) if isinstance(atom, int) else atom.val
     if value is None or np.ndim(value) or not np.isfinite(value):
         return None
     return float(value)

@@ -87,7 +87,12 @@ def batches_of(name, classes=5):
 # -- planted elements ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "vit"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", pytest.param("llama", marks=SLOW), pytest.param("vit", marks=SLOW)]
+)
 def test_weight_matching_brings_planted_elements_back(name):
     network, x = NETWORKS[name]
     spec = restrict(spec_of(name), "full")
@@ -219,7 +224,7 @@ def test_soft_permutations_are_doubly_stochastic_and_harden_to_the_best():
     np.testing.assert_array_equal(element.permutation[name], order)
 
 
-@pytest.mark.parametrize("objective", ["loss", "both"])
+@pytest.mark.parametrize("objective", [pytest.param("loss", marks=SLOW), "both"])
 def test_learning_lowers_its_objective_and_keeps_the_function(objective):
     network, x = NETWORKS["small"]
     a, b = weights_of("small", 1), weights_of("small", 2)

@@ -49,6 +49,10 @@ ROWS: dict[str, tuple[Options, bool]] = {
     "weight, full": ({"method": "weight", "symmetry": "full"}, True),
     "activation, permutations": ({"method": "activation"}, False),
     "activation, + heads": ({"method": "activation", "symmetry": "heads"}, False),
+    "activation, + heads + stream": (
+        {"method": "activation", "symmetry": "heads+stream"},
+        False,
+    ),
     "activation, full": ({"method": "activation", "symmetry": "full"}, True),
     "commutativity, permutations": ({"method": "commutativity"}, False),
     "output, permutations": ({"method": "output"}, False),
@@ -64,6 +68,7 @@ ROWS: dict[str, tuple[Options, bool]] = {
     ),
     "learned, + heads": ({**LEARNED, "symmetry": "heads"}, True),
     "learned, + stream": ({**LEARNED, "symmetry": "stream"}, False),
+    "learned, + heads + stream": ({**LEARNED, "symmetry": "heads+stream"}, False),
     "learned, orthogonal": ({**LEARNED, "symmetry": "orthogonal"}, True),
     "learned, full": ({**LEARNED, "symmetry": "full"}, True),
     "learned, full, long": ({**LEARNED, "symmetry": "full"}, True),
@@ -180,7 +185,7 @@ class Study:
         train: fields of the training that are changed.
         seeds: one pair each.
         rows: of `ROWS`.
-        controls: whether controls are aligned too.
+        controls: which of `CONTROLS` are aligned, where a row has controls.
         steps: of learned matching.
     """
 
@@ -190,7 +195,7 @@ class Study:
     train: Options
     seeds: Sequence[int]
     rows: Sequence[str]
-    controls: bool
+    controls: Sequence[str]
     steps: int
 
     @property
@@ -222,7 +227,7 @@ class Study:
             wanted = [
                 (row, control)
                 for row in self.rows
-                for control in (CONTROLS if self.controls and ROWS[row][1] else CONTROLS[:1])
+                for control in (self.controls if ROWS[row][1] else CONTROLS[:1])
                 if (*own.values(), row, control) not in done
             ]
             if not wanted:
@@ -285,7 +290,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--brief", action="store_true", help="the rows that tell most")
     parser.add_argument("--permutations", action="store_true", help="the rows that permute only")
-    parser.add_argument("--no-controls", action="store_true", help="align no controls")
+    parser.add_argument("--controls", nargs="*", choices=CONTROLS[1:], default=CONTROLS[1:],
+                        help="which are aligned; none where none is named")  # fmt: skip
     parser.add_argument("--steps", type=int, default=400, help="of learned matching")
     parser.add_argument("--out", type=Path, default=Path("symmetry.jsonl"))
     options = parser.parse_args()
@@ -300,7 +306,7 @@ def main() -> None:
         dict(options.train),
         options.seeds,
         rows,
-        not options.no_controls,
+        (CONTROLS[0], *options.controls),
         options.steps,
     ).run(options.out)
 

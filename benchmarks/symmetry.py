@@ -66,6 +66,14 @@ ROWS: dict[str, tuple[Options, bool]] = {
         {**LEARNED, "symmetry": "permutation", "objective": "linearity"},
         True,
     ),
+    "learned, permutations, on commutativity": (
+        {**LEARNED, "symmetry": "permutation", "objective": "commutativity"},
+        True,
+    ),
+    "learned, permutations, on outputs": (
+        {**LEARNED, "symmetry": "permutation", "objective": "output"},
+        True,
+    ),
     "learned, + heads": ({**LEARNED, "symmetry": "heads"}, True),
     "learned, + stream": ({**LEARNED, "symmetry": "stream"}, False),
     "learned, + heads + stream": ({**LEARNED, "symmetry": "heads+stream"}, False),
@@ -74,6 +82,11 @@ ROWS: dict[str, tuple[Options, bool]] = {
     "learned, full, long": ({**LEARNED, "symmetry": "full"}, True),
     "learned on the loss alone": ({**LEARNED, "symmetry": "full", "objective": "loss"}, True),
     "learned without labels": ({**LEARNED, "symmetry": "full", "objective": "linearity"}, True),
+    "learned on commutativity": (
+        {**LEARNED, "symmetry": "full", "objective": "commutativity"},
+        True,
+    ),
+    "learned on outputs": ({**LEARNED, "symmetry": "full", "objective": "output"}, True),
 }
 LONG = 4  # times the steps, in the long row
 WIDTHS = ("dim", "mlp_dim", "width")

@@ -8,16 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.special import log_softmax
 from scipy.stats import ortho_group
 
 import llfc_jax
-from llfc_jax import matching, symmetry
+from llfc_jax import matching, symmetry, tasks
 from llfc_jax.checkpoints import begun
 from llfc_jax.errors import ConfigError, MatchingError, WorkdirError
 from llfc_jax.matching import LearnedMatching, WeightMatching, align
 from llfc_jax.matching.beyond.balance import balance
 from llfc_jax.matching.beyond.coordinates import change_of, harden, move, origin, soften
 from llfc_jax.matching.beyond.families import nearest
+from llfc_jax.matching.beyond.objectives import Line, Place, lowered
 from llfc_jax.matching.beyond.sets import parse_symmetry, restrict
 from llfc_jax.matching.methods.learned import compare, shuffled
 from llfc_jax.networks.gpt import GPT
@@ -25,6 +27,7 @@ from llfc_jax.networks.vit import ViT
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.beyond.element import Action
 from llfc_jax.symmetry.checking import random_element
+from llfc_jax.tasks import Batch
 
 WORDS, LENGTH = 11, 6
 LLAMA = GPT(WORDS, dim=16, depth=2, heads=4, groups=2, mlp_dim=24, length=LENGTH)
@@ -224,7 +227,62 @@ def test_soft_permutations_are_doubly_stochastic_and_harden_to_the_best():
     np.testing.assert_array_equal(element.permutation[name], order)
 
 
-@pytest.mark.parametrize("objective", [pytest.param("loss", marks=SLOW), "both"])
+def by_hand(w, x):
+    """A network of two linear layers and its hidden features."""
+    hidden = np.maximum(x @ w["up"], 0)
+    return hidden, hidden @ w["down"]
+
+
+def test_objectives_are_what_their_formulas_say():
+    rng = np.random.default_rng(0)
+    shapes = {"up": (4, 12), "down": (12, 3)}
+    a, b = ({n: rng.normal(size=s) for n, s in shapes.items()} for _ in range(2))
+    x, y, alpha = rng.normal(size=(9, 4)), np.arange(9) % 3, 0.3
+
+    def network(w, x):
+        return jnp.maximum(x @ w["up"], 0) @ w["down"]
+
+    middle = {n: alpha * a[n] + (1 - alpha) * b[n] for n in shapes}
+    (h_a, f_a), (h_b, f_b), (h, f) = (by_hand(w, x) for w in (a, b, middle))
+    mixed, target = (alpha * p + (1 - alpha) * q for p, q in ((h_a, h_b), (f_a, f_b)))
+    cosines = (h * mixed).sum(1) / np.linalg.norm(h, axis=1) / np.linalg.norm(mixed, axis=1)
+    p, q = log_softmax(target, axis=1), log_softmax(f, axis=1)
+    off = (h_a - h_b) @ (a["down"] - b["down"])
+    expected = {
+        "loss": -q[np.arange(9), y].mean(),
+        "linearity": 1 - cosines.mean(),
+        "commutativity": (0 + (off**2).sum() / (f_a**2).sum()) / 2,  # x is the same: nothing
+        "output": (np.exp(p) * (p - q)).sum(1).mean(),
+    }
+    expected["both"] = expected["loss"] + 2 * expected["linearity"]
+    a, b = (jax.tree.map(np.float32, w) for w in (a, b))
+    batch = Batch(x.astype(np.float32), y, np.ones(9, np.float32))
+    line = Line(network, tasks.build("classification"), symmetry.symmetry_spec(network, a, x))
+    for name, value in expected.items():
+        found = lowered(Place(line, a, b, jnp.float32(alpha), batch), name, 2.0)
+        assert float(found) == pytest.approx(value, rel=1e-4), name
+    for name in ("linearity", "commutativity", "output"):  # nothing is amiss between equal ends
+        found = lowered(Place(line, a, a, jnp.float32(alpha), batch), name, 1.0)
+        assert float(found) == pytest.approx(0, abs=1e-6), name
+    padded = batch._replace(
+        x=np.concatenate([batch.x, 1e3 * np.ones((2, 4), np.float32)]),
+        y=np.concatenate([y, [0, 1]]),
+        mask=np.concatenate([batch.mask, np.zeros(2, np.float32)]),
+    )
+    for name, value in expected.items():
+        found = lowered(Place(line, a, b, jnp.float32(alpha), padded), name, 2.0)
+        assert float(found) == pytest.approx(value, rel=1e-4), name
+
+
+OBJECTIVES = [
+    pytest.param("loss", marks=SLOW),
+    "both",
+    pytest.param("commutativity", marks=SLOW),
+    pytest.param("output", marks=SLOW),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_learning_lowers_its_objective_and_keeps_the_function(objective):
     network, x = NETWORKS["small"]
     a, b = weights_of("small", 1), weights_of("small", 2)

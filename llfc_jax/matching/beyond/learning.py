@@ -1,10 +1,10 @@
-"""Steps down the loss of a line, or the linearity of its features, in a symmetry's coordinates."""
+"""Steps down an objective of a line, in a symmetry's coordinates."""
 
 import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +12,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from llfc_jax.graph import trace
-from llfc_jax.graph.row_layout import RowLayout, output_mask
 from llfc_jax.matching.beyond.coordinates import Coordinates, distance, move
-from llfc_jax.matching.beyond.features import features, read, read_mask
-from llfc_jax.pair import interpolate
+from llfc_jax.matching.beyond.objectives import Line, Objective, Place, lowered
 from llfc_jax.parallel.loops import LoopPlan
-from llfc_jax.symmetry.beyond.spec import SymmetrySpec
-from llfc_jax.tasks import Batch, Task
-from llfc_jax.types import Apply, Outputs, Variables
+from llfc_jax.tasks import Batch
+from llfc_jax.types import Variables
 
-Objective = Literal["loss", "linearity", "both"]
 CHUNK = 20  # steps in one compiled call
 HOT, COLD = 0.05, 0.002  # temperature of relaxed permutations, from the first step to the last
-SMALLEST = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +27,7 @@ class Descent:
     """What a descent is: its objective and its steps.
 
     Attributes:
-        objective: "loss" of the line, "linearity" of its features, or "both".
+        objective: of `beyond.objectives`.
         learning_rate: of Adam, with a cosine to zero.
         batch_size: samples of each step.
         low: smallest α.
@@ -49,59 +43,6 @@ class Descent:
     high: float = 0.8
     weight: float = 1.0
     penalty: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """The network whose line is looked at, and what may be done to its end.
-
-    Attributes:
-        apply: the network.
-        task: judges its outputs.
-        spec: its symmetry.
-    """
-
-    apply: Apply
-    task: Task
-    spec: SymmetrySpec
-
-    def objective(
-        self,
-        descent: Descent,
-        point: Coordinates,
-        a: Variables,
-        b: Variables,
-        batch: Batch,
-        alpha: jax.Array,
-        temperature: jax.Array,
-    ) -> jax.Array:
-        """Returns what is lowered, at one place of the line."""
-        moved = move(self.spec, b, point, temperature)
-        middle = interpolate(a, moved, alpha)
-        total = descent.penalty * distance(self.spec, point) if descent.penalty else 0.0
-        if descent.objective == "loss":
-            return total + self._loss(self.apply(middle, batch.x), a, batch)
-        graph = trace(self.apply, a, batch.x)
-        layout = RowLayout.of(graph, self.apply, a, batch.x, batch.mask)
-        runs = [graph.evaluate(v, batch.x) for v in (a, moved, middle)]
-        gaps = []
-        for feature in features(graph, self.spec):
-            of_a, of_b, found = (read(feature, self.spec, r.all[feature.value]) for r in runs)
-            mixture = (1 - alpha) * of_a + alpha * of_b
-            norms = (jnp.sum(mixture**2, -1) + SMALLEST) * (jnp.sum(found**2, -1) + SMALLEST)
-            cosines = jnp.sum(mixture * found, -1) / jnp.sqrt(norms)
-            counts = read_mask(feature, self.spec, graph, layout)
-            gaps.append(1 - (cosines * counts).sum() / jnp.maximum(counts.sum(), 1))
-        linearity = sum(gaps, jnp.zeros((), jnp.float32)) / max(1, len(gaps))
-        if descent.objective == "linearity":
-            return total + linearity
-        return total + self._loss(runs[2].output, a, batch) + descent.weight * linearity
-
-    def _loss(self, outputs: Outputs, a: Variables, batch: Batch) -> jax.Array:
-        """The mean loss of what counts."""
-        mask = output_mask(self.apply, a, batch.x, batch.mask)
-        losses, weight = self.task.losses(outputs, batch.y, mask)
-        return (losses * weight).sum() / jnp.maximum(weight.sum(), SMALLEST)
 
 
 class State(NamedTuple):
@@ -200,9 +141,16 @@ def _steps(
         batch = jax.tree.map(lambda leaf: leaf[chosen], data)
         alpha = jax.random.uniform(own[1], (), jnp.float32, descent.low, descent.high)
         done = jnp.asarray(state.step, jnp.float32) / steps
-        value, slope = jax.value_and_grad(line.objective, argnums=1)(
-            descent, state.point, a, b, batch, alpha, HOT * (COLD / HOT) ** done
-        )
+
+        def value_at(point: Coordinates) -> jax.Array:
+            moved = move(line.spec, b, point, HOT * (COLD / HOT) ** done)
+            place = Place(line, a, moved, alpha, batch)
+            value = lowered(place, descent.objective, descent.weight)
+            return (
+                value + descent.penalty * distance(line.spec, point) if descent.penalty else value
+            )
+
+        value, slope = jax.value_and_grad(value_at)(state.point)
         updates, memory = ADAM.update(slope, state.memory)
         rate = descent.learning_rate * (1 + jnp.cos(jnp.pi * done)) / 2
         point = jax.tree.map(lambda leaf, update: leaf - rate * update, state.point, updates)

@@ -1,15 +1,13 @@
 """Learned matching: gradients with respect to a network's symmetry itself.
 
-The loss of the line, the linearity of its features, or both, are lowered over the coordinates of
-the symmetry (`beyond.coordinates`), at a random place of the line in each step:
+The loss of the line, the linearity of its features, both, or what commutativity or the outputs lack
+(`beyond.objectives`) are lowered over the coordinates of the symmetry (`beyond.coordinates`), at a
+random place of the line in each step. All but the loss need no labels; the linearity is the
+layerwise linear feature connectivity itself, made an objective.
 
-    loss:       L((1 - α) A + α g B)
-    linearity:  mean over features of 1 - cos(f_(1-α)A+αgB, (1 - α) f_A + α f_gB)
-
-The linearity needs no labels: it is the layerwise linear feature connectivity itself, made an
-objective. The symmetry of a transformer has so many parameters that learning it trains the middle;
-a low barrier alone is no evidence that two networks are alike. `control` repeats all with the
-entries of each of B's weights shuffled; only what is gained beyond that says something about B.
+The symmetry of a transformer has so many parameters that learning it trains the middle; a low
+barrier alone is no evidence that two networks are alike. `control` repeats all with the entries of
+each of B's weights shuffled; only what is gained beyond that says something about B.
 """
 
 import dataclasses
@@ -31,12 +29,11 @@ from llfc_jax.matching.beyond.families import is_plain
 from llfc_jax.matching.beyond.learning import (
     CHUNK,
     Descent,
-    Line,
-    Objective,
     State,
     advance,
     begin,
 )
+from llfc_jax.matching.beyond.objectives import Line, Objective
 from llfc_jax.matching.beyond.sets import parse_symmetry
 from llfc_jax.matching.beyond.weights import unit_cosines
 from llfc_jax.matching.problem import Problem
@@ -61,7 +58,8 @@ class LearnedMatching(Descent):
     Killed within a run or a call with `checkpoint=`, it goes on where it was, to the same bits.
 
     Attributes:
-        objective: "loss" of the line, "linearity" of its features (no labels), or "both".
+        objective: "loss" of the line, "linearity" of its features, "both", "commutativity" of its
+            ends, or "output" of the line: see `beyond.objectives`.
         learning_rate: of Adam, with a cosine to zero in each phase.
         batch_size: samples of each step.
         low: smallest α.

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from llfc_jax.errors import MatchingError
 from llfc_jax.graph.convolutions import adapted
 from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.row_layout import output_mask
+from llfc_jax.matching.outputs import deviation
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import build_method, matching_method
 from llfc_jax.matching.result import Match
@@ -32,7 +32,6 @@ from llfc_jax.matching.search.descents import DescentOptions
 from llfc_jax.matching.search.mixtures import Mixture, mix
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.spec import PermutationSpec
-from llfc_jax.tasks.task import fit_mask
 from llfc_jax.types import Apply, Batches, Inputs, Model, ProgressFn, Variables
 
 
@@ -70,33 +69,19 @@ class Deviation:
         ]
         middle = interpolate(values.a, jax.tree.unflatten(structure, mixed), 0.5)
         outputs = jax.tree.map(widen, adapted(self.apply)(middle, values.x))
-        if not self.labelled:
-            gaps = jax.tree.map(
-                lambda p, q: _mean(jnp.real((p - q) * jnp.conj(p - q)), values.mask),
-                outputs,
-                values.target,
-            )
-            return jax.tree.reduce(jnp.add, gaps)
-        found = jax.nn.log_softmax(outputs)
-        return _mean((jnp.exp(values.target) * (values.target - found)).sum(-1), values.mask)
+        return deviation(outputs, values.target, values.mask, labelled=self.labelled)
 
 
-def _mean(values: Float[Array, "n ..."], mask: Float[Array, "n ..."]) -> Float[Array, ""]:
-    """Returns the mean of what counts."""
-    counts = fit_mask(mask, values.shape) > 0
-    return jnp.where(counts, values, 0).sum() / counts.sum()
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _target(
-    apply: Apply, labelled: bool, a: Variables, b: Variables, x: Inputs, mask: jax.Array
+    apply: Apply, a: Variables, b: Variables, x: Inputs, mask: jax.Array
 ) -> tuple[Any, jax.Array]:
-    """Returns the mean of both ends' outputs (of logits, log p), and what of it counts."""
+    """Returns the mean of both ends' outputs, and what of it counts."""
     with jax.default_matmul_precision("highest"):
         run = adapted(apply)
         mean = jax.tree.map(lambda p, q: (widen(p) + widen(q)) / 2, run(a, x), run(b, x))
         mask = output_mask(apply, a, x, mask)
-    return jax.nn.log_softmax(mean) if labelled else mean, mask
+    return mean, mask
 
 
 @matching_method("output")
@@ -130,7 +115,7 @@ class OutputMatching(DescentOptions):
         problem, apply = problem.checked(), problem.apply
         x, _, mask = problem.first_batch(self.samples)
         labelled = problem.task.labelled
-        target, mask = _target(apply, labelled, problem.a, problem.b, x, mask)
+        target, mask = _target(apply, problem.a, problem.b, x, mask)
         if labelled and not jnp.issubdtype(target.dtype, jnp.floating):
             raise MatchingError(
                 f"output matching compares class probabilities; outputs are {target.dtype}: give "

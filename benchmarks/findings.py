@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pages import write_table
 from scipy.stats import rankdata
 from summaries import Row, Summary, load_all, read
 
@@ -32,7 +33,6 @@ from llfc_jax.report.figures import save
 from llfc_jax.report.vega import build_spec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
-MARK, END = "<!-- findings -->", "<!-- end -->"
 BROKEN = 1 / LINEARITY[0][1]
 RESAMPLES = 2_000
 ENOUGH = 4  # points from which a correlation inside one sweep counts
@@ -267,12 +267,6 @@ def conditions(summaries: Mapping[str, Summary]) -> list[Row]:
     return [row for name, summary in summaries.items() for row in follow_conditions(name, summary)]
 
 
-def rebuild(page: str, found: str) -> str:
-    """Returns a page with the tables between its marks."""
-    before, _, rest = page.partition(MARK)
-    return f"{before}{MARK}\n\n{found}\n\n{END}{rest.partition(END)[2]}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directories", nargs="*", type=Path)
@@ -283,7 +277,7 @@ def main() -> None:
     found = tables(summaries)
     print(found)
     if given.write:
-        PAGE.write_text(rebuild(PAGE.read_text("utf-8"), found), encoding="utf-8")
+        write_table(PAGE, "findings", found)
     if given.figures:
         groups = {name: informative_means(summary) for name, summary in summaries.items()}
         charts, rows = [scatter(groups)], conditions(summaries)

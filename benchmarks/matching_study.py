@@ -51,6 +51,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "learned, loss": ("learned", {"symmetry": "permutation", "objective": "loss"}),
     "learned, linearity": ("learned", {"symmetry": "permutation", "objective": "linearity"}),
     "learned, both": ("learned", {"symmetry": "permutation", "objective": "both"}),
+    "learned, commutativity": (
+        "learned",
+        {"symmetry": "permutation", "objective": "commutativity"},
+    ),
+    "learned, output": ("learned", {"symmetry": "permutation", "objective": "output"}),
 }
 STARTS = (
     "none",

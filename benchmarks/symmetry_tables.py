@@ -3,16 +3,19 @@
 python benchmarks/symmetry_tables.py vit.jsonl gpt.jsonl                 # a table per network
 python benchmarks/symmetry_tables.py vit.jsonl gpt.jsonl --summary       # a line per network
 python benchmarks/symmetry_tables.py vit.jsonl --figure symmetry.svg     # the lines drawn
+python benchmarks/symmetry_tables.py --write                             # the pages in docs, anew
 
-Rows of several files that have one network and width are rows of one table.
+Rows of several files that have one network and width are rows of one table. The pages are made of
+the rows kept in benchmarks/measured.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import write_table
 from symmetry import CONTROLS, ROWS, Options, read_rows
 
 from llfc_jax.report import figures
@@ -45,6 +48,17 @@ SUMMARY = (
     "learned, full",
     "learned without labels",
 )
+MEASURED, DOCS = (Path(__file__).parents[1] / part for part in ("benchmarks/measured", "docs"))
+# The sections of the page with all tables, each with its rows in benchmarks/measured.
+SECTIONS = {
+    "Vision transformers": "symmetry_vit.jsonl",
+    "Language models": "symmetry_gpt.jsonl",
+    "Vision transformers, trained with little decay": "symmetry_vit_little_decay.jsonl",
+    "Language models, trained with little decay": "symmetry_gpt_little_decay.jsonl",
+    "Convolutional networks, permutations": "symmetry_convolutions.jsonl",
+}
+PAGES = {"tables": "beyond_permutations_tables.md", "summary": "beyond_permutations.md"}
+DRAWN = ("Vision transformers", "Language models")
 TOLD = ("name", "norm", "positions", "mlp", "activation")
 
 
@@ -170,6 +184,27 @@ def summary(rows: Sequence[Options]) -> Iterator[str]:
         yield f"| {short_name(*network)} | {len(plain)} | {' | '.join(cells)} |"
 
 
+def page_texts(rows: Mapping[str, Sequence[Options]]) -> dict[str, str]:
+    """Returns all tables and the summary, by the marks that they stand under."""
+    sections = [f"## {title}\n\n" + "\n".join(tables(own)) for title, own in rows.items()]
+    everything = [row for own in rows.values() for row in own]
+    return {"tables": "\n".join(sections), "summary": "\n".join(summary(everything))}
+
+
+def write_pages() -> None:
+    """Writes the tables, the summary and the figure in docs."""
+    rows = kept()
+    for mark, text in page_texts(rows).items():
+        write_table(DOCS / PAGES[mark], mark, text)
+    drawn = lines([row for title in DRAWN for row in rows[title]])
+    figures.save(figures.draw(CHART, drawn), DOCS / "images" / "symmetry.svg")
+
+
+def kept() -> dict[str, list[Options]]:
+    """Returns the rows in benchmarks/measured, by section."""
+    return {title: read_rows([MEASURED / file]) for title, file in SECTIONS.items()}
+
+
 def _median(values: Sequence[float], unit: str = "") -> str:
     if not len(values):
         return "–"
@@ -191,10 +226,16 @@ def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
 def main() -> None:
     """Prints tables, or draws the figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("files", type=Path, nargs="*")
     parser.add_argument("--summary", action="store_true", help="a line per network")
     parser.add_argument("--figure", type=Path, help="draw the lines, as SVG or PDF")
+    parser.add_argument("--write", action="store_true", help="write the pages in docs anew")
     options = parser.parse_args()
+    if options.write == bool(options.files):
+        parser.error("give files, or --write")
+    if options.write:
+        write_pages()
+        return
     rows = read_rows(options.files)
     if not options.figure:
         print("\n".join(summary(rows) if options.summary else tables(rows)))

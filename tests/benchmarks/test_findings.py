@@ -5,6 +5,7 @@ import math
 import findings
 import numpy as np
 import pytest
+from pages import rebuild
 from scipy import stats
 from summaries import Summary, load_all
 
@@ -105,11 +106,11 @@ def test_the_tables_of_the_page_are_those_of_what_is_kept():
     page = findings.PAGE.read_text("utf-8")
     for line in findings.table_of_conditions(findings.conditions(load_all())):
         assert line in page, line
-    assert findings.rebuild(page, "found").count("| quantity at") == 0
+    assert rebuild(page, "findings", "found").count("| quantity at") == 0
 
 
 @pytest.mark.slow
 def test_the_correlations_of_the_page_are_those_of_what_is_kept(monkeypatch):
     monkeypatch.setattr(findings, "RESAMPLES", 2_000)
     page = findings.PAGE.read_text("utf-8")
-    assert findings.rebuild(page, findings.tables(load_all())) == page
+    assert rebuild(page, "findings", findings.tables(load_all())) == page

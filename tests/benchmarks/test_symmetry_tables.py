@@ -1,27 +1,13 @@
 """The tables of docs/beyond_permutations*.md are those of the rows that are kept."""
 
-from pathlib import Path
-
-import pytest
 import symmetry_tables as script
-from symmetry import read_rows
-
-ROOT = Path(__file__).parents[2]
-ROWS = sorted((ROOT / "benchmarks" / "measured").glob("symmetry_*.jsonl"))
+from pages import rebuild
 
 
-@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
-def test_every_line_stands_on_the_page(path):
-    page = (ROOT / "docs" / "beyond_permutations_tables.md").read_text("utf-8")
-    for block in script.tables(read_rows([path])):
-        for line in block.strip().split("\n"):
-            assert line in page, line
-
-
-def test_the_summary_stands_on_the_first_page():
-    page = (ROOT / "docs" / "beyond_permutations.md").read_text("utf-8")
-    for line in script.summary(read_rows(ROWS)):
-        assert line in page, line
+def test_the_pages_are_those_of_the_rows_that_are_kept():
+    for mark, text in script.page_texts(script.kept()).items():
+        page = (script.DOCS / script.PAGES[mark]).read_text("utf-8")
+        assert rebuild(page, mark, text) == page
 
 
 def test_a_median_stands_with_its_spread():

@@ -226,7 +226,7 @@ def main() -> None:
             rows = list(csv.DictReader(file))
     done = {tuple(row[field] for field in FIELDS[:4]) for row in rows}
     with arguments.out.open("a", newline="") as file:
-        writer: csv.DictWriter[str] = csv.DictWriter(file, FIELDS)
+        writer: csv.DictWriter[str] = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if not rows:
             writer.writeheader()
         for row in study(arguments, done):

@@ -102,6 +102,8 @@ BRIEF = (
     "learned, orthogonal",
     "learned, full",
     "learned without labels",
+    "learned on outputs",
+    "learned on commutativity",
 )
 
 
@@ -179,7 +181,7 @@ def measure(pair: Pair, row: str, control: str, steps: int, seed: int) -> Option
     lines = results["lmc"].records()
     losses = {line["alpha"]: line["loss"] for line in lines}
     found["line"] = list(losses.items())
-    found["loss_a"], found["loss_b"] = losses[0.0], losses[1.0]
+    found["loss_a"], found["loss_b"] = losses[1.0], losses[0.0]
     found["loss_middle"] = losses[0.5]
     stitched = [row["loss"] for row in results["stitching"].records()]
     found["stitched"] = [min(stitched), max(stitched)]

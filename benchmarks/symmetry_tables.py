@@ -10,6 +10,7 @@ the rows kept in benchmarks/measured.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,12 @@ CHART = Chart(
 
 # Columns of the summary, and fields whose values name a network there.
 SUMMARY = (
-    "activation, permutations",
     "learned, permutations",
     "weight, full",
     "activation, full",
     "learned, full",
+    "learned on outputs",
+    "learned on commutativity",
     "learned without labels",
 )
 MEASURED, DOCS = (Path(__file__).parents[1] / part for part in ("benchmarks/measured", "docs"))
@@ -201,8 +203,23 @@ def write_pages() -> None:
 
 
 def kept() -> dict[str, list[Options]]:
-    """Returns the rows in benchmarks/measured, by section."""
-    return {title: read_rows([MEASURED / file]) for title, file in SECTIONS.items()}
+    """Returns the rows in benchmarks/measured, by section.
+
+    Raises:
+        SystemExit: rows of one seed are of several pairs.
+    """
+    rows = {title: read_rows([MEASURED / file]) for title, file in SECTIONS.items()}
+    for title, own in rows.items():
+        ends: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+        for r in own:
+            if r["control"] == "trained":
+                ends.setdefault((r["config"], r["width"], r["seed"]), []).append(
+                    (r["loss_a"], r["loss_b"])
+                )
+        for pair, losses in ends.items():
+            if not np.allclose(losses, losses[0], rtol=1e-3):
+                sys.exit(f"{SECTIONS[title]}: rows of several pairs under {pair}")
+    return rows
 
 
 def _median(values: Sequence[float], unit: str = "") -> str:
@@ -224,15 +241,15 @@ def _spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
 
 
 def main() -> None:
-    """Prints tables, or draws the figure."""
+    """Prints tables, draws the figure, or writes the pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("files", type=Path, nargs="*")
     parser.add_argument("--summary", action="store_true", help="a line per network")
     parser.add_argument("--figure", type=Path, help="draw the lines, as SVG or PDF")
     parser.add_argument("--write", action="store_true", help="write the pages in docs anew")
     options = parser.parse_args()
-    if options.write == bool(options.files):
-        parser.error("give files, or --write")
+    if options.write == bool(options.files or options.summary or options.figure):
+        parser.error("give files, with --summary or --figure if you like; or --write alone")
     if options.write:
         write_pages()
         return

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from llfc_jax.errors import MatchingError
 from llfc_jax.tasks.task import fit_mask
 from llfc_jax.types import Outputs
 
@@ -13,8 +14,8 @@ def deviation(
 ) -> Float[Array, ""]:
     """Returns the mean distance of outputs from a mixture of the ends' outputs.
 
-    KL(softmax mixture || softmax found) in nats of logits, the mean square where the task has no
-    labels.
+    KL(softmax mixture || softmax found) in nats of logits; where the task has no labels the mean
+    square, of absolute values, added over several outputs.
 
     Args:
         found: outputs of a network on the line.
@@ -29,6 +30,31 @@ def deviation(
         return jax.tree.reduce(jnp.add, gaps)
     p, q = jax.nn.log_softmax(mixture), jax.nn.log_softmax(found)
     return _mean((jnp.exp(p) * (p - q)).sum(-1), mask)
+
+
+def check_distributions(outputs: Outputs) -> None:
+    """Checks that outputs are logits of two classes or more, as `deviation` compares them.
+
+    Raises:
+        MatchingError: they are not.
+    """
+    leaves = jax.tree.leaves(outputs)
+    if len(leaves) != 1:
+        raise MatchingError(
+            f"matching by outputs compares class probabilities, and the network has {len(leaves)} "
+            "outputs: give the task that judges them"
+        )
+    (logits,) = leaves
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise MatchingError(
+            f"matching by outputs compares class probabilities; outputs are {logits.dtype}: give "
+            "the task that judges them"
+        )
+    if logits.ndim < 2 or logits.shape[-1] < 2:
+        raise MatchingError(
+            f"matching by outputs compares class probabilities, and outputs of shape "
+            f"{logits.shape} have none: match weights, activations or commutativity instead"
+        )
 
 
 def _mean(values: Float[Array, "n ..."], mask: Float[Array, "n ..."]) -> Float[Array, ""]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,12 @@ from scipy.stats import ortho_group
 import llfc_jax
 from llfc_jax import matching, symmetry, tasks
 from llfc_jax.checkpoints import begun
-from llfc_jax.errors import ConfigError, MatchingError, WorkdirError
+from llfc_jax.errors import ConfigError, GraphError, MatchingError, WorkdirError
 from llfc_jax.matching import LearnedMatching, WeightMatching, align
 from llfc_jax.matching.beyond.balance import balance
 from llfc_jax.matching.beyond.coordinates import change_of, harden, move, origin, soften
 from llfc_jax.matching.beyond.families import nearest
-from llfc_jax.matching.beyond.objectives import Line, Place, lowered
+from llfc_jax.matching.beyond.objectives import Line, Objective, Place, lowered
 from llfc_jax.matching.beyond.sets import parse_symmetry, restrict
 from llfc_jax.matching.methods.learned import compare, shuffled
 from llfc_jax.networks.gpt import GPT
@@ -251,7 +252,7 @@ def test_objectives_are_what_their_formulas_say():
     expected = {
         "loss": -q[np.arange(9), y].mean(),
         "linearity": 1 - cosines.mean(),
-        "commutativity": (0 + (off**2).sum() / (f_a**2).sum()) / 2,  # x is the same: nothing
+        "commutativity": (off**2).sum() / (f_a**2).sum(),  # the first layer's x is the same
         "output": (np.exp(p) * (p - q)).sum(1).mean(),
     }
     expected["both"] = expected["loss"] + 2 * expected["linearity"]
@@ -272,6 +273,59 @@ def test_objectives_are_what_their_formulas_say():
     for name, value in expected.items():
         found = lowered(Place(line, a, b, jnp.float32(alpha), padded), name, 2.0)
         assert float(found) == pytest.approx(value, rel=1e-4), name
+
+
+def test_outputs_without_labels_are_compared_by_their_squares():
+    rng = np.random.default_rng(0)
+    a, b = ({"w": rng.normal(size=(4, 6))} for _ in range(2))
+    x, alpha = rng.normal(size=(7, 4)), 0.3
+
+    def network(w, x):
+        return {"sine": jnp.sin(x @ w["w"]), "square": (x @ w["w"]) ** 2}
+
+    mixed = alpha * a["w"] + (1 - alpha) * b["w"]
+    expected = sum(
+        ((f(x @ mixed) - alpha * f(x @ a["w"]) - (1 - alpha) * f(x @ b["w"])) ** 2).mean()
+        for f in (np.sin, np.square)
+    )
+    a, b, x = (jax.tree.map(np.float32, v) for v in (a, b, x))
+    line = Line(network, tasks.build("regression"), symmetry.symmetry_spec(network, a, x))
+    place = Place(line, a, b, jnp.float32(alpha), Batch(x, None, np.ones(7, np.float32)))
+    assert float(lowered(place, "output", 1.0)) == pytest.approx(expected, rel=1e-4)
+    assert float(lowered(place, "commutativity", 1.0)) == 0  # no layer but that of x
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_padded_tokens_count_in_no_objective(objective):
+    spec, (a, b) = spec_of("gpt2"), (spec_of("gpt2").fold(weights_of("gpt2", i)) for i in (1, 2))
+    mask = np.float32(np.arange(LENGTH) < np.arange(1, 9)[:, None].clip(max=LENGTH))
+    line = Line(GPT2.apply, tasks.build("tokens"), spec)
+    values = []
+    for filler in (0, 5):
+        x = np.where(mask > 0, TOKENS, filler).astype(np.int32)
+        place = Place(line, a, b, jnp.float32(0.4), Batch(x, TOKENS, mask))
+        values.append(float(lowered(place, objective, 1.0)))
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert values[0] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("objective", "network", "error", "words"),
+    [
+        ("output", lambda w, x: jnp.tanh(x @ w["w"]) @ w["v"][:, :1], MatchingError, "have none"),
+        ("output", lambda w, x: (x @ w["w"], x @ w["w"]), MatchingError, "2 outputs"),
+        ("commutativity", lambda w, x: x * w["w"][None, :, 0], GraphError, "no linear layer"),
+    ],
+)
+def test_an_objective_that_says_nothing_is_refused(objective, network, error, words):
+    rng = np.random.default_rng(0)
+    a, b = (
+        {"w": rng.normal(size=(4, 6)).astype(np.float32), "v": np.ones((6, 2), np.float32)}
+        for _ in range(2)
+    )
+    data = [(rng.normal(size=(5, 4)).astype(np.float32), np.arange(5) % 3)]
+    with pytest.raises(error, match=words):
+        align("learned", jax.random.key(0), network, a, b, data, objective=objective, steps=20)
 
 
 OBJECTIVES = [

@@ -5,7 +5,8 @@
     commutativity:  mean over linear layers of ||(W_A - W_gB)(H_A - H_gB)||² / ||W_A H_A||²
     output:         how far the outputs at α are from the mixture of the ends' outputs
 
-Only the loss looks at labels. Commutativity looks at the ends alone, whatever α is.
+Only the loss looks at labels. Commutativity looks at the ends alone, whatever α is, and leaves out
+layers of x itself, which both ends share, and those whose product in A is zero.
 """
 
 import dataclasses
@@ -19,13 +20,13 @@ import jax.numpy as jnp
 from llfc_jax.graph import Graph, Values, trace
 from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.queries import exchange_defect, linear_sites, multiply, operands
-from llfc_jax.graph.row_layout import RowLayout, output_mask
+from llfc_jax.graph.row_layout import RowLayout
 from llfc_jax.matching.beyond.features import features, read, read_mask
 from llfc_jax.matching.outputs import deviation
 from llfc_jax.pair import interpolate
 from llfc_jax.symmetry.beyond.spec import SymmetrySpec
 from llfc_jax.tasks import Batch, Task
-from llfc_jax.types import Apply, Outputs, Variables
+from llfc_jax.types import Apply, Variables
 
 Objective = Literal["loss", "linearity", "both", "commutativity", "output"]
 SMALLEST = 1e-12
@@ -46,7 +47,7 @@ class Line:
     spec: SymmetrySpec
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """One place of a line and a batch; each network runs once, however often it is looked at.
 
@@ -75,11 +76,6 @@ class Place:
         return RowLayout.of(self.graph, self.line.apply, self.a, self.batch.x, self.batch.mask)
 
     @functools.cached_property
-    def middle(self) -> Variables:
-        """The weights at α."""
-        return interpolate(self.a, self.b, self.alpha)
-
-    @functools.cached_property
     def of_a(self) -> Values:
         """All values of a."""
         return self.graph.evaluate(self.a, self.batch.x)
@@ -92,21 +88,21 @@ class Place:
     @functools.cached_property
     def of_middle(self) -> Values:
         """All values of the network at α."""
-        return self.graph.evaluate(self.middle, self.batch.x)
-
-    @functools.cached_property
-    def mask(self) -> jax.Array:
-        """What counts of the outputs."""
-        return output_mask(self.line.apply, self.a, self.batch.x, self.batch.mask)
+        return self.graph.evaluate(interpolate(self.a, self.b, self.alpha), self.batch.x)
 
 
 def lowered(place: Place, objective: Objective, weight: float) -> jax.Array:
     """Returns an objective; "both" is the loss and `weight` times the linearity."""
-    if objective == "loss":
-        return _loss(place, place.line.apply(place.middle, place.batch.x))
     if objective == "both":
-        return _loss(place, place.of_middle.output) + weight * linearity(place)
-    return WITHOUT_LABELS[objective](place)
+        return loss(place) + weight * linearity(place)
+    return OBJECTIVES[objective](place)
+
+
+def loss(place: Place) -> jax.Array:
+    """Returns the mean loss of what counts."""
+    task, mask = place.line.task, place.layout.output_mask
+    losses, weight = task.losses(place.of_middle.output, place.batch.y, mask)
+    return (losses * weight).sum() / jnp.maximum(weight.sum(), SMALLEST)
 
 
 def linearity(place: Place) -> jax.Array:
@@ -134,35 +130,32 @@ def commutativity(place: Place) -> jax.Array:
     graph, shares = place.graph, []
     for site in linear_sites(graph):
         equation, feature, weight = operands(graph, site)
+        if feature not in graph.parametric:
+            continue
         counts = place.layout.mask_of(equation.outputs[0]) > 0
         own = multiply(graph, site, *(widen(place.of_a.all[n]) for n in (feature, weight)))
-        off, own = (
-            jnp.where(counts, product, 0)
-            for product in (exchange_defect(site, place.of_a, place.of_b), own)
-        )
-        shares.append(jnp.vdot(off, off).real / (jnp.vdot(own, own).real + SMALLEST))
-    return sum(shares, jnp.zeros((), jnp.float32)) / len(shares)
+        off = exchange_defect(site, place.of_a, place.of_b)
+        own, off = (jnp.where(counts, v, 0) for v in (own, off))
+        norm = jnp.vdot(own, own).real
+        share = jnp.vdot(off, off).real / jnp.where(norm > 0, norm, 1)
+        shares.append(jnp.where(norm > 0, share, 0))
+    return sum(shares, jnp.zeros((), jnp.float32)) / max(1, len(shares))
 
 
 def output(place: Place) -> jax.Array:
     """Returns how far the outputs at α are from the mixture of the ends'."""
-    ends = place.line.apply(place.a, place.batch.x), place.line.apply(place.b, place.batch.x)
-    mixture = jax.tree.map(
-        lambda p, q: place.alpha * widen(p) + (1 - place.alpha) * widen(q), *ends
+    of_a, of_b, found = (
+        jax.tree.map(widen, run.output) for run in (place.of_a, place.of_b, place.of_middle)
     )
-    found = jax.tree.map(widen, place.line.apply(place.middle, place.batch.x))
-    return deviation(found, mixture, place.mask, labelled=place.line.task.labelled)
+    mixture = jax.tree.map(lambda p, q: place.alpha * p + (1 - place.alpha) * q, of_a, of_b)
+    mask, labelled = place.layout.output_mask, place.line.task.labelled
+    return deviation(found, mixture, mask, labelled=labelled)
 
 
-def _loss(place: Place, outputs: Outputs) -> jax.Array:
-    """The mean loss of what counts."""
-    losses, weight = place.line.task.losses(outputs, place.batch.y, place.mask)
-    return (losses * weight).sum() / jnp.maximum(weight.sum(), SMALLEST)
-
-
-WITHOUT_LABELS: Mapping[str, Callable[[Place], jax.Array]] = {
+OBJECTIVES: Mapping[str, Callable[[Place], jax.Array]] = {
+    "loss": loss,
     "linearity": linearity,
     "commutativity": commutativity,
     "output": output,
 }
-assert {"loss", "both", *WITHOUT_LABELS} == set(get_args(Objective))
+assert {"both", *OBJECTIVES} == set(get_args(Objective))

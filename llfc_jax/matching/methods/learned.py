@@ -2,8 +2,8 @@
 
 The loss of the line, the linearity of its features, both, or what commutativity or the outputs lack
 (`beyond.objectives`) are lowered over the coordinates of the symmetry (`beyond.coordinates`), at a
-random place of the line in each step. All but the loss need no labels; the linearity is the
-layerwise linear feature connectivity itself, made an objective.
+random place of the line in each step. Only the loss looks at labels; the linearity is the layerwise
+linear feature connectivity itself, made an objective.
 
 The symmetry of a transformer has so many parameters that learning it trains the middle; a low
 barrier alone is no evidence that two networks are alike. `control` repeats all with the entries of
@@ -22,6 +22,8 @@ import numpy as np
 from llfc_jax.checkpoints.begun import Begun
 from llfc_jax.data.inputs import hash_arrays
 from llfc_jax.errors import DataError, MatchingError, unknown
+from llfc_jax.graph import trace
+from llfc_jax.graph.queries import linear_sites
 from llfc_jax.matching.assignment.family import families
 from llfc_jax.matching.beyond.closed_form import Start, closed_form
 from llfc_jax.matching.beyond.coordinates import Coordinates, harden, origin
@@ -36,6 +38,7 @@ from llfc_jax.matching.beyond.learning import (
 from llfc_jax.matching.beyond.objectives import Line, Objective
 from llfc_jax.matching.beyond.sets import parse_symmetry
 from llfc_jax.matching.beyond.weights import unit_cosines
+from llfc_jax.matching.outputs import check_distributions
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import matching_method
 from llfc_jax.matching.result import Match
@@ -124,7 +127,9 @@ class LearnedMatching(Descent):
             A `Match` whose objective is the mean over the last steps: less is better.
 
         Raises:
-            MatchingError: the problem was made without its symmetry, or learning diverges.
+            MatchingError: the problem was made without its symmetry, its outputs are none that the
+                objective compares, or learning diverges.
+            GraphError: the objective asks about linear layers, and there is none.
             DataError: there is no batch.
         """
         spec = problem.symmetry
@@ -132,6 +137,10 @@ class LearnedMatching(Descent):
             raise MatchingError("learned matching needs the symmetry; call it through align()")
         problem = problem.checked()
         data = held(problem, self.samples)
+        if self.objective == "output" and problem.task.labelled:
+            check_distributions(jax.eval_shape(problem.apply, problem.a, data.x))
+        if self.objective == "commutativity":
+            linear_sites(trace(problem.apply, problem.a, data.x))
         element, history = self._learn(key, problem, spec, data, progress)
         remark = ""
         if self.control:
@@ -167,9 +176,9 @@ class LearnedMatching(Descent):
         saved = begun.read()
         if saved is None:
             element, _ = closed_form(self.start, problem, spec)
-            place = Place(0, [element] * self.restarts, None, np.zeros((self.restarts, 0)))
+            place = Reached(0, [element] * self.restarts, None, np.zeros((self.restarts, 0)))
         else:
-            place = Place.read(saved)
+            place = Reached.read(saved)
         line = Line(problem.apply, problem.task, spec)
         loops = choose_loops(problem.apply, problem.a, data.x)
         for phase in range(place.phase, len(phases)):
@@ -192,7 +201,7 @@ class LearnedMatching(Descent):
                 )
                 history = np.concatenate([history, losses], 1)
                 self._check(history)
-                begun.write(Place(phase, elements, states, history).arrays())
+                begun.write(Reached(phase, elements, states, history).arrays())
                 if progress:
                     done = min(history.shape[1], self.steps)
                     progress(done, self.steps, f"learning: {history[:, -1].min():.3f}")
@@ -200,7 +209,7 @@ class LearnedMatching(Descent):
                 spec.compose(harden(spec, state.point), element)
                 for state, element in zip(states, elements, strict=True)
             ]
-            place = Place(phase + 1, elements, None, history)
+            place = Reached(phase + 1, elements, None, history)
         begun.write(place.arrays(), last=True)
         best = int(np.argmin([at_end(list(one)) for one in place.history]))
         return place.elements[best], place.history[best].tolist()
@@ -226,7 +235,7 @@ class LearnedMatching(Descent):
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Reached:
     """How far learning is.
 
     Attributes:
@@ -253,7 +262,7 @@ class Place:
         return named
 
     @classmethod
-    def read(cls, named: Mapping[str, np.ndarray]) -> "Place":
+    def read(cls, named: Mapping[str, np.ndarray]) -> "Reached":
         """Returns what `arrays` returned."""
         history = named["history"]
         parts: list[dict[str, dict[str, np.ndarray]]] = [

@@ -18,13 +18,11 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from llfc_jax.errors import MatchingError
 from llfc_jax.graph.convolutions import adapted
 from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.row_layout import output_mask
-from llfc_jax.matching.outputs import deviation
+from llfc_jax.matching.outputs import check_distributions, deviation
 from llfc_jax.matching.problem import Problem
 from llfc_jax.matching.registry import build_method, matching_method
 from llfc_jax.matching.result import Match
@@ -116,16 +114,8 @@ class OutputMatching(DescentOptions):
         x, _, mask = problem.first_batch(self.samples)
         labelled = problem.task.labelled
         target, mask = _target(apply, problem.a, problem.b, x, mask)
-        if labelled and not jnp.issubdtype(target.dtype, jnp.floating):
-            raise MatchingError(
-                f"output matching compares class probabilities; outputs are {target.dtype}: give "
-                "the task that judges them"
-            )
-        if labelled and (target.ndim < 2 or target.shape[-1] < 2):
-            raise MatchingError(
-                f"output matching compares class probabilities, and outputs of shape "
-                f"{target.shape} have none: match weights, activations or commutativity instead"
-            )
+        if labelled:
+            check_distributions(target)
         values = Values(problem.a, problem.b, x, target, mask)
         objective = Deviation(apply, problem.spec, labelled)
         return self.descend(key, problem, objective, values, "output", progress)

@@ -121,9 +121,8 @@ study = llfc_jax.study(
 study.plot("lmc_aligned")
 
 # %% [markdown]
-# The whole group takes away about half of the barrier, permutations a quarter. The weight decay of
-# the recipe matters: with little of it, trained weights stay near their random start, and of that
-# nothing can be matched. Weight matching (`"method": "weight"`) is the other closed form; it needs
+# The whole group takes away about half of the barrier, permutations a quarter. The recipe matters:
+# with little weight decay, closed forms leave more. Weight matching (`"method": "weight"`) is the other closed form; it needs
 # no data.
 #
 # ## Aligned by learning
@@ -131,13 +130,15 @@ study.plot("lmc_aligned")
 # *Learned* matching improves the element of the group by gradients, so that loss and features
 # along the line become as they should be. So many free numbers can train the middle of the line
 # whatever `b` is. The *control* repeats it with the entries of each weight of `b` shuffled: only
-# what is gained beyond the control says something about the two networks.
+# what is gained beyond the control says something about the two networks. *without_labels* learns
+# on the linearity of the features alone: layerwise linear feature connectivity, made an objective.
 
 # %%
 steps = {"steps": 20 if TINY else 100}
 learned = {
     "permutation": {"method": "learned", "symmetry": "permutation", **steps},
     "full": {"method": "learned", "symmetry": "full", "control": True, **steps},
+    "without_labels": {"method": "learned", "objective": "linearity", "control": True, **steps},
 }
 study += llfc_jax.study(
     network,

@@ -14,58 +14,8 @@ from llfc_jax.graph.graph import rows as rows_of_samples
 from llfc_jax.graph.pointwise import widen
 from llfc_jax.graph.queries import unit_axes
 from llfc_jax.graph.sites import Site, find_sites
-from llfc_jax.graph.trace import Program, abstract, flatten
+from llfc_jax.graph.token_axes import Axes, find_token_axes
 from llfc_jax.types import Apply, Inputs, Variables
-
-Axes = Mapping[int, int | None]
-
-
-def find_token_axes(
-    graph: Graph, apply: Apply, variables: Variables, x: Inputs, length: int
-) -> dict[int, int | None]:
-    """Returns the axis along which the tokens stand in each value; None where there is none.
-
-    It is read off a second trace with one token less: the first axis that shrinks. A network that
-    is tied to one length has its tokens along the only axis of that length behind the samples.
-
-    Args:
-        graph: the trace of `apply(variables, x)`.
-        apply: the network.
-        variables: its variables, or their shapes.
-        x: the batch, or its shape: each array of [n, t, ...] holds tokens.
-        length: their number t.
-    """
-    program = graph.program
-
-    def shorten(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        shape = list(leaf.shape)
-        if len(shape) > 1 and shape[1] == length:
-            shape[1] -= 1
-        return jax.ShapeDtypeStruct(tuple(shape), leaf.dtype)
-
-    try:
-        shorter = flatten(apply, variables, jax.tree.map(shorten, abstract(x))).avals
-    except GraphError:
-        shorter = {}
-    shapes = [
-        (aval.shape, getattr(shorter.get(i), "shape", ())) for i, aval in program.avals.items()
-    ]
-    if len(shorter) != len(program.avals) or any(len(p) != len(q) for p, q in shapes):
-        return {number: _only_axis(program, graph.sample_axes, number, length)
-                for number in program.avals}  # fmt: skip
-    shrunk = [[i for i, (p, q) in enumerate(zip(*pair, strict=True)) if p != q] for pair in shapes]
-    return {
-        number: axes[0] if axes and graph.sample_axes[number] is not None else None
-        for number, axes in zip(program.avals, shrunk, strict=True)
-    }
-
-
-def _only_axis(program: Program, samples: Axes, number: int, length: int) -> int | None:
-    if samples[number] is None:
-        return None
-    shape = program.avals[number].shape
-    fits = [i for i, size in enumerate(shape) if size == length and i != samples[number]]
-    return fits[0] if len(fits) == 1 else None
 
 
 def keep_features(graph: Graph, token_axes: Axes | None, length: int | None) -> Graph:

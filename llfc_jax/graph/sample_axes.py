@@ -87,7 +87,7 @@ def _ranks(program: Program) -> list[int]:
     return [len(getattr(aval, "shape", ())) for aval in program.avals.values()]
 
 
-class _UnknownError(Exception):
+class UnknownError(Exception):
     """An equation through which the samples' axis is not followed."""
 
 
@@ -116,17 +116,17 @@ def _follow(program: Program) -> dict[int, int | None] | None:
                 continue
             return None
         try:
-            axes |= dict.fromkeys(eq.outputs, _through(program, eq, axes))
-        except _UnknownError:
+            axes |= dict.fromkeys(eq.outputs, through(program, eq, axes))
+        except UnknownError:
             return None
     return axes
 
 
-def _through(program: Program, eq: Equation, axes: Mapping[int, int | None]) -> int | None:
+def through(program: Program, eq: Equation, axes: Mapping[int, int | None]) -> int | None:
     """Returns the samples' axis behind an equation.
 
     Raises:
-        _UnknownError: it is of another kind than those known here.
+        UnknownError: it is of another kind than those known here.
     """
     places = [None if is_literal(a) else axes[a] for a in eq.inputs]
     shapes = [getattr(a, "aval", None) or program.avals[a] for a in eq.inputs]
@@ -138,7 +138,7 @@ def _through(program: Program, eq: Equation, axes: Mapping[int, int | None]) -> 
         whole = all(s == after for s, p in zip(shapes, places, strict=True) if p is not None)
         return at if alike and whole else _unknown()
     if eq.name == "dot_general":
-        return _through_product(others["dimension_numbers"], places, shapes)
+        return through_product(others["dimension_numbers"], places, shapes)
     if eq.name == "conv_general_dilated":
         numbers = others["dimension_numbers"]
         plain = others["batch_group_count"] == 1 and places[1] is None
@@ -171,7 +171,7 @@ def _through(program: Program, eq: Equation, axes: Mapping[int, int | None]) -> 
 
 
 def _unknown() -> None:
-    raise _UnknownError
+    raise UnknownError
 
 
 def _is_pointwise(eq: Equation | core.JaxprEqn) -> bool:
@@ -182,7 +182,7 @@ def _is_pointwise(eq: Equation | core.JaxprEqn) -> bool:
     return all(map(_is_pointwise, getattr(jaxpr, "jaxpr", jaxpr).eqns))
 
 
-def _through_product(
+def through_product(
     dimensions: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]],
     places: list[int | None],
     shapes: list[tuple[int, ...]],

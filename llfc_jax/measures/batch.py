@@ -16,7 +16,8 @@ from jaxtyping import PyTree
 
 from llfc_jax.graph import Graph, Values, trace
 from llfc_jax.graph.graph import Visit
-from llfc_jax.graph.row_layout import RowLayout, find_token_axes, keep_features
+from llfc_jax.graph.row_layout import RowLayout, keep_features
+from llfc_jax.graph.token_axes import find_token_axes
 from llfc_jax.graph.trace import LINEAR, abstract
 from llfc_jax.measures import renormalise as renorm
 from llfc_jax.measures.precision import wide

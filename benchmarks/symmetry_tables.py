@@ -25,6 +25,15 @@ from llfc_jax.report.charts import Chart
 # What a row moves, in the order of the figure's legend.
 SETS = ("as trained", "permutations", "+ heads", "+ stream", "+ heads + stream", "orthogonal",
         "full")  # fmt: skip
+# Panel of the figure -> its method, and which B is aligned.
+PANELS = {
+    "weight": ("weight", "trained"),
+    "activation": ("activation", "trained"),
+    "learned": ("learned", "trained"),
+    "learned, b shuffled": ("learned", "shuffled"),
+    "learned without labels": ("learned without labels", "trained"),
+    "learned on commutativity": ("learned on commutativity", "trained"),
+}
 CHART = Chart(
     name="symmetry",
     title="Loss along the line, by what may be moved to align the networks",
@@ -106,32 +115,25 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
 def lines(rows: Sequence[Options]) -> list[Options]:
     """Returns a row per network, method, set of symmetries, α and seed, for `CHART`.
 
-    The line as trained stands beside those of every method; learned matching of a B with shuffled
-    weights counts as a method of its own. Rows whose line was not kept are left out, and networks
-    that were not permuted alone.
+    The line as trained stands beside those of every panel. Rows whose line was not kept are left
+    out, and networks that were not permuted alone.
     """
     found: list[Options] = []
-    methods = {"weight": "trained", "activation": "trained", "learned": "trained"}
-    panels = [(m, m, control) for m, control in methods.items()]
-    panels.append(("learned", "learned, b shuffled", "shuffled"))
     permuted = {(r["config"], r["width"]) for r in rows if ", permutations" in r["row"]}
     for network in dict.fromkeys((r["config"], r["width"]) for r in rows):
         if network not in permuted:
             continue
         own = [r for r in rows if (r["config"], r["width"]) == network and "line" in r]
-        for method, title, control in panels:
-            aligned = [
-                (r, r["row"].removeprefix(f"{method}, "))
-                for r in own
-                if r["row"].startswith(f"{method}, ") and r["control"] == control
-            ]
+        for title, (method, control) in PANELS.items():
+            aligned = [(r, moved(r["row"], method)) for r in own if r["control"] == control]
+            aligned = [(r, name) for r, name in aligned if name in SETS]
             plain = [(r, SETS[0]) for r in own if r["row"] == "none"]
             found += [
                 {"network": short_name(*network), "method": title,
                  "aligned over": name, "alpha": alpha, "seed": r["seed"], "loss": loss}
                 for r, name in (*plain, *aligned)
                 for alpha, loss in r["line"]
-                if aligned and name in SETS
+                if aligned
             ]  # fmt: skip
     groups: dict[tuple[Any, ...], list[float]] = {}
     keys = ("network", "method", "aligned over", "alpha")
@@ -140,6 +142,12 @@ def lines(rows: Sequence[Options]) -> list[Options]:
     for row in found:
         row["median"] = float(np.median(groups[tuple(row[key] for key in keys)]))
     return sorted(found, key=lambda row: SETS.index(row["aligned over"]))
+
+
+def moved(row: str, method: str) -> str | None:
+    """Returns the set of symmetries that a row of a method is over; None for other methods."""
+    name, _, rest = row.partition(f"{method}, ")
+    return "full" if row == method else rest if not name else None
 
 
 def short_name(config: str, width: float) -> str:

@@ -21,7 +21,7 @@
 # independently, read off their trace what may be moved, and look at the line between them for each
 # kind of alignment.
 #
-# It runs on a CPU in under two minutes, and on a GPU or TPU as it is: on Colab, choose one under
+# It runs on a CPU in about two minutes, and on a GPU or TPU as it is: on Colab, choose one under
 # *Runtime, Change runtime type* before the first cell runs.
 
 # %%
@@ -157,5 +157,8 @@ study.plot("lmc_aligned")
 study
 
 # %% [markdown]
+# Without labels the barrier goes as far as with them. The features of a shuffled `b` become as linear,
+# so the objective alone proves nothing; that the loss in the middle falls with it does.
+#
 # [The documentation](../docs/beyond_permutations.md) has the table of what each equation allows,
 # and the same experiment with larger networks, several seeds, and more controls.

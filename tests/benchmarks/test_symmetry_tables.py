@@ -26,10 +26,12 @@ def test_the_figure_has_a_panel_per_method_and_the_median_over_seeds():
     rows += [row("weight, permutations", 0, 3.0)]
     rows += [row("learned, full", 0, 4.0, "shuffled"), row("learned without labels", 0, 9.0)]
     drawn = script.lines(rows)
-    assert {r["method"] for r in drawn} == {"weight", "learned", "learned, b shuffled"}
+    labels = "learned without labels"
+    assert {r["method"] for r in drawn} == {"weight", "learned", "learned, b shuffled", labels}
     assert {r["aligned over"] for r in drawn} == {"as trained", "permutations", "full"}
     middle = [r for r in drawn if r["alpha"] == 0.5 and r["aligned over"] == "full"]
     assert {r["median"] for r in middle if r["method"] == "learned"} == {2.0}
-    assert {r["median"] for r in middle if r["method"] != "learned"} == {4.0}
+    assert {r["median"] for r in middle if r["method"] == "learned, b shuffled"} == {4.0}
+    assert {r["median"] for r in middle if r["method"] == labels} == {9.0}
     assert drawn[0]["aligned over"] == "as trained"
     assert script.lines([{k: v for k, v in r.items() if k != "line"} for r in rows]) == []

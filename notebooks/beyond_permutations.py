@@ -122,8 +122,8 @@ study.plot("lmc_aligned")
 
 # %% [markdown]
 # The whole group takes away about half of the barrier, permutations a quarter. The recipe matters:
-# with little weight decay, closed forms leave more. Weight matching (`"method": "weight"`) is the other closed form; it needs
-# no data.
+# with little weight decay, closed forms leave more. Weight matching (`"method": "weight"`) is the
+# other closed form; it needs no data.
 #
 # ## Aligned by learning
 #
@@ -157,8 +157,8 @@ study.plot("lmc_aligned")
 study
 
 # %% [markdown]
-# Without labels the barrier goes as far as with them. The features of a shuffled `b` become as linear,
-# so the objective alone proves nothing; that the loss in the middle falls with it does.
+# Without labels the barrier goes as far as with them. The features of a shuffled `b` become as
+# linear, so the objective alone proves nothing; that the loss in the middle falls with it does.
 #
 # [The documentation](../docs/beyond_permutations.md) has the table of what each equation allows,
 # and the same experiment with larger networks, several seeds, and more controls.

@@ -85,9 +85,10 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
         )
         yield (
             "| row | barrier at ½ | left of it | largest | Δ error, points | 1 - cos, median | "
-            "ends', over it | stitched, highest loss | middle's loss | untrained B | shuffled B |"
+            "ends', over it | Dist_com, share | stitched, highest loss | middle's loss | "
+            "untrained B | shuffled B |"
         )
-        yield "|---|" + "---|" * 10
+        yield "|---|" + "---|" * 11
         for row in ROWS:
             held = [r for r in own if r["row"] == row]
             if not held:
@@ -101,6 +102,7 @@ def tables(rows: Sequence[Options]) -> Iterator[str]:
                 _spread([100 * r["midpoint_barrier"] for r in trained if "error_a" in r], digits=3),
                 _spread([r["llfc_median"] for r in trained]),
                 _spread([r["llfc_ratio"] for r in trained]),
+                _spread([r["com_ratio"] for r in trained if "com_ratio" in r]),
                 _spread([r["stitched"][1] for r in trained if "stitched" in r]),
                 *(
                     _spread([r["loss_middle"] for r in held if r["control"] == control])

@@ -4,8 +4,9 @@
     python benchmarks/gpu.py --out gpu.json  # the table as JSON too
 
 Checked against the CPU of the same machine, in a process of its own: weight matching gives the same
-permutation, activation matching the same correlations, and LMC and LLFC the same numbers to 1e-5 of
-their scale, in full float32 (TF32 and bfloat16 products would not). Timed are whole calls, warm, as
+permutation, activation matching the same correlations (and over a GPT's whole symmetry the same
+products of features), and LMC and LLFC the same numbers to 1e-5 of their scale, in full float32
+(TF32 and bfloat16 products would not). Timed are whole calls, warm, as
 the median of rounds, beside the products' share of the device's rate for float32 matrices that this
 program measures first.
 """
@@ -26,15 +27,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cold import build
+from matching_beyond import SMALL, random_weights
 
 from llfc_jax import networks
-from llfc_jax.matching import activation_matching, weight_matching
+from llfc_jax.matching import activation_matching, align, weight_matching
 from llfc_jax.measures import PairEvaluator, build_all, llfc, lmc
 from llfc_jax.measures.options import EvalOptions
+from llfc_jax.networks.gpt import GPT
 from llfc_jax.symmetry import permutation_spec
 
 SAMPLES, BATCH = 10_000, 1_000
 KEY = jax.random.key(0)
+# Method -> options, over the whole symmetry of a GPT of 4 blocks x 128.
+BEYOND: dict[str, dict[str, Any]] = {
+    "weight": {"symmetry": "full"},
+    "activation": {"symmetry": "full"},
+    "learned": {"symmetry": "full", "steps": 100, "objective": "linearity"},
+}
 ALPHAS = tuple(i / 10 for i in range(11))
 
 
@@ -64,7 +73,17 @@ def checks() -> dict[str, np.ndarray]:
         linear = llfc(apply, a, b, batches)
         found[f"{case} 1 - cos"] = np.asarray(linear.distance)
         found[f"{case} 1 - cos AB"] = np.asarray(linear.baseline)
+    match = align("activation", KEY, *transformers(), symmetry="full")
+    found["gpt products of features"] = np.asarray(match.objective)
     return found
+
+
+def transformers() -> tuple[GPT, Any, Any, list[Any]]:
+    """Returns a GPT, two sets of random weights, and batches of random text."""
+    network = GPT(64, **SMALL, norm="rms", positions="learned", mlp="gelu")
+    tokens = np.random.default_rng(2).integers(0, 64, (256, SMALL["length"])).astype(np.int32)
+    a, b = (random_weights(network, tokens[:2], seed) for seed in (0, 1))
+    return network, a, b, [(tokens[i : i + 64], tokens[i : i + 64]) for i in range(0, 256, 64)]
 
 
 def shuffled(spec: Any) -> dict[str, Any]:
@@ -133,6 +152,9 @@ def timed() -> dict[str, tuple[float, float]]:
         spec = permutation_spec(apply, a, x)
         took = seconds(lambda s=spec, a=a, b=b: weight_matching(KEY, s, a, b).permutation, 3)
         found[f"weight matching, {case}"] = took, float("nan")
+    for method, own in BEYOND.items():
+        took = seconds(lambda m=method, o=own: align(m, KEY, *transformers(), **o).history, 1)
+        found[f"{method} matching over the whole symmetry, GPT"] = took, float("nan")
     return found
 
 

@@ -1,6 +1,7 @@
 """Where tokens stand in networks that take one length only, whatever else is of that length."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,6 +32,32 @@ def test_followed_through_the_equations_they_stand_where_a_shorter_text_shows_th
     wrong = [n for n, axis in followed.items() if axis is not None and axis != shown[n]]
     assert not wrong
     assert [followed[s.value] for s in graph.sites] == [shown[s.value] for s in graph.sites]
+
+
+def mixer(w, x):
+    """Reads tokens of [n, t, d], mixes them twice, sums them up, and classifies."""
+    h = jnp.tanh(jnp.einsum("ntd,de->nte", x, w["in"]) + w["place"][None])
+    h = h + jnp.einsum("nse,st->nte", h, w["mix"])
+    hidden = jnp.tanh(jnp.einsum("nse,sk->nke", h, w["down"]))
+    h = h + jnp.einsum("nke,kt->nte", hidden, w["up"])
+    return jax.nn.relu(h.mean(1) @ w["head"]) @ w["out"]
+
+
+@pytest.mark.parametrize(("t", "d", "k"), [(6, 6, 5), (6, 5, 7), (6, 4, 6), (5, 6, 6), (6, 7, 5)])
+def test_weights_bring_other_tokens_and_a_sum_leaves_none(t, d, k):
+    rng, n = np.random.default_rng(0), 4
+    shapes = {"in": (t, d), "place": (t, d), "mix": (t, t), "down": (t, k), "up": (k, t),
+              "head": (d, t), "out": (t, 3)}  # fmt: skip
+    w = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    graph = trace(mixer, w, rng.normal(size=(n, t, t)).astype(np.float32))
+    followed = _tied(graph.program, graph.sample_axes, t)
+    for number, axis in followed.items():
+        shape, samples = graph.program.avals[number].shape, graph.sample_axes[number]
+        if samples is None or len(shape) < 3:  # parameters, and what is behind the sum
+            assert axis is None
+        elif d not in (t, k) and k != t:
+            assert axis == (shape.index(t) if t in shape else None)
+    assert followed[graph.sites[0].value] == 1
 
 
 @pytest.mark.parametrize("size", SIZES)
